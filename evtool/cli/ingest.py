@@ -1,0 +1,175 @@
+"""`evtool ingest`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evtool.cli import render
+from evtool.cli.options import JsonOption, LogOption
+
+if TYPE_CHECKING:
+    from evtool.ingest.pipeline import Ingest, Summary
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_REFRESH_SECONDS = 0.2
+
+
+def ingest(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH]...", help="NDJSON files, plain, gzip or zstd; - or nothing: standard input."
+        ),
+    ] = None,
+    log: LogOption = None,
+    source: Annotated[str | None, typer.Option(metavar="NAME", help="source_id of events that have none.")] = None,
+    batch_events: Annotated[
+        int | None, typer.Option(metavar="N", help="Commit after so many events. [default: 262144]")
+    ] = None,
+    batch_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Commit after so much text, as 96MiB. [default: 96MiB]")
+    ] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Commit so long after a batch's first byte. [default: 500ms]"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Append events to the log, durably.
+
+    Reads one JSON object a line. Lines that are no events become dead letters, and the good ones around
+    them are kept. Makes the log if there is none. Ctrl-C commits what is in hand and says where it stopped.
+    """
+    import evtool
+    from evtool import config as configuration
+    from evtool.ingest import sources
+    from evtool.ingest.pipeline import Ingest
+    from evtool.parallel import keep_freed_memory
+
+    keep_freed_memory()
+    config = configuration.load(log)
+    options = configuration.with_flags(
+        config.ingest,
+        source=source,
+        batch_events=batch_events,
+        batch_bytes=batch_bytes,
+        max_latency_ms=max_latency,
+    )
+    inputs = paths or [sources.STDIN]
+    total_bytes = sources.check(inputs)
+    with evtool.open(config.log_path, create=True, config=config) as opened:
+        work = Ingest(opened, inputs, options)
+        if work.cut_bytes:
+            render.say(f"recovered: {work.cut_bytes:,} bytes of a batch that was never acknowledged were cut")
+        with _stopped_by_signals(work) as caught, _progress(work, total_bytes, as_json):
+            try:
+                summary = work.run()
+            except Exception:
+                _report(work.summary, as_json)
+                raise
+        _report(summary, as_json)
+    if caught:
+        raise typer.Exit(128 + caught[0])
+
+
+def _report(summary: Summary, as_json: bool) -> None:
+    if summary.stopped_at is not None:
+        name, line = summary.stopped_at
+        render.say(f"stopped behind line {line:,} of {name}; what stands before it is committed")
+    if as_json:
+        render.print_json(_as_dict(summary))
+        return
+    positions = ""
+    if summary.last_position is not None:
+        positions = f" at positions {summary.first_position:,} to {summary.last_position:,}"
+    rejected = f", {summary.dead_letters:,} dead letters" if summary.dead_letters else ""
+    render.say(
+        f"accepted {summary.accepted:,} events{positions} in {summary.batches:,} batches{rejected}; "
+        f"{render.size(summary.bytes_in)} in {summary.seconds:.2f} s, {summary.events_per_second:,} events/s"
+    )
+
+
+def _as_dict(summary: Summary) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "accepted": summary.accepted,
+        "duplicates": summary.duplicates,
+        "dead_letters": summary.dead_letters,
+        "batches": summary.batches,
+        "first_position": summary.first_position,
+        "last_position": summary.last_position,
+        "bytes_in": summary.bytes_in,
+        "seconds": round(summary.seconds, 6),
+        "events_per_second": summary.events_per_second,
+    }
+    if summary.stopped_at is not None:
+        result["stopped_at"] = {"input": summary.stopped_at[0], "line": summary.stopped_at[1]}
+    return result
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(work: Ingest) -> Iterator[list[int]]:
+    """The first signal ends the work in order, a second one at once. Gives the signals that came."""
+    caught: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+        work.stop()
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress(work: Ingest, total_bytes: int | None, as_json: bool) -> Iterator[None]:
+    """A progress bar on standard error while the work goes on, if that is a terminal."""
+    if as_json or not sys.stderr.isatty():
+        yield
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        *((BarColumn(), TextColumn("{task.percentage:>3.0f} %")) if total_bytes else ()),
+        TextColumn("{task.fields[events]} events"),
+        TextColumn("{task.fields[rate]} events/s"),
+        TextColumn("{task.fields[megabytes]} MB/s"),
+        TextColumn("{task.fields[rejects]} rejects"),
+        TimeElapsedColumn(),
+    )
+    done = threading.Event()
+    with Progress(*columns, console=render.error_console(), transient=True) as bar:
+        task = bar.add_task("", total=total_bytes, events="0", rate="-", megabytes="-", rejects="0")
+
+        def refresh() -> None:
+            while not done.wait(_REFRESH_SECONDS):
+                elapsed = bar.tasks[0].elapsed or 1e-9
+                summary = work.summary
+                bar.update(
+                    task,
+                    completed=work.progress.raw_bytes,
+                    events=f"{summary.accepted:,}",
+                    rate=f"{summary.accepted / elapsed:,.0f}",
+                    megabytes=f"{work.progress.text_bytes / elapsed / 1e6:,.0f}",
+                    rejects=f"{summary.dead_letters:,}",
+                )
+
+        thread = threading.Thread(target=refresh, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()

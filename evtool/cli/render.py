@@ -1,0 +1,89 @@
+"""Everything that evtool says: results on standard output, talk on standard error.
+
+People get tables and sentences, programs get JSON; colour and progress only where a terminal is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from evtool.errors import EvtoolError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def error_console() -> Console:
+    """Standard error, in colour where it is a terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object, on one line."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def print_error(error: EvtoolError) -> None:
+    """What happened, and what to do."""
+    console = error_console()
+    console.print("evtool: ", style="bold red", end="")
+    console.print(error.message, markup=False)
+    if error.hint:
+        console.print(f"  {error.hint}", markup=False, style="dim")
+
+
+def say(text: str) -> None:
+    """A sentence on standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Names and values below each other."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table with a column of text first and numbers behind it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # Rows are cut by no one: a pipe or a wide terminal gets all of them.
+    width = None if sys.stdout.isatty() else 200
+    Console(highlight=False, width=width).print(table)
+
+
+def size(count: float) -> str:
+    """Bytes for people: 12.3 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
+
+
+def moment(nanoseconds: int | None) -> str:
+    """A time for people, in UTC to the millisecond; a dash for none."""
+    if nanoseconds is None:
+        return "-"
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{text}.{rest // 1_000_000:03d}Z"

@@ -1,0 +1,52 @@
+"""`evtool replay`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from evtool.cli.options import LogOption
+
+_BOUND = "a time (RFC 3339, a date, -24h), an event id, or a position (@123)"
+
+
+def replay(
+    log: LogOption = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="X", help=f"Begin with {_BOUND}.")] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="X", help=f"End before {_BOUND}.")] = None,
+    clock: Annotated[
+        Literal["event", "recorded"],
+        typer.Option(help="Which time is meant: of the event, or when it was recorded."),
+    ] = "event",
+    stream: Annotated[
+        list[str] | None, typer.Option(metavar="S", help="Only this stream; may be repeated.")
+    ] = None,
+    event_type: Annotated[
+        list[str] | None, typer.Option("--type", metavar="T", help="Only this event type; may be repeated.")
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(metavar="S", help="Only this source; may be repeated.")
+    ] = None,
+    partition: Annotated[int | None, typer.Option(metavar="N", help="Only this partition.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=0, help="At most so many events.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write to a file; .zst and .gz compress it.")
+    ] = None,
+) -> None:
+    """Write events as NDJSON, in order of position.
+
+    `evtool replay | evtool ingest --log other` makes an equal log.
+    """
+    import evtool
+    from evtool import config as configuration
+    from evtool import replay as replaying
+    from evtool.parallel import keep_freed_memory
+
+    keep_freed_memory()
+    config = configuration.load(log)
+    with evtool.open(config.log_path, read_only=True, config=config) as opened:
+        selection = replaying.select(opened, start, end, clock, stream, event_type, source, partition)
+        with replaying.output(out) as target:
+            for block in replaying.blocks(opened, selection, limit):
+                target.write(block)

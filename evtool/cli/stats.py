@@ -1,0 +1,45 @@
+"""`evtool stats`."""
+
+from __future__ import annotations
+
+from evtool.cli import render
+from evtool.cli.options import JsonOption, LogOption
+
+
+def stats(log: LogOption = None, as_json: JsonOption = False) -> None:
+    """Count what the log holds: events, segments, partitions, bytes, times."""
+    from dataclasses import asdict
+
+    import evtool
+    from evtool import config as configuration
+    from evtool.log import stats as counting
+    from evtool.timestamps import to_text
+
+    config = configuration.load(log)
+    with evtool.open(config.log_path, read_only=True, config=config) as opened:
+        found = counting.collect(opened.snapshot(), opened.partitions)
+        disk_bytes = opened.files.folder_size(opened.folder)
+        identity = opened.manifest.id
+    if as_json:
+        facts = asdict(found) | {"bytes_on_disk": disk_bytes, "bytes_per_event": found.bytes_per_event}
+        for name in ("recorded_at_min", "recorded_at_max", "timestamp_min", "timestamp_max"):
+            facts[name] = None if facts[name] is None else to_text(facts[name])
+        render.print_json({"log": str(config.log_path), "id": identity, **facts})
+        return
+    per_event = "-" if found.bytes_per_event is None else f"{found.bytes_per_event:.1f} bytes"
+    render.print_facts(
+        [
+            ("log", f"{config.log_path} ({identity})"),
+            ("events", f"{found.events:,}"),
+            ("position", f"{found.position:,}"),
+            ("batches", f"{found.batches:,}"),
+            ("segments", f"{found.segments:,} ({found.sealed_segments:,} sealed)"),
+            ("on disk", f"{render.size(disk_bytes)}, of which {render.size(found.stored_bytes)} are events"),
+            ("per event", per_event),
+            ("event time", f"{render.moment(found.timestamp_min)} to {render.moment(found.timestamp_max)}"),
+            ("recorded", f"{render.moment(found.recorded_at_min)} to {render.moment(found.recorded_at_max)}"),
+        ]
+    )
+    share = max(found.events, 1)
+    rows = ([str(n), f"{count:,}", f"{100 * count / share:.1f} %"] for n, count in enumerate(found.partitions))
+    render.print_table(("partition", "events", "share"), rows)

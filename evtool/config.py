@@ -1,0 +1,230 @@
+"""Configuration: defaults, then evtool.toml, then the environment, then flags -> one frozen `Config`.
+
+evtool.toml is looked for in the working folder and its parents, as git looks for its own; a relative
+path in it is relative to the file. Every key is checked: an unknown one is an error that names the nearest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from evtool.errors import ConfigError
+
+FILE_NAME = "evtool.toml"
+DEFAULT_LOG = "segments"
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+_SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": KIB, "mib": MIB, "gib": GIB, "": 1}
+_DURATION_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+
+Fsync = Literal["batch", "never"]
+Section = TypeVar("Section", "LogConfig", "IngestConfig")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How the column buffers of a frame are compressed: "zstd" with a level, "lz4" or "none"."""
+
+    name: Literal["zstd", "lz4", "none"] = "zstd"
+    level: int = 1
+
+    def __str__(self) -> str:
+        return f"zstd:{self.level}" if self.name == "zstd" else self.name
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """How a log is written. `partitions` counts only when the log is made: a log keeps its number for ever."""
+
+    partitions: int = 8
+    segment_bytes: int = 256 * MIB
+    fsync: Fsync = "batch"
+    codec: Codec = Codec()
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """When a batch is cut, whichever limit is reached first, and what is done with unknown keys."""
+
+    source: str | None = None
+    batch_events: int = 262_144
+    batch_bytes: int = 96 * MIB
+    max_latency_ms: int = 500
+    unknown_fields: Literal["metadata", "reject"] = "metadata"
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of it. `file` is the evtool.toml that was read, if any."""
+
+    log_path: Path = Path(DEFAULT_LOG)
+    log: LogConfig = field(default_factory=LogConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    file: Path | None = None
+
+
+def load(log_path: Path | None = None, working_folder: Path | None = None) -> Config:
+    """The configuration that holds here; a `log_path` from a flag goes before all else.
+
+    Raises ConfigError, naming the file and the key.
+    """
+    config = Config()
+    path = find_file(working_folder or Path.cwd())
+    if path is not None:
+        config = read_file(path)
+    environment = os.environ.get("EVTOOL_LOG")
+    chosen = log_path or (Path(environment) if environment else None)
+    return replace(config, log_path=chosen) if chosen else config
+
+
+def find_file(folder: Path) -> Path | None:
+    """The nearest evtool.toml in `folder` or above it."""
+    for candidate in (folder, *folder.parents):
+        path = candidate / FILE_NAME
+        if path.is_file():
+            return path
+    return None
+
+
+def read_file(path: Path) -> Config:
+    """Read one evtool.toml. Raises ConfigError."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}", "Correct that line.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    _refuse_unknown(path, "", table, ("log", "ingest"))
+    log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
+    log_path = log_table.pop("path", DEFAULT_LOG)
+    if not isinstance(log_path, str) or not log_path:
+        raise _wrong(path, "log.path", log_path, "the folder of the log")
+    return Config(
+        log_path=path.parent / log_path,
+        log=LogConfig(**_values(path, "log", log_table, LogConfig)),
+        ingest=IngestConfig(**_values(path, "ingest", ingest_table, IngestConfig)),
+        file=path,
+    )
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes from 268435456, "256MiB" or "64 kb". Raises ValueError."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
+    if match is None or match[2] not in _SIZE_UNITS:
+        raise ValueError(f"{text!r} is no size: write bytes or a number with kB, MB, GB, KiB, MiB or GiB")
+    return int(float(match[1]) * _SIZE_UNITS[match[2]])
+
+
+def parse_duration_ms(text: str | int) -> int:
+    """Milliseconds from 500, "500ms", "2s" or "1.5m". Raises ValueError."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*", str(text).lower())
+    if match is None:
+        raise ValueError(f"{text!r} is no duration: write milliseconds or a number with ms, s, m or h")
+    return int(float(match[1]) * _DURATION_UNITS_MS[match[2] or "ms"])
+
+
+def parse_codec(text: str) -> Codec:
+    """A codec from "zstd", "zstd:3", "lz4" or "none". Raises ValueError."""
+    match = re.fullmatch(r"(zstd)(?::(-?\d+))?|lz4|none", str(text).lower())
+    if match is None or not -7 <= int(match[2] or 1) <= 22:
+        raise ValueError(f'{text!r} is no codec: write "zstd", "zstd:LEVEL" (-7 to 22), "lz4" or "none"')
+    if match[1]:
+        return Codec("zstd", int(match[2] or 1))
+    return Codec("lz4" if match[0] == "lz4" else "none", 0)
+
+
+def _within(low: int, high: int, parse: Callable[[Any], int] = int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or (parse is int and not isinstance(value, int)):
+            raise ValueError("a whole number is wanted")
+        number = parse(value)
+        if not low <= number <= high:
+            raise ValueError(f"{value!r} is not between {low:,} and {high:,}")
+        return number
+
+    return check
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"{value!r} is none of {', '.join(map(repr, choices))}")
+        return str(value)
+
+    return check
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+# key -> its check; the flags of the command line go through the same ones.
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "partitions": _within(1, 1024),
+    "segment_bytes": _within(64 * KIB, 64 * GIB, parse_size),
+    "fsync": _one_of("batch", "never"),
+    "codec": parse_codec,
+    "source": _text,
+    "batch_events": _within(1, 4_000_000),
+    "batch_bytes": _within(1, GIB, parse_size),
+    "max_latency_ms": _within(1, 3_600_000, parse_duration_ms),
+    "unknown_fields": _one_of("metadata", "reject"),
+}
+
+
+def with_flags(config: Section, **flags: Any) -> Section:
+    """`config` with each flag that was given (is not None), checked as the same key of the file is."""
+    changes = {}
+    for name, value in flags.items():
+        if value is None:
+            continue
+        try:
+            changes[name] = CHECKS[name](value)
+        except ValueError as error:
+            flag = "--" + name.removesuffix("_ms").replace("_", "-")
+            raise ConfigError(f"{flag}: {error}") from error
+    return replace(config, **changes)
+
+
+def _values(path: Path, section: str, table: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    known = [item.name for item in fields(kind)]
+    _refuse_unknown(path, section, table, [*known, "path"] if section == "log" else known)
+    values = {}
+    for key, value in table.items():
+        try:
+            values[key] = CHECKS[key](value)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {section}.{key}: {error}") from error
+    return values
+
+
+def _subtable(path: Path, table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = table.get(name, {})
+    if not isinstance(value, dict):
+        raise _wrong(path, name, value, f"a table: write [{name}] and its keys below")
+    return dict(value)
+
+
+def _refuse_unknown(path: Path, section: str, table: Mapping[str, Any], known: Any) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(known)}."
+            raise ConfigError(f"{path}: there is no key {(section + '.' + key).lstrip('.')!r}", hint)
+
+
+def _wrong(path: Path, key: str, value: Any, wanted: str) -> ConfigError:
+    return ConfigError(f"{path}: {key} = {value!r} is not {wanted}")

@@ -1,0 +1,141 @@
+"""Everything that evtool raises on purpose.
+
+    EvtoolError                    1
+     ├─ ConfigError                3   evtool.toml, an environment variable or a flag makes no sense
+     ├─ InputError                 4   an input file cannot be read
+     ├─ EventError                 5   an event handed to `append` breaks the rules of the envelope
+     ├─ LogError
+     │   ├─ LogNotFoundError      10   there is no log in this folder
+     │   ├─ LogExistsError        11   there is one already, or something else is in the way
+     │   ├─ LogFormatError        12   the log was written by a newer evtool
+     │   ├─ LogLockedError        13   another process writes to it
+     │   ├─ LogDamagedError       14   a checksum, a length or the order of positions is wrong
+     │   ├─ LogReadOnlyError      15   the log was opened to be read only
+     │   └─ PositionError         16   a position or an event id is not in the log
+     └─ StorageError              20   the operating system refused
+         ├─ NoSpaceError          21   the disk is full, or a quota or size limit was reached
+         ├─ AccessDeniedError     22   no permission, or a read-only file system
+         └─ WriterDeadError       23   an earlier write failed, so nothing more is written
+
+Each class carries its exit code; `exit_codes()` is what the README's table is checked against.
+A message says what happened and where, the hint what to do; neither ends in a full stop's
+worth of apology. 0 is success, 2 is the command line's usage error, 130 and 143 are Ctrl-C and SIGTERM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+class EvtoolError(Exception):
+    """The base of all of them: a message, a hint (may be empty) and an exit code."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[EvtoolError], tuple[str, str]]:
+        return type(self), (self.message, self.hint)
+
+
+class ConfigError(EvtoolError):
+    """evtool.toml, an environment variable or a flag makes no sense."""
+
+    exit_code = 3
+
+
+class InputError(EvtoolError):
+    """An input file cannot be read."""
+
+    exit_code = 4
+
+
+class EventError(EvtoolError):
+    """An event handed to `append` breaks the rules of the envelope; nothing of its batch was stored."""
+
+    exit_code = 5
+
+
+class LogError(EvtoolError):
+    """The log cannot be used as asked."""
+
+
+class LogNotFoundError(LogError):
+    """There is no log in this folder."""
+
+    exit_code = 10
+
+
+class LogExistsError(LogError):
+    """There is a log already, or something else is in the way of a new one."""
+
+    exit_code = 11
+
+
+class LogFormatError(LogError):
+    """The log was written by a newer evtool."""
+
+    exit_code = 12
+
+
+class LogLockedError(LogError):
+    """Another process writes to the log."""
+
+    exit_code = 13
+
+
+class LogDamagedError(LogError):
+    """A checksum, a length or the order of positions is wrong: the bytes are not what was written."""
+
+    exit_code = 14
+
+
+class LogReadOnlyError(LogError):
+    """The log was opened to be read only."""
+
+    exit_code = 15
+
+
+class PositionError(LogError):
+    """A position or an event id is not in the log."""
+
+    exit_code = 16
+
+
+class StorageError(EvtoolError):
+    """The operating system refused."""
+
+    exit_code = 20
+
+
+class NoSpaceError(StorageError):
+    """The disk is full, or a quota or a size limit was reached."""
+
+    exit_code = 21
+
+
+class AccessDeniedError(StorageError):
+    """No permission, or a read-only file system."""
+
+    exit_code = 22
+
+
+class WriterDeadError(StorageError):
+    """An earlier write or sync failed, so this writer writes nothing more: reopen the log to recover."""
+
+    exit_code = 23
+
+
+def exit_codes() -> dict[int, str]:
+    """Exit code -> the first line of the docstring of the class that carries it."""
+    return {cls.exit_code: (cls.__doc__ or "").splitlines()[0] for cls in _family(EvtoolError)}
+
+
+def _family(cls: type[EvtoolError]) -> Iterator[type[EvtoolError]]:
+    if "exit_code" in vars(cls):
+        yield cls
+    for child in cls.__subclasses__():
+        yield from _family(child)

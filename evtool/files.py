@@ -1,0 +1,260 @@
+"""The only place where evtool calls the operating system for a log's files.
+
+Assumptions: a write that `sync` has returned for survives a power cut; bytes that were not synced may
+survive in any part; a rename is atomic; a new file is there after a power cut only when its folder
+was synced too. After a failed sync the state of the file is unknown (the kernel may have dropped the
+pages and cleared the error), so a writer must not sync again: it reopens and recovers.
+
+`Files` is one small object that is handed down, so that a test can put one in its place that fails,
+tears a write or forgets what was not synced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import mmap
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from evtool.errors import AccessDeniedError, LogLockedError, NoSpaceError, StorageError
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_WRITEV_BUFFERS_MAX = 512
+
+
+class AppendFile:
+    """A file open for appending at its end."""
+
+    def __init__(self, files: Files, path: Path, descriptor: int, size: int) -> None:
+        self._files = files
+        self._descriptor = descriptor
+        self.path = path
+        self.size = size
+
+    def append(self, buffers: Sequence[Buffer]) -> None:
+        """Write all of `buffers` after one another. Raises StorageError; then the end of the file is unknown."""
+        for start in range(0, len(buffers), _WRITEV_BUFFERS_MAX):
+            self._append(buffers[start : start + _WRITEV_BUFFERS_MAX])
+
+    def _append(self, buffers: Sequence[Buffer]) -> None:
+        pending = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
+        while pending:
+            with translated("write to", self.path):
+                written = self._files.write(self._descriptor, pending)
+            self.size += written
+            while pending and written >= len(pending[0]):
+                written -= len(pending.pop(0))
+            if pending and written:
+                pending[0] = pending[0][written:]
+
+    def sync(self) -> None:
+        """Return when everything that was appended is on stable storage. Raises StorageError, after
+        which the file must be reopened and recovered, never synced again.
+        """
+        with translated("sync", self.path):
+            self._files.fdatasync(self._descriptor)
+
+    def close(self) -> None:
+        """Close without syncing."""
+        os.close(self._descriptor)
+
+
+class Files:
+    """The operating system. Tests subclass the three lowest calls: write, fdatasync, replace."""
+
+    def write(self, descriptor: int, buffers: Sequence[memoryview]) -> int:
+        """Write some prefix of `buffers`; the number of bytes that were written."""
+        return os.writev(descriptor, buffers)
+
+    def fdatasync(self, descriptor: int) -> None:
+        """Bring the file's data, and what is needed to find it, to stable storage."""
+        if hasattr(os, "fdatasync"):
+            os.fdatasync(descriptor)
+        else:
+            os.fsync(descriptor)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename `source` over `target`, atomically."""
+        os.replace(source, target)
+
+    def open_append(self, path: Path, create: bool = False, durable: bool = True) -> AppendFile:
+        """Open for appending; a file that is made is there after a power cut (if `durable`)."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        with translated("open", path):
+            new = create and not path.exists()
+            descriptor = os.open(path, flags | (os.O_CREAT if create else 0), 0o666)
+            size = os.fstat(descriptor).st_size
+        if new and durable:
+            self.sync_folder(path.parent)
+        return AppendFile(self, path, descriptor, size)
+
+    def write_whole(self, path: Path, data: Buffer, durable: bool = True) -> None:
+        """Put a file with `data` in the place of `path`, whole or not at all, also after a power cut."""
+        temporary = path.with_name(path.name + ".tmp")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        file = self.open_append(temporary, create=True, durable=False)
+        try:
+            file.append([data])
+            if durable:
+                file.sync()
+        finally:
+            file.close()
+        with translated("rename", path):
+            self.replace(temporary, path)
+        if durable:
+            self.sync_folder(path.parent)
+
+    def read_whole(self, path: Path) -> bytes:
+        """All bytes of a small file. Raises FileNotFoundError as it is, StorageError for the rest."""
+        with translated("read", path):
+            return path.read_bytes()
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder and its parents, there after a power cut."""
+        if path.is_dir():
+            return
+        self.make_folder(path.parent)
+        with translated("make folder", path):
+            path.mkdir(exist_ok=True)
+        self.sync_folder(path.parent)
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder durable."""
+        with translated("sync folder", path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def truncate(self, path: Path, size: int) -> None:
+        """Cut a file to `size` bytes, durably."""
+        with translated("cut", path):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.ftruncate(descriptor, size)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+        with translated("remove", path), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def size(self, path: Path) -> int:
+        """Bytes of a file; 0 when it is absent."""
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def folder_size(self, path: Path) -> int:
+        """Bytes of all files below a folder."""
+        return sum(self.size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+    def map(self, path: Path, size: int | None = None) -> memoryview:
+        """The first `size` bytes of a file (default: all), mapped to be read.
+
+        The view holds the mapping: it stays valid as long as it, or a slice of it, is referenced, even
+        when the file is removed meanwhile. An empty file gives an empty view.
+        """
+        with translated("map", path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                there = os.fstat(descriptor).st_size
+                length = there if size is None else min(size, there)
+                if length == 0:
+                    return memoryview(b"")
+                return memoryview(mmap.mmap(descriptor, length, access=mmap.ACCESS_READ))
+            finally:
+                os.close(descriptor)
+
+    def map_writable(self, path: Path, size: int) -> mmap.mmap:
+        """`size` bytes of a file, made if absent, mapped to be written (used for hints and caches only)."""
+        with translated("map", path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                if os.fstat(descriptor).st_size != size:
+                    os.ftruncate(descriptor, size)
+                    # Without this a full disk would show itself as SIGBUS at a later store.
+                    if hasattr(os, "posix_fallocate"):
+                        os.posix_fallocate(descriptor, 0, size)
+                return mmap.mmap(descriptor, size)
+            finally:
+                os.close(descriptor)
+
+    def lock(self, path: Path) -> Lock:
+        """Take the lock file `path` for this process. Raises LogLockedError, naming the holder."""
+        with translated("open", path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            os.close(descriptor)
+            raise LogLockedError(
+                f"{path.parent} is being written by {holder}",
+                "Wait until it ends, or send the events through it. Reading needs no lock.",
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        return Lock(descriptor)
+
+
+class Lock:
+    """A held lock; the kernel lets it go when the process ends, however it ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let it go. The file stays: removing it would let two writers hold two files of one name."""
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def translated(action: str, path: Path | str) -> Iterator[None]:
+    """Raise what the operating system refuses as a StorageError that says what was done to which file.
+
+    FileNotFoundError passes: what an absent file means is for the caller to say.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            kind: type[StorageError] = NoSpaceError
+            hint = "Free some space, then run the same command again: nothing was lost."
+        elif error.errno in _NO_ACCESS:
+            kind, hint = (
+                AccessDeniedError,
+                "Check the owner and the permissions, and that the disk is writable.",
+            )
+        else:
+            kind = StorageError
+            hint = "Look at the disk (dmesg, smartctl) before you try again."
+        raise kind(f"cannot {action} {path}: {error.strerror or error}", hint) from error
+
+
+@functools.cache
+def boot_identity() -> int:
+    """A number that differs from one boot of the machine to the next; 0 where none can be had."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        return 0
+    return int.from_bytes(hashlib.blake2b(text.strip(), digest_size=8).digest(), "little") or 1

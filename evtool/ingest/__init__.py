@@ -1,0 +1,1 @@
+"""Ingest: bytes flow one way, from a source to a commit."""

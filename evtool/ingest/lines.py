@@ -1,0 +1,146 @@
+"""A chunk of bytes as lines: where each starts and ends, and where its quotes are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+Offsets: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+
+# Behind the text, so that a few bytes may be read from any position in it.
+PADDING_BYTES = 1024
+_PADDING = b'"' + bytes(PADDING_BYTES - 1)  # begins with the quote that `quotes` ends with
+_DIGITS_MAX = 18  # of any such number is an int64
+_LINE_FEED, _RETURN, _QUOTE, _BACKSLASH = 10, 13, 34, 92
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of a chunk.
+
+    `data` is the chunk (whole lines) and its padding. `starts` and `ends` are byte offsets in it, the end
+    behind the last byte of the line's text: a line break (LF or CR LF) is not part of it.
+    `special` are the offsets of control characters and backslashes.
+    """
+
+    data: bytes
+    starts: Offsets
+    ends: Offsets
+    special: Offsets
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @cached_property
+    def array(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The bytes."""
+        return np.frombuffer(self.data, np.uint8)
+
+    @cached_property
+    def buffer(self) -> pa.Buffer:
+        """The bytes, for Arrow."""
+        return pa.py_buffer(self.data)
+
+    @cached_property
+    def quotes(self) -> Offsets:
+        """The offsets of all quotation marks, and one behind the last line so that there is always a next."""
+        return np.flatnonzero(self.array[: len(self.data) - PADDING_BYTES + 1] == _QUOTE)
+
+    def raw(self, row: int) -> bytes:
+        """The bytes of one line."""
+        return self.data[self.starts[row] : self.ends[row]]
+
+    def texts(self, starts: Offsets, ends: Offsets) -> pl.Series:
+        """The spans as a column of texts that share the chunk's memory. They must be UTF-8."""
+        views = _views(self.data, starts, ends)
+        column = pa.Array.from_buffers(pa.string_view(), len(starts), [None, pa.py_buffer(views), self.buffer])
+        return pl.Series("text", pl.from_arrow(column))
+
+    def begin_with(self, offsets: Offsets, literal: bytes) -> Mask:
+        """Whether `literal` stands at each of the offsets."""
+        if not literal:
+            return np.ones(len(offsets), bool)
+        count = -(-len(literal) // 8)
+        wanted = np.frombuffer(literal.ljust(8 * count, b"\0"), "<u8")
+        mask = np.frombuffer((b"\xff" * len(literal)).ljust(8 * count, b"\0"), "<u8")
+        words = _words(self.data, 8 * count)[offsets].view("<u8").reshape(-1, count)
+        same: Mask = (words[:, 0] & mask[0]) == wanted[0]
+        for number in range(1, count):
+            same &= (words[:, number] & mask[number]) == wanted[number]
+        return same
+
+    def ends_fit(self, starts: Offsets, ends: Offsets, first: bytes, last: bytes) -> Mask:
+        """Whether each span begins with one of the bytes `first` and ends with one of `last`."""
+        array = self.array
+        return (ends > starts) & _one_of(first)[array[starts]] & _one_of(last)[array[ends - 1]]
+
+    def whole_numbers(self, starts: Offsets, ends: Offsets) -> tuple[Offsets, Mask]:
+        """The spans as int64, and which are whole numbers in plain decimal digits (of 18 at most)."""
+        lengths = ends - starts
+        array = self.array
+        good = (lengths >= 1) & (lengths <= _DIGITS_MAX) & ((array[starts] != ord("0")) | (lengths == 1))
+        values = np.zeros(len(starts), np.int64)
+        for at in range(int(lengths[good].max(initial=0))):
+            digits = array[starts + at] - np.uint8(ord("0"))
+            inside = at < lengths
+            good &= (digits <= 9) | ~inside
+            values = np.where(inside, values * 10 + digits, values)
+        return values, good
+
+
+@cache
+def _one_of(characters: bytes) -> Mask:
+    """byte -> whether it is one of these."""
+    table = np.zeros(256, bool)
+    table[list(characters)] = True
+    return table
+
+
+def split(chunk: bytes) -> Lines:
+    """The lines of a chunk of whole lines (its last byte is a line feed)."""
+    data = chunk + _PADDING
+    array = np.frombuffer(data, np.uint8, len(chunk))
+    control = np.flatnonzero(array < 32)
+    is_break = array[control] == _LINE_FEED
+    breaks, special = control[is_break], control[~is_break]
+    starts = np.empty_like(breaks)
+    starts[:1], starts[1:] = 0, breaks[:-1] + 1
+    ends = breaks
+    if len(special):
+        ends = breaks - ((array[breaks - 1] == _RETURN) & (breaks > starts))
+        special = special[
+            ~((array[special] == _RETURN) & (array[np.minimum(special + 1, len(array) - 1)] == _LINE_FEED))
+        ]
+    if b"\\" in chunk:
+        special = np.union1d(special, np.flatnonzero(array == _BACKSLASH))
+    return Lines(data, starts, ends, special)
+
+
+def _words(data: bytes, width: int) -> np.ndarray[Any, Any]:
+    """Every `width` bytes of `data`, from every offset, without copying."""
+    return np.ndarray(shape=(len(data) - width + 1,), dtype=f"V{width}", buffer=data, strides=(1,))
+
+
+def _views(data: bytes, starts: Offsets, ends: Offsets) -> np.ndarray[Any, Any]:
+    """Arrow's string views: n x 16 bytes. Length, then 12 bytes of text, or of a longer text its first
+    4 bytes, a buffer number and an offset.
+    (https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout).
+    """
+    lengths = ends - starts
+    views = np.zeros((len(starts), 4), np.uint32)
+    views[:, 0] = lengths
+    views[:, 1] = _words(data, 4)[starts].view(np.uint32)
+    views[:, 3] = starts
+    is_short = lengths <= 12
+    if is_short.any():
+        chosen = slice(None) if is_short.all() else is_short
+        texts = _words(data, 12)[starts[chosen]].view(np.uint8).reshape(-1, 12)
+        inside = np.arange(12) < lengths[chosen][:, None]
+        views[chosen, 1:] = np.ascontiguousarray(texts * inside).view(np.uint32)
+    return views

@@ -1,0 +1,301 @@
+"""From inputs to acknowledged batches: read, parse, encode and write at the same time, in bounded memory.
+
+    reader thread -> chunks -> parse (workers) -> batches (caller's thread) -> encode (workers)
+    -> write and sync (writer thread) -> acknowledgement
+
+Every queue between two stages is bounded, so a slow disk holds back the pipe at the other end. A batch
+is cut at `batch_events`, `batch_bytes` or `max_latency_ms` after its first byte, whichever comes first.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from evtool import timestamps
+from evtool.config import IngestConfig
+from evtool.event import EVENT_SCHEMA
+from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
+from evtool.ingest.lines import Lines
+from evtool.ingest.parse import Parsed, Parser
+from evtool.ingest.sources import Chunk, Progress, Reader
+from evtool.log.frame import EncodedFrame
+from evtool.log.log import Log
+from evtool.log.writer import Prepared, Writer
+from evtool.parallel import WORKERS
+
+_CHUNKS_AHEAD = WORKERS + 1
+_POLL_SECONDS = 0.1
+
+
+@dataclass
+class Summary:
+    """What an ingest did. Times in seconds, sizes in bytes of text (after decompression)."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    batches: int = 0
+    first_position: int | None = None
+    last_position: int | None = None
+    bytes_in: int = 0
+    seconds: float = 0.0
+    stopped_at: tuple[str, int] | None = None  # input and line, when it was stopped before the end
+
+    @property
+    def events_per_second(self) -> int:
+        """Accepted events a second."""
+        return round(self.accepted / self.seconds) if self.seconds else 0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The events of a chunk, or of a part of it, in a batch that is being gathered."""
+
+    events: pl.DataFrame
+    lines: Lines
+    input: str
+    lines_before: int
+
+
+@dataclass
+class Gathered:
+    """A batch that is being gathered. `reaches` is the input and line up to which it goes."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    events: int = 0
+    size_bytes: int = 0
+    started: float = 0.0
+    reaches: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prepared batch on its way to the disk."""
+
+    prepared: Prepared
+    frames: list[Future[EncodedFrame]]
+    dead_letters: list[DeadLetter]
+    reaches: tuple[str, int] | None
+
+
+class Ingest:
+    """One ingest of some inputs into a log."""
+
+    def __init__(
+        self,
+        log: Log,
+        paths: Sequence[str],
+        config: IngestConfig,
+        on_commit: Callable[[Summary], None] = lambda summary: None,
+    ) -> None:
+        self.summary = Summary()
+        self._config = config
+        self._on_commit = on_commit
+        # Recover the log and take its lock before anything is read.
+        self._writer: Writer = log.writer()
+        self._dead_letters = DeadLetterFile(log.files, log.folder, durable=log.is_synced)
+        self._parser = Parser(config.source, config.unknown_fields == "metadata")
+        latency_seconds = config.max_latency_ms / 1000
+        self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4)
+        self._latency_seconds = latency_seconds
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._chunks: queue.Queue[tuple[Chunk, Future[Parsed]] | BaseException | None] = queue.Queue(_CHUNKS_AHEAD)
+        self._jobs: queue.Queue[Job | None] = queue.Queue(1)
+        self._line_of_input: dict[str, int] = {}
+
+    @property
+    def progress(self) -> Progress:
+        """What has been read so far."""
+        return self._reader.progress
+
+    @property
+    def cut_bytes(self) -> int:
+        """How many bytes of an unfinished batch were cut when the log was opened to write."""
+        return self._writer.cut_bytes
+
+    def stop(self) -> None:
+        """Finish the batch in hand, commit it, and end. Safe to call from a signal handler."""
+        self._stop.set()
+        self._reader.stop()
+
+    def run(self) -> Summary:
+        """Ingest until the inputs end or `stop` is called.
+
+        Raises InputError (an input ended badly) or StorageError (a write failed), after committing what
+        could be; the summary then tells what was.
+        """
+        started = time.monotonic()
+        writing = threading.Thread(target=self._write, name="evtool-write")
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="evtool-work") as workers:
+            feeding = threading.Thread(target=self._feed, args=(workers,), name="evtool-feed", daemon=True)
+            writing.start()
+            feeding.start()
+            try:
+                self._gather(workers)
+            finally:
+                self.stop()
+                self._jobs.put(None)
+                writing.join()
+                self._drain()
+                feeding.join()
+                self._dead_letters.close()
+                self.summary.seconds = time.monotonic() - started
+        if self._failure is not None:
+            raise self._failure
+        return self.summary
+
+    def _feed(self, workers: ThreadPoolExecutor) -> None:
+        """Hand chunks to the workers, in order, no more at once than the queue holds."""
+        try:
+            for chunk in self._reader.chunks():
+                parse = self._parser.parse_oversized if chunk.oversized else self._parser.parse
+                self._chunks.put((chunk, workers.submit(parse, chunk.data)))
+            self._chunks.put(None)
+        except BaseException as error:  # raised again where the batches are gathered
+            self._chunks.put(error)
+
+    def _drain(self) -> None:
+        """Let the feeding thread go on to its end: it may be waiting for a place in the queue."""
+        while True:
+            try:
+                item = self._chunks.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                return
+            if item is None or isinstance(item, BaseException):
+                return
+
+    def _gather(self, workers: ThreadPoolExecutor) -> None:
+        batch = Gathered()
+        ended_badly: BaseException | None = None
+        while not self._stop.is_set() and self._failure is None:
+            timeout = _POLL_SECONDS
+            if batch.reaches:
+                timeout = min(timeout, max(batch.started + self._latency_seconds - time.monotonic(), 0.0))
+            try:
+                item = self._chunks.get(timeout=timeout)
+            except queue.Empty:
+                if batch.reaches and time.monotonic() - batch.started >= self._latency_seconds:
+                    batch = self._hand_over(batch, workers)
+                continue
+            if item is None:
+                break
+            if isinstance(item, BaseException):
+                ended_badly = item
+                break
+            chunk, parsed = item
+            batch = self._add(batch, chunk, parsed.result(), workers)
+            if batch.reaches and time.monotonic() - batch.started >= self._latency_seconds and not self._is_busy():
+                batch = self._hand_over(batch, workers)
+        if self._failure is None:
+            self._hand_over(batch, workers)
+            if self._stop.is_set():
+                self.summary.stopped_at = batch.reaches or self.summary.stopped_at
+        if ended_badly is not None and self._failure is None:
+            self._failure = ended_badly
+
+    def _is_busy(self) -> bool:
+        """Whether a batch waits for the disk already: then a larger one costs no latency."""
+        return self._jobs.full()
+
+    def _add(self, batch: Gathered, chunk: Chunk, parsed: Parsed, workers: ThreadPoolExecutor) -> Gathered:
+        """Add a chunk's events and rejects; hands over each batch that is full, and returns the one in hand."""
+        before = self._line_of_input.get(chunk.input, 0)
+        self._line_of_input[chunk.input] = before + len(parsed.lines)
+        now = timestamps.to_text(time.time_ns())
+        events = parsed.events
+        mean_bytes = len(chunk.data) / max(len(events), 1)
+        rejects = list(parsed.rejects)
+        while True:
+            batch.started = batch.started if batch.reaches else chunk.arrived
+            room = min(
+                self._config.batch_events - batch.events,
+                max(int((self._config.batch_bytes - batch.size_bytes) / mean_bytes), 0 if batch.events else 1),
+            )
+            part, events = events[:room], events[room:]
+            last_row = int(part["row"][-1]) if len(events) and len(part) else len(parsed.lines) - 1
+            if len(part) or not len(events):
+                batch.reaches = (chunk.input, before + last_row + 1)
+            if len(part):
+                batch.pieces.append(Piece(part, parsed.lines, chunk.input, before))
+                batch.events += len(part)
+                batch.size_bytes += int(len(part) * mean_bytes)
+            while rejects and rejects[0].row <= last_row:
+                reject = rejects.pop(0)
+                size = chunk.oversized or len(reject.raw)
+                line = before + reject.row + 1
+                batch.dead_letters.append(
+                    DeadLetter(now, reject.reason, reject.message, chunk.input, line, size, reject.raw)
+                )
+            if not len(events):
+                return batch
+            batch = self._hand_over(batch, workers)
+
+    def _hand_over(self, batch: Gathered, workers: ThreadPoolExecutor) -> Gathered:
+        """Prepare a batch and pass it on to the disk; returns a new one to gather."""
+        if not batch.events and not batch.dead_letters:
+            return Gathered(reaches=None)
+        events = pl.concat([piece.events for piece in batch.pieces]) if batch.pieces else None
+        prepared = self._writer.prepare(
+            events.select(EVENT_SCHEMA.keys()) if events is not None else pl.DataFrame(schema=EVENT_SCHEMA)
+        )
+        self._bury_conflicts(batch, prepared)
+        frames = [workers.submit(self._writer.encode, part) for part in prepared.parts]
+        self._jobs.put(Job(prepared, frames, batch.dead_letters, batch.reaches))
+        return Gathered()
+
+    def _bury_conflicts(self, batch: Gathered, prepared: Prepared) -> None:
+        """Make dead letters of the events whose version is not the next one of their stream."""
+        now = timestamps.to_text(time.time_ns())
+        starts = [0]
+        for piece in batch.pieces:
+            starts.append(starts[-1] + len(piece.events))
+        number = 0
+        for conflict in prepared.conflicts:
+            while conflict.row >= starts[number + 1]:
+                number += 1
+            piece = batch.pieces[number]
+            row = int(piece.events["row"][conflict.row - starts[number]])
+            raw = piece.lines.raw(row)
+            message = (
+                f"stream {conflict.stream_id!r} expects version {conflict.expected}, "
+                f"and {conflict.given} was given"
+            )
+            batch.dead_letters.append(
+                DeadLetter(
+                    now, "version_conflict", message, piece.input, piece.lines_before + row + 1, len(raw), raw
+                )
+            )
+
+    def _write(self) -> None:
+        """Bring prepared batches to the disk, in order; the rest is only taken off the queue after a failure."""
+        while (job := self._jobs.get()) is not None:
+            if self._failure is not None:
+                continue
+            try:
+                self._commit(job)
+            except BaseException as error:  # raised again by `run`
+                self._failure = error
+                self._reader.stop()
+
+    def _commit(self, job: Job) -> None:
+        self._dead_letters.append(job.dead_letters)
+        commit = self._writer.commit(job.prepared, [frame.result() for frame in job.frames])
+        summary = self.summary
+        summary.dead_letters += len(job.dead_letters)
+        summary.batches += 1
+        summary.stopped_at = None
+        if commit.count:
+            summary.accepted += commit.count
+            summary.first_position = summary.first_position or commit.first_position
+            summary.last_position = commit.last_position
+        summary.bytes_in = self._reader.progress.text_bytes
+        self._on_commit(summary)

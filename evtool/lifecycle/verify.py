@@ -1,0 +1,201 @@
+"""Verify: every byte of a log against its checksums, every rule of the format against every frame.
+
+Damage is reported, not repaired; a damaged segment does not keep the others from being looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from evtool import parallel
+from evtool.errors import LogDamagedError
+from evtool.log.digest import LogicalDigest
+from evtool.log.format import COMMIT_FRAME, FRAMES_FILE, INDEX_FILE, MIXED_PARTITIONS, SEGMENT_HEADER_BYTES
+from evtool.log.log import Log
+from evtool.log.partitions import partitions_of
+from evtool.log.scan import Group, groups, load
+from evtool.log.segment import Segment, read_index, read_summary, segment_folders
+from evtool.log.selection import Selection
+from evtool.log.snapshot import Snapshot
+from evtool.log.walk import check_header, walk_all
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong: in which file, what, and what to do."""
+
+    file: str
+    message: str
+    hint: str
+
+
+@dataclass
+class Report:
+    """What was verified. `digest` is the logical digest, None when some event could not be read."""
+
+    events: int = 0
+    frames: int = 0
+    batches: int = 0
+    segments: int = 0
+    bytes: int = 0
+    position: int = 0
+    digest: str | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+_RESTORE = "Bring this segment back from a backup; the others are not affected."
+
+
+def verify(log: Log, on_progress: Callable[[int], None] = lambda events: None) -> Report:
+    """Read and check all of a log as it is now. `on_progress` is told how many events have been checked."""
+    report = Report()
+    digest = LogicalDigest()
+    whole = True
+    expected = 1
+    last_recorded_at = 0
+    for segment in _segments(log, report):
+        report.segments += 1
+        report.bytes += segment.log_bytes
+        if segment.first_position != expected:
+            message = f"it starts at position {segment.first_position}; {expected} is the next one"
+            report.findings.append(Finding(str(segment.folder), message, "Bring the missing segment back."))
+            whole = False
+        expected = segment.last_position + 1
+        last_recorded_at = _check_batches(segment, last_recorded_at, report)
+        every = Selection()
+        tasks = groups(Snapshot((segment,)), every, log.partitions)
+        for events, problems in parallel.ordered(lambda group: _check_group(group, log.partitions), tasks):
+            report.findings += problems
+            whole = whole and events is not None
+            if events is not None:
+                digest.update(events)
+                report.events += len(events)
+                on_progress(report.events)
+        report.position = segment.last_position
+    report.digest = digest.hexdigest() if whole and report.is_clean else None
+    return report
+
+
+def _segments(log: Log, report: Report) -> Iterator[Segment]:
+    """Each segment as its frames say, not its caches; its bytes are walked from the first to the last."""
+    committed = {s.first_position: s.log_bytes for s in log.snapshot().segments} if _opens(log, report) else {}
+    for first_position, folder in segment_folders(log.folder):
+        path = folder / FRAMES_FILE
+        summary = read_summary(log.files, folder)
+        try:
+            data = log.files.map(path, committed.get(first_position))
+        except FileNotFoundError:
+            report.findings.append(Finding(str(path), "the file is missing", _RESTORE))
+            continue
+        if len(data) < SEGMENT_HEADER_BYTES and summary is None:
+            continue  # a segment whose making a crash cut short; the next writer starts it again
+        problem = check_header(data, log.manifest.id_bytes, first_position)
+        if problem:
+            report.findings.append(Finding(str(path), problem, _RESTORE))
+            continue
+        found = walk_all(data, first_position, check_bodies=True)
+        if found.end < len(data) and (summary is not None or first_position in committed):
+            last = int(found.table["header"]["last_position"][-1]) if len(found.table) else first_position - 1
+            message = f"at byte {found.end}, behind position {last}: {found.stop}"
+            report.findings.append(Finding(str(path), message, _RESTORE))
+        segment = Segment(folder, first_position, found.table, data[: found.end], summary is not None)
+        if summary is not None:
+            _check_summary(log, segment, summary, report)
+        yield segment
+
+
+def _opens(log: Log, report: Report) -> bool:
+    """Whether readers can open the log at all; if not, what they are told is a finding."""
+    try:
+        log.snapshot()
+    except LogDamagedError as error:
+        report.findings.append(Finding(str(log.folder), error.message, error.hint))
+        return False
+    return True
+
+
+def _check_summary(log: Log, segment: Segment, summary: dict[str, Any], report: Report) -> None:
+    header = segment.table["header"]
+    facts = {
+        "last_position": segment.last_position,
+        "frames": len(segment.table),
+        "log_bytes": segment.log_bytes,
+        "count": int(header[header["kind"] == COMMIT_FRAME]["count"].sum()),
+        "digest": int(header["checksum"][-1]) if len(header) else 0,
+    }
+    for name, fact in facts.items():
+        if summary[name] != fact:
+            message = f"segment.msgpack says {name} is {summary[name]}, and its frames say {fact}"
+            report.findings.append(Finding(str(segment.folder), message, _RESTORE))
+    index = read_index(log.files, segment.folder, len(segment.table), segment.log_bytes)
+    if index is not None and index.tobytes() != segment.table.tobytes():
+        hint = "Delete the file: it is made again from the frames."
+        report.findings.append(Finding(str(segment.folder / INDEX_FILE), "it differs from the frames", hint))
+
+
+def _check_batches(segment: Segment, last_recorded_at: int, report: Report) -> int:
+    """Counts, positions and times of each batch; returns the last recorded_at."""
+    header = segment.table["header"]
+    commits = header[header["kind"] == COMMIT_FRAME]
+    report.frames += len(header)
+    report.batches += len(commits)
+    if not len(commits):
+        return last_recorded_at
+    events = header[header["kind"] != COMMIT_FRAME]
+    batches, which = np.unique(events["batch"], return_inverse=True)
+    counts = np.zeros(len(commits), np.int64)
+    np.add.at(counts, np.searchsorted(commits["batch"], batches)[which], events["count"])
+    first, count = commits["base_position"], commits["count"].astype(np.int64)
+    recorded_at_end = commits["base_recorded_at"] + count - 1
+    before = np.concatenate([[last_recorded_at], recorded_at_end[:-1]])
+    for broken, what in (
+        (counts != count, "holds another number of events than its commit frame says"),
+        (commits["last_position"] != first + count - 1, "has positions that do not fit its number of events"),
+        (commits["base_recorded_at"] <= before, "was recorded no later than the batch before it"),
+    ):
+        for batch in commits["batch"][broken]:
+            report.findings.append(Finding(str(segment.folder / FRAMES_FILE), f"batch {batch} {what}", _RESTORE))
+    return int(recorded_at_end[-1])
+
+
+def _check_group(group: Group, partitions: int) -> tuple[pl.DataFrame | None, list[Finding]]:
+    """The events of some frames, in order of position, and what is wrong with them."""
+    path = str(group.segment.folder / FRAMES_FILE)
+    try:
+        problems = [
+            Finding(path, f"frame at byte {row['offset']}: {what}", _RESTORE)
+            for row in group.rows
+            for what in _check_frame(group.segment, row, partitions)
+        ]
+        events = load(group, Selection(), partitions)
+    except LogDamagedError as error:
+        return None, [Finding(path, error.message, error.hint)]
+    positions = events["position"].to_numpy()
+    if not (np.diff(positions) == 1).all():
+        message = f"positions {positions[0]} to {positions[-1]} have a gap or come twice"
+        problems.append(Finding(path, message, _RESTORE))
+    return events, problems
+
+
+def _check_frame(segment: Segment, row: np.void, partitions: int) -> Iterator[str]:
+    header = row["header"]
+    events = segment.events(row, ("position", "timestamp", "stream_id"))
+    positions, timestamps = events["position"], events["timestamp"]
+    if (positions[0], positions[-1]) != (header["first_position"], header["last_position"]):
+        yield "its positions are not those of its header"
+    if (timestamps.min(), timestamps.max()) != (header["timestamp_min"], header["timestamp_max"]):
+        yield "its times are not those of its header"
+    if header["partition"] != MIXED_PARTITIONS:
+        streams = [stream.encode() for stream in events["stream_id"].unique().to_list()]
+        if (partitions_of(streams, partitions) != header["partition"]).any():
+            yield f"it holds streams of other partitions than {header['partition']}"

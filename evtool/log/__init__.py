@@ -1,0 +1,1 @@
+"""The log: its bytes on disk, the one writer and the many readers."""

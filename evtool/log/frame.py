@@ -1,0 +1,190 @@
+"""A frame's body: events as an Arrow IPC stream of one record batch, each column buffer compressed.
+
+The stream carries its own schema, so a body says itself which columns it has and how they are encoded:
+texts that repeat are dictionaries, a column without a value is left out, event times are kept in the
+coarsest unit that loses nothing, and ids that are canonical UUIDs are 16 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from evtool.config import Codec
+from evtool.errors import LogDamagedError
+from evtool.event import EVENT_SCHEMA, STORED_SCHEMA
+from evtool.log import uuids
+from evtool.log.format import EVENTS_FRAME, checksum
+
+# Below this many bytes of text, the time to set up a compressor outweighs what it saves.
+COMPRESS_BYTES_MIN = 16 * 1024
+# A dictionary pays when texts repeat, on average, at least this often.
+DICTIONARY_REPEATS_MIN = 2
+DICTIONARY_ROWS_MIN = 256
+
+_TEXTS = ("source_id", "stream_id", "event_type")
+_UNITS = (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000))
+_READ = pa.ipc.IpcReadOptions(use_threads=False)
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """A body, and what its header will say of it."""
+
+    partition: int
+    body: pa.Buffer
+    body_checksum: int
+    count: int
+    first_position: int
+    last_position: int
+    timestamp_min: int
+    timestamp_max: int
+
+
+def encode(events: pl.DataFrame, partition: int, base_position: int, codec: Codec) -> EncodedFrame:
+    """Encode stored events (columns of STORED_SCHEMA but recorded_at, rising positions, at least one row)."""
+    positions = events["position"].to_numpy()
+    timestamps = events["timestamp"].to_numpy()
+    columns: dict[str, pa.Array] = {
+        "position_delta": pa.array(np.diff(positions, prepend=base_position).astype(np.uint32)),
+        "timestamp": _coarsest_unit(timestamps),
+    }
+    columns |= _id_columns(events["event_id"])
+    for name in _TEXTS:
+        columns[name] = _dictionary_if_it_pays(_text(events[name]))
+    columns["stream_version"] = pa.array(events["stream_version"].to_numpy())
+    columns["schema_version"] = pa.array(events["schema_version"].to_numpy())
+    columns["payload"] = _text(events["payload"])
+    if events["metadata"].null_count() < len(events):
+        columns["metadata"] = _text(events["metadata"])
+    body = _write(pa.record_batch(columns), codec)
+    return EncodedFrame(
+        partition=partition,
+        body=body,
+        body_checksum=checksum(memoryview(body)),
+        count=len(events),
+        first_position=int(positions[0]),
+        last_position=int(positions[-1]),
+        timestamp_min=int(timestamps.min()),
+        timestamp_max=int(timestamps.max()),
+    )
+
+
+def decode(body: memoryview, header: np.void, columns: Collection[str] | None = None) -> pl.DataFrame:
+    """The events of a frame, as the asked columns of STORED_SCHEMA (default: all) in that order.
+
+    `header` is the frame's FRAME_HEADER record; the body's checksum must have been checked.
+    Raises LogDamagedError when the body is not what the format says.
+    """
+    wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
+    try:
+        batch = _read(body, wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise LogDamagedError(f"a frame's body does not decode: {error}") from error
+    count = int(header["count"])
+    if header["kind"] != EVENTS_FRAME or batch.num_rows != count:
+        raise LogDamagedError(f"a frame says {count} events and holds {batch.num_rows}")
+    names = set(batch.schema.names)
+    result: dict[str, pl.Series] = {}
+    for name in wanted:
+        if name in ("position", "recorded_at"):
+            continue
+        if name == "event_id":
+            result[name] = _event_ids(batch)
+        elif name == "timestamp":
+            column = batch.column("timestamp").cast(pa.timestamp("ns", "UTC"))
+            result[name] = pl.Series(name, pl.from_arrow(column.cast(pa.int64())))
+        elif name in names:
+            result[name] = _series(name, batch.column(name))
+        else:
+            result[name] = pl.Series(name, [None], dtype=EVENT_SCHEMA[name]).new_from_index(0, count)
+    if "position" in wanted or "recorded_at" in wanted:
+        offsets = np.cumsum(batch.column("position_delta").to_numpy(), dtype=np.int64)
+        for name, base in (("position", "base_position"), ("recorded_at", "base_recorded_at")):
+            if name in wanted:
+                result[name] = pl.Series(name, offsets + header[base])
+    return pl.DataFrame([result[name] for name in wanted])
+
+
+def _write(batch: pa.RecordBatch, codec: Codec) -> pa.Buffer:
+    small = batch.nbytes < COMPRESS_BYTES_MIN
+    compression = None
+    if codec.name != "none" and not small:
+        compression = pa.Codec(codec.name, codec.level if codec.name == "zstd" else None)
+    options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def _read(body: memoryview, wanted: list[str]) -> pa.RecordBatch:
+    buffer = pa.py_buffer(body)
+    stored = set(wanted)
+    if "position" in stored or "recorded_at" in stored:
+        stored.add("position_delta")
+    if "event_id" in stored:
+        stored.add("event_uuid")
+    names = pa.ipc.open_stream(buffer, options=_READ).schema.names
+    # One column at least: Arrow reads "no field" as "all of them".
+    included = [i for i, name in enumerate(names) if name in stored] or [names.index("schema_version")]
+    options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=included)
+    return pa.ipc.open_stream(buffer, options=options).read_next_batch()
+
+
+def _text(series: pl.Series) -> pa.Array:
+    return series.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
+
+
+def _series(name: str, column: pa.Array) -> pl.Series:
+    if isinstance(column, pa.DictionaryArray):
+        values = pl.Series(name, pl.from_arrow(column.dictionary), dtype=pl.String)
+        return values.gather(column.indices.to_numpy())
+    return pl.Series(name, pl.from_arrow(column))
+
+
+def _dictionary_if_it_pays(column: pa.Array) -> pa.Array:
+    if len(column) < DICTIONARY_ROWS_MIN:
+        return column
+    encoded = column.dictionary_encode()
+    if len(encoded.dictionary) * DICTIONARY_REPEATS_MIN > len(column):
+        return column
+    narrow = pa.uint8() if len(encoded.dictionary) <= 256 else pa.uint32()
+    return pa.DictionaryArray.from_arrays(encoded.indices.cast(narrow), encoded.dictionary)
+
+
+def _coarsest_unit(timestamps: np.ndarray[Any, Any]) -> pa.Array:
+    for unit, nanoseconds in _UNITS:
+        quotients = timestamps // nanoseconds
+        if (quotients * nanoseconds == timestamps).all():
+            return pa.array(quotients).cast(pa.timestamp(unit, "UTC"))
+    return pa.array(timestamps).cast(pa.timestamp("ns", "UTC"))
+
+
+def _id_columns(event_ids: pl.Series) -> dict[str, pa.Array]:
+    binary, is_uuid = uuids.pack(event_ids)
+    columns = {}
+    if is_uuid.any():
+        mask = None if is_uuid.all() else ~is_uuid
+        columns["event_uuid"] = uuids.to_arrow(binary, mask)
+    if not is_uuid.all():
+        texts = event_ids.to_frame().select(pl.when(pl.lit(pl.Series(~is_uuid))).then(pl.col("event_id")))
+        columns["event_id"] = _text(texts.to_series())
+    return columns
+
+
+def _event_ids(batch: pa.RecordBatch) -> pl.Series:
+    names = batch.schema.names
+    if "event_uuid" not in names:
+        return _series("event_id", batch.column("event_id"))
+    column = batch.column("event_uuid")
+    texts = uuids.unpack(column)
+    if "event_id" not in names:
+        return texts
+    others = _series("event_id", batch.column("event_id"))
+    return others.to_frame().select(pl.coalesce("event_id", pl.lit(texts).alias("uuid"))).to_series()

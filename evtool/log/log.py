@@ -1,0 +1,187 @@
+"""A log, opened: append to it, read any part of it.
+
+    log = open("segments")
+    log.append([{"event_id": "1", "source_id": "shop", "stream_id": "user-1", "event_type": "UserSignedIn"}])
+    for frame in log.scan(types=["UserSignedIn"], columns=["stream_id", "timestamp"]):
+        ...
+
+Reading takes no lock and sees whole batches only. The first append takes the writer's lock, which is
+held until `close`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import polars as pl
+
+from evtool import envelope, ndjson
+from evtool.config import Config, LogConfig
+from evtool.errors import LogReadOnlyError, PositionError
+from evtool.event import empty_frame
+from evtool.files import Files
+from evtool.log import manifest as manifest_file
+from evtool.log import scan as scanning
+from evtool.log.format import LOG_FILE
+from evtool.log.manifest import Manifest
+from evtool.log.selection import Selection
+from evtool.log.snapshot import Snapshot, SnapshotReader
+from evtool.log.writer import Commit, Writer
+
+__all__ = ["Commit", "Log", "open"]
+
+
+def open(
+    path: str | Path,
+    *,
+    create: bool = False,
+    read_only: bool = False,
+    config: Config | None = None,
+    files: Files | None = None,
+) -> Log:
+    """Open the log in the folder `path`; with `create`, make it if there is none.
+
+    `config` gives what evtool.toml would; the file itself is not read here. Raises LogNotFoundError,
+    LogFormatError, LogDamagedError, LogExistsError (the folder holds something else) or StorageError.
+    """
+    folder = Path(path)
+    files = files or Files()
+    log_config = (config or Config()).log
+    if create and not (folder / LOG_FILE).exists():
+        manifest_file.create(files, folder, log_config.partitions)
+    source = (config or Config()).ingest.source
+    return Log(files, folder, manifest_file.read(files, folder), log_config, read_only, source)
+
+
+class Log:
+    """One log. Safe to share between threads; appends wait for each other."""
+
+    def __init__(
+        self,
+        files: Files,
+        folder: Path,
+        manifest: Manifest,
+        config: LogConfig,
+        read_only: bool = False,
+        default_source: str | None = None,
+    ) -> None:
+        self.files = files
+        self.folder = folder
+        self.manifest = manifest
+        self._config = config
+        self._read_only = read_only
+        self._default_source = default_source
+        self._reader = SnapshotReader(files, folder, manifest)
+        self._writer: Writer | None = None
+        self._mutex = threading.Lock()
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions it has; fixed when it was made."""
+        return self.manifest.partitions
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether an acknowledged batch survives a power cut (`fsync = "batch"`)."""
+        return self._config.fsync == "batch"
+
+    @property
+    def position(self) -> int:
+        """Of the last event that a reader sees now; 0 in an empty log."""
+        return self.snapshot().last_position
+
+    def snapshot(self) -> Snapshot:
+        """The segments as they are now; what is appended later is not in it. Raises LogDamagedError."""
+        with self._mutex:
+            return self._reader.take()
+
+    def append(
+        self, events: Iterable[Mapping[str, Any]] | pl.DataFrame, *, resume: Mapping[str, Any] | None = None
+    ) -> Commit:
+        """Store a batch, all of it or nothing; it is durable when this returns.
+
+        `events` are mappings with the fields of the envelope, or a Polars frame with such columns
+        (payload and metadata as JSON text). Raises EventError (a rule of the envelope or a version is
+        broken: nothing is stored), LogReadOnlyError, LogLockedError, StorageError.
+        """
+        if isinstance(events, pl.DataFrame):
+            checked = envelope.check_frame(events, self._default_source)
+        else:
+            checked = envelope.frame(events, self._default_source)
+        with self._mutex:
+            writer = self._open_writer()
+            if not len(checked) and not resume:
+                return Commit(0, writer.last_position + 1, writer.last_position, 0)
+            prepared = writer.prepare(checked, keep_all=True)
+            return writer.commit(prepared, [writer.encode(part) for part in prepared.parts], resume)
+
+    def writer(self) -> Writer:
+        """The log's writer, for who prepares, encodes and commits in steps of its own (as ingest does)."""
+        with self._mutex:
+            return self._open_writer()
+
+    def scan(
+        self, selection: Selection | None = None, *, columns: Collection[str] | None = None, **selected: Any
+    ) -> Iterator[pl.DataFrame]:
+        """Polars frames of stored events, in order of position within and across frames.
+
+        The part is given as a Selection or as its fields (`types=["ItemViewed"], since=...`, times in ns).
+        A frame has the asked `columns` of STORED_SCHEMA (default: all), at least one row, and at most
+        a batch or 65,536 rows, whichever is more. Frames and columns that are not asked for are not read.
+        Raises LogDamagedError.
+        """
+        chosen = selection or Selection.of(**selected)
+        return scanning.scan(self.snapshot(), chosen, self.partitions, lambda events: events, columns)
+
+    def stream(self, stream_id: str, *, columns: Collection[str] | None = None, **selected: Any) -> pl.DataFrame:
+        """All events of one stream in order, as one frame."""
+        frames = list(self.scan(streams=[stream_id], columns=columns, **selected))
+        empty = empty_frame()
+        return (
+            pl.concat(frames) if frames else empty.select(n for n in empty.columns if not columns or n in columns)
+        )
+
+    def replay(self, selection: Selection | None = None, **selected: Any) -> Iterator[bytes]:
+        """The selected events as NDJSON, in order of position: blocks of whole lines."""
+        chosen = selection or Selection.of(**selected)
+        return scanning.scan(self.snapshot(), chosen, self.partitions, ndjson.render)
+
+    def find(self, event_id: str) -> int:
+        """The position of the event with this id, of the first one if several sources use it.
+
+        Raises PositionError when there is none. It reads the ids of the whole log.
+        """
+        for events in self.scan(columns=("position", "event_id")):
+            hits = events.filter(pl.col("event_id") == event_id)
+            if len(hits):
+                return int(hits["position"][0])
+        raise PositionError(
+            f"no event of {self.folder} has the id {event_id!r}",
+            "A time is written as 2026-01-31, 2026-01-31T12:00:00Z or -24h, a position as @123.",
+        )
+
+    def close(self) -> None:
+        """Let the log go. What was appended is durable already."""
+        with self._mutex:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_writer(self) -> Writer:
+        if self._read_only:
+            raise LogReadOnlyError(f"{self.folder} was opened to be read only")
+        if self._writer is None:
+            self._writer = Writer(self.files, self.folder, self.manifest, self._config)
+        return self._writer

@@ -1,0 +1,95 @@
+"""log.json: what a log is, written once when it is made."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from evtool.errors import LogDamagedError, LogExistsError, LogFormatError, LogNotFoundError
+from evtool.files import Files
+from evtool.log.format import FORMAT_VERSION, LOG_FILE, parse_segment_name
+
+_KIND = "evtool log"
+# May stand in a folder before it becomes a log: notes about it, and what a file manager leaves.
+_HARMLESS = {"README.md", ".gitignore", ".gitkeep", ".DS_Store", "lost+found"}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The identity of a log (32 hexadecimal digits), its format version and its number of partitions."""
+
+    id: str
+    version: int
+    partitions: int
+    created_at: str
+    format: str = _KIND
+
+    @property
+    def id_bytes(self) -> bytes:
+        """The identity as the 16 bytes that segment headers carry."""
+        return bytes.fromhex(self.id)
+
+
+def create(files: Files, folder: Path, partitions: int) -> Manifest:
+    """Make `folder` a log. Raises LogExistsError when it is one or holds something else."""
+    try:
+        files.make_folder(folder)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise LogExistsError(f"{folder} is a file, not a folder") from error
+    names = {entry.name for entry in folder.iterdir()}
+    if LOG_FILE in names:
+        raise LogExistsError(f"there is a log in {folder} already", "Use it, or name another folder.")
+    strangers = sorted(names - _HARMLESS - {LOG_FILE + ".tmp"})
+    if any(parse_segment_name(name) is not None for name in strangers):
+        raise LogDamagedError(
+            f"{folder} holds segments but no {LOG_FILE}",
+            f"Bring {LOG_FILE} back from a backup of this log; without it nothing is written here.",
+        )
+    if strangers:
+        raise LogExistsError(
+            f"{folder} is not empty: it holds {strangers[0]!r}", "Name an empty or a new folder for the log."
+        )
+    now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    manifest = Manifest(id=uuid.uuid4().hex, version=FORMAT_VERSION, partitions=partitions, created_at=now)
+    files.write_whole(folder / LOG_FILE, json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+    return manifest
+
+
+def read(files: Files, folder: Path) -> Manifest:
+    """The manifest of the log in `folder`.
+
+    Raises LogNotFoundError, LogFormatError (a newer evtool wrote it) or LogDamagedError.
+    """
+    path = folder / LOG_FILE
+    try:
+        data = files.read_whole(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        hint = "Make one with `evtool init` or by ingesting into it, or name another with --log."
+        raise LogNotFoundError(f"there is no log in {folder}", hint) from error
+    try:
+        table = json.loads(data)
+        if table["format"] != _KIND:
+            raise ValueError(f"format is {table['format']!r}")
+        if table["version"] > FORMAT_VERSION:
+            raise LogFormatError(
+                f"{folder} has format version {table['version']}; this evtool reads up to {FORMAT_VERSION}",
+                "Install a newer evtool: pip install --upgrade evtool",
+            )
+        manifest = Manifest(
+            id=table["id"],
+            version=table["version"],
+            partitions=table["partitions"],
+            created_at=table["created_at"],
+        )
+        if len(manifest.id_bytes) != 16 or not 1 <= manifest.partitions <= 1024:
+            raise ValueError("its values make no sense")
+    except (ValueError, KeyError, TypeError) as error:
+        raise LogDamagedError(
+            f"{path} is damaged: {error}",
+            "Bring it back from a backup; it never changes after a log is made.",
+        ) from error
+    return manifest

@@ -1,0 +1,86 @@
+"""Reading a selection out of a snapshot: which frames, decoded in parallel, as Polars frames.
+
+Frames are read in groups of whole batches, small batches together, so that one Polars frame is worth
+its overhead and memory stays within a few batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import polars as pl
+
+from evtool import parallel
+from evtool.event import STORED_SCHEMA
+from evtool.log.segment import Segment
+from evtool.log.selection import Selection
+from evtool.log.snapshot import Snapshot
+from evtool.log.walk import Table
+
+GROUP_EVENTS = 65_536
+GROUP_FRAMES_MAX = 1024
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Frames of one segment that are read together; they hold whole batches."""
+
+    segment: Segment
+    rows: Table
+
+
+def groups(snapshot: Snapshot, selection: Selection, partitions: int) -> Iterator[Group]:
+    """The frames that may hold selected events, in order of position."""
+    for segment in snapshot.segments:
+        rows = selection.prune(segment.event_rows(), partitions)
+        if not len(rows):
+            continue
+        batches, starts = np.unique(rows["header"]["batch"], return_index=True)
+        events_before = np.concatenate([[0], np.cumsum(rows["header"]["count"], dtype=np.int64)])
+        starts = np.append(starts, len(rows))
+        first = 0
+        for number in range(1, len(batches) + 1):
+            begin, end = starts[first], starts[number]
+            full = events_before[end] - events_before[begin] >= GROUP_EVENTS or end - begin >= GROUP_FRAMES_MAX
+            if full or number == len(batches):
+                yield Group(segment, rows[begin:end])
+                first = number
+
+
+def load(
+    group: Group, selection: Selection, partitions: int, columns: Collection[str] | None = None
+) -> pl.DataFrame:
+    """The selected events of a group in order of position, as columns of STORED_SCHEMA."""
+    wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
+    needed = {*wanted, *selection.columns(), "position"}
+    frames = [
+        selection.apply(group.segment.events(row, needed), partitions).select(sorted(needed)) for row in group.rows
+    ]
+    together = pl.concat(frames) if len(frames) > 1 else frames[0]
+    if not together["position"].is_sorted():
+        # Two gathers of a few bytes a row are cheaper than a sort that carries texts along.
+        together = together[np.argsort(together["position"].to_numpy())]
+    return together.select(wanted)
+
+
+def scan(
+    snapshot: Snapshot,
+    selection: Selection,
+    partitions: int,
+    transform: Callable[[pl.DataFrame], Result],
+    columns: Collection[str] | None = None,
+) -> Iterator[Result]:
+    """`transform` of each non-empty frame of selected events, in order of position, made in parallel."""
+
+    def work(group: Group) -> Result | None:
+        events = load(group, selection, partitions, columns)
+        return transform(events) if len(events) else None
+
+    for result in parallel.ordered(work, groups(snapshot, selection, partitions)):
+        if result is not None:
+            yield result

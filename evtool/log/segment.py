@@ -1,0 +1,131 @@
+"""A segment as readers see it: its committed frames, mapped, each checked before it is believed.
+
+The table of frames comes from frames.idx when that agrees with what is committed, and from walking
+frames.log when it does not: the index is a cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgpack
+import numpy as np
+import polars as pl
+
+from evtool.errors import LogDamagedError
+from evtool.files import Files
+from evtool.log import frame
+from evtool.log.format import (
+    EVENTS_FRAME,
+    FORMAT_VERSION,
+    FRAME_HEADER_BYTES,
+    FRAMES_FILE,
+    INDEX_FILE,
+    INDEX_ROW,
+    SEGMENT_HEADER_BYTES,
+    SUMMARY_FILE,
+    checksum,
+    is_whole,
+    parse_segment_name,
+    segment_name,
+)
+
+Table: TypeAlias = "np.ndarray[Any, Any]"  # of INDEX_ROW
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An immutable view of the committed frames of one segment.
+
+    `table` has a row of INDEX_ROW for each frame, in the order of the file. The views that `body`
+    gives hold the mapping, and stay valid even when the file is removed.
+    """
+
+    folder: Path
+    first_position: int
+    table: Table
+    data: memoryview
+    is_sealed: bool
+
+    @property
+    def last_position(self) -> int:
+        """Of the last committed event; first_position - 1 when there is none."""
+        return int(self.table["header"]["last_position"][-1]) if len(self.table) else self.first_position - 1
+
+    @property
+    def log_bytes(self) -> int:
+        """Committed bytes of frames.log."""
+        return len(self.data)
+
+    def event_rows(self) -> Table:
+        """The rows of frames that hold events (the others are commit frames)."""
+        rows: Table = self.table[self.table["header"]["kind"] == EVENTS_FRAME]
+        return rows
+
+    def body(self, row: np.void) -> memoryview:
+        """The bytes of a frame's body. Raises LogDamagedError when any bit of the frame has changed."""
+        offset = int(row["offset"])
+        start = offset + FRAME_HEADER_BYTES
+        header = row["header"]
+        if self.data[offset:start] != header.tobytes() or not is_whole(self.data[offset:start]):
+            raise self._damage(row, "its header is not what was written")
+        body = self.data[start : start + int(header["body_bytes"])]
+        if checksum(body) != header["body_checksum"]:
+            raise self._damage(row, "its body does not match its checksum")
+        return body
+
+    def events(self, row: np.void, columns: Collection[str] | None = None) -> pl.DataFrame:
+        """The events of one frame, asked columns only. Raises LogDamagedError."""
+        body = self.body(row)
+        try:
+            return frame.decode(body, row["header"], columns)
+        except LogDamagedError as error:
+            raise self._damage(row, error.message) from error
+
+    def _damage(self, row: np.void, what: str) -> LogDamagedError:
+        header = row["header"]
+        return LogDamagedError(
+            f"{self.folder / FRAMES_FILE}: frame at byte {row['offset']} "
+            f"(positions {header['first_position']} to {header['last_position']}): {what}",
+            "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
+        )
+
+
+def read_index(files: Files, folder: Path, frames: int, log_bytes: int) -> Table | None:
+    """The first `frames` rows of frames.idx, if they fill `log_bytes` of frames.log without a gap."""
+    try:
+        data = files.map(folder / INDEX_FILE, frames * INDEX_ROW.itemsize)
+    except FileNotFoundError:
+        return None
+    if len(data) != frames * INDEX_ROW.itemsize:
+        return None
+    table = np.frombuffer(data, INDEX_ROW)
+    body_bytes = table["header"]["body_bytes"].astype(np.int64)
+    lengths = FRAME_HEADER_BYTES + -(-body_bytes // 8) * 8
+    ends = SEGMENT_HEADER_BYTES + np.cumsum(lengths)
+    starts = ends - lengths
+    whole = (table["offset"] == starts).all() and (ends[-1] if frames else SEGMENT_HEADER_BYTES) == log_bytes
+    return table if whole else None
+
+
+def read_summary(files: Files, folder: Path) -> dict[str, Any] | None:
+    """segment.msgpack of a sealed segment; None when there is none or it is damaged (it can be remade)."""
+    try:
+        record = files.read_whole(folder / SUMMARY_FILE)
+    except FileNotFoundError:
+        return None
+    if len(record) < 8 or not is_whole(record):
+        return None
+    summary = msgpack.unpackb(record[:-8])
+    return summary if isinstance(summary, dict) and summary.get("version") == FORMAT_VERSION else None
+
+
+def segment_folders(folder: Path) -> Iterator[tuple[int, Path]]:
+    """(first position, folder) of each segment of a log, in order."""
+    for entry in sorted(folder.iterdir()):
+        first_position = parse_segment_name(entry.name)
+        if first_position is not None and entry.is_dir():
+            yield first_position, folder / segment_name(first_position)

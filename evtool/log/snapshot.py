@@ -1,0 +1,106 @@
+"""What a reader sees: the segments of a log as they stood at one moment.
+
+No lock is taken. Sealed segments never change; of the active one only what HEAD vouches for is seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evtool.errors import LogDamagedError
+from evtool.files import Files
+from evtool.log import head as head_file
+from evtool.log.format import FRAMES_FILE, SEGMENT_HEADER_BYTES
+from evtool.log.head import Head
+from evtool.log.manifest import Manifest
+from evtool.log.segment import Segment, read_index, read_summary, segment_folders
+from evtool.log.walk import check_header, walk_all
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The segments in order of position; together they hold the positions 1 to `last_position`."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def last_position(self) -> int:
+        """Of the last event that is seen; 0 in an empty log."""
+        return self.segments[-1].last_position if self.segments else 0
+
+
+class SnapshotReader:
+    """Takes snapshots of one log, and keeps the views of sealed segments between them."""
+
+    def __init__(self, files: Files, folder: Path, manifest: Manifest) -> None:
+        self._files = files
+        self._folder = folder
+        self._manifest = manifest
+        self._sealed: dict[int, Segment] = {}
+
+    def take(self) -> Snapshot:
+        """The log as it is now. Raises LogDamagedError when its segments do not fit together."""
+        head = head_file.read(self._files, self._folder)
+        segments = []
+        expected = 1
+        for first_position, folder in segment_folders(self._folder):
+            segment = self._sealed.get(first_position) or self._open(folder, first_position, head)
+            if first_position != expected and len(segment.table):
+                raise LogDamagedError(
+                    f"{folder} starts at position {first_position}, but the segment before it ends at "
+                    f"{expected - 1}",
+                    "A segment is missing: bring it back from a backup.",
+                )
+            if segment.is_sealed:
+                self._sealed[first_position] = segment
+            segments.append(segment)
+            expected = segment.last_position + 1
+        return Snapshot(tuple(segments))
+
+    def _open(self, folder: Path, first_position: int, head: Head | None) -> Segment:
+        summary = read_summary(self._files, folder)
+        if summary is not None:
+            return self._view(folder, first_position, summary["log_bytes"], summary["frames"], sealed=True)
+        if head is not None and head.is_of_this_boot:
+            if head.segment == first_position:
+                return self._view(folder, first_position, head.log_bytes, head.frames, sealed=False)
+            if head.segment < first_position:  # just made; nothing in it is acknowledged yet
+                return self._view(folder, first_position, SEGMENT_HEADER_BYTES, 0, sealed=False)
+        return self._view(folder, first_position, None, 0, sealed=False)
+
+    def _view(
+        self, folder: Path, first_position: int, log_bytes: int | None, frames: int, sealed: bool
+    ) -> Segment:
+        """The committed part of a segment: `log_bytes` and `frames`, or (None) as far as its frames check."""
+        path = folder / FRAMES_FILE
+        try:
+            data = self._files.map(path, log_bytes)
+        except FileNotFoundError:
+            data = memoryview(b"")
+        if not sealed and len(data) < SEGMENT_HEADER_BYTES:  # a crash came before its header
+            empty = walk_all(_no_frames(), first_position, check_bodies=False)
+            return Segment(folder, first_position, empty.table, memoryview(b""), False)
+        problem = check_header(data, self._manifest.id_bytes, first_position)
+        if not problem and log_bytes is not None and len(data) < log_bytes:
+            problem = f"it has {len(data):,} bytes where {log_bytes:,} were committed"
+        if problem:
+            raise LogDamagedError(
+                f"{path}: {problem}", "Bring this segment back from a backup, then run `evtool verify`."
+            )
+        table = None
+        if log_bytes is not None:
+            table = read_index(self._files, folder, frames, log_bytes)
+        if table is None:
+            found = walk_all(data, first_position, check_bodies=log_bytes is None)
+            if log_bytes is not None and found.end != log_bytes:
+                raise LogDamagedError(
+                    f"{path}: at byte {found.end}: {found.stop or 'the segment ends too early'}",
+                    "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
+                )
+            table, data = found.table, data[: found.end]
+        return Segment(folder, first_position, table, data, sealed)
+
+
+def _no_frames() -> memoryview:
+    return memoryview(bytes(SEGMENT_HEADER_BYTES))

@@ -1,0 +1,79 @@
+"""What a log holds, counted from the headers of its frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evtool.log.format import COMMIT_FRAME, FRAME_HEADER, MIXED_PARTITIONS
+from evtool.log.partitions import partitions_of
+from evtool.log.segment import Segment
+from evtool.log.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts and ranges of a snapshot. Times are ns UTC, and None in an empty log.
+
+    `stored_bytes` are the frames of all segments, `partitions` the events of each partition.
+    """
+
+    events: int
+    batches: int
+    segments: int
+    sealed_segments: int
+    partitions: tuple[int, ...]
+    stored_bytes: int
+    position: int
+    recorded_at_min: int | None
+    recorded_at_max: int | None
+    timestamp_min: int | None
+    timestamp_max: int | None
+
+    @property
+    def bytes_per_event(self) -> float | None:
+        """Stored bytes for one event, on average."""
+        return round(self.stored_bytes / self.events, 2) if self.events else None
+
+
+def collect(snapshot: Snapshot, partitions: int) -> Stats:
+    """Count a snapshot. Only small batches of mixed partitions are decoded, for their streams."""
+    commits = [_commits(segment) for segment in snapshot.segments]
+    filled: Any = np.concatenate([c[c["count"] > 0] for c in commits]) if commits else np.zeros(0, FRAME_HEADER)
+    recorded_at_max = None
+    if len(filled):
+        recorded_at_max = int(filled["base_recorded_at"][-1] + filled["count"][-1] - 1)
+    return Stats(
+        events=int(filled["count"].sum()) if len(filled) else 0,
+        batches=sum(map(len, commits)),
+        segments=len(snapshot.segments),
+        sealed_segments=sum(segment.is_sealed for segment in snapshot.segments),
+        partitions=tuple(_partition_counts(snapshot, partitions).tolist()),
+        stored_bytes=sum(segment.log_bytes for segment in snapshot.segments),
+        position=snapshot.last_position,
+        recorded_at_min=int(filled["base_recorded_at"][0]) if len(filled) else None,
+        recorded_at_max=recorded_at_max,
+        timestamp_min=int(filled["timestamp_min"].min()) if len(filled) else None,
+        timestamp_max=int(filled["timestamp_max"].max()) if len(filled) else None,
+    )
+
+
+def _commits(segment: Segment) -> Any:
+    header = segment.table["header"]
+    return header[header["kind"] == COMMIT_FRAME]
+
+
+def _partition_counts(snapshot: Snapshot, partitions: int) -> Any:
+    counts: Any = np.zeros(partitions, np.int64)
+    for segment in snapshot.segments:
+        rows = segment.event_rows()
+        is_mixed = rows["header"]["partition"] == MIXED_PARTITIONS
+        pure = rows["header"][~is_mixed]
+        np.add.at(counts, pure["partition"], pure["count"])
+        for row in rows[is_mixed]:
+            streams = segment.events(row, ("stream_id",))["stream_id"].value_counts()
+            names = [stream.encode() for stream in streams["stream_id"].to_list()]
+            np.add.at(counts, partitions_of(names, partitions), streams["count"].to_numpy())
+    return counts

@@ -1,0 +1,378 @@
+"""The one writer of a log: prepare a batch, encode it (anywhere, in parallel), commit it.
+
+    prepared = writer.prepare(events)                      # in order: positions, versions
+    frames = [writer.encode(part) for part in prepared.parts]   # no state: any thread, any order
+    commit = writer.commit(prepared, frames)               # in order: one write, one fdatasync
+
+A batch is there when its commit frame is on disk, whole. After any failure the writer is dead: what
+is on disk is then found out by opening the log again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import polars as pl
+
+from evtool.config import LogConfig
+from evtool.errors import EventError, WriterDeadError
+from evtool.event import EVENT_SCHEMA
+from evtool.files import Buffer, Files
+from evtool.log import frame
+from evtool.log import head as head_file
+from evtool.log.clock import RecordedClock
+from evtool.log.format import (
+    COMMIT_FRAME,
+    EVENTS_FRAME,
+    FORMAT_VERSION,
+    FRAME_HEADER,
+    FRAME_HEADER_BYTES,
+    FRAME_MAGIC,
+    FRAMES_FILE,
+    INDEX_FILE,
+    INDEX_ROW,
+    LOCK_FILE,
+    MIXED_PARTITIONS,
+    SUMMARY_FILE,
+    checksum,
+    padded,
+    seal,
+    segment_name,
+)
+from evtool.log.frame import EncodedFrame
+from evtool.log.manifest import Manifest
+from evtool.log.recovery import Recovered, recover
+from evtool.log.segment import read_index, read_summary, segment_folders
+from evtool.log.sequence import VersionConflict, assign_versions, split
+from evtool.log.snapshot import SnapshotReader
+from evtool.log.versions import StreamVersions
+from evtool.log.walk import Table, walk_all
+
+INDEX_FOLDER = "index"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A durable batch: its positions (last < first when it holds no event) and recorded_at, in ns."""
+
+    batch: int
+    first_position: int
+    last_position: int
+    first_recorded_at: int
+
+    @property
+    def count(self) -> int:
+        """How many events it holds."""
+        return self.last_position - self.first_position + 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """The events of one frame to be encoded."""
+
+    partition: int
+    base_position: int
+    events: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch with its places given, not yet on disk. `conflicts` are the events that were left out."""
+
+    base_position: int
+    base_recorded_at: int
+    count: int
+    parts: tuple[Part, ...]
+    conflicts: tuple[VersionConflict, ...]
+
+
+class Writer:
+    """Holds the writer's lock of a log from its making to `close`.
+
+    Raises LogLockedError when another process has it, LogDamagedError when recovery finds damage.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        folder: Path,
+        manifest: Manifest,
+        config: LogConfig,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._files = files
+        self._folder = folder
+        self._manifest = manifest
+        self._config = config
+        self._dead: BaseException | None = None
+        self._lock = files.lock(folder / LOCK_FILE)
+        try:
+            self._recover(now_ns)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def prepare(self, events: pl.DataFrame, keep_all: bool = False) -> Prepared:
+        """Give a frame of EVENT_SCHEMA its positions, times and versions; the next call follows on.
+
+        Events with a wrong version are left out, or with `keep_all` the batch is refused by EventError.
+        """
+        self._check_alive()
+        versioned = assign_versions(events, self._versions)
+        if keep_all and versioned.conflicts:
+            raise _refusal(versioned.conflicts[0])
+        self._versions.reserve(versioned.promise)
+        kept = versioned.events
+        base_position, count = self._next_position, len(kept)
+        base_recorded_at = self._clock.take(count)
+        positions = pl.int_range(base_position, base_position + count, eager=True).alias("position")
+        recorded_at = pl.int_range(base_recorded_at, base_recorded_at + count, eager=True)
+        stored = kept.select(
+            positions,
+            *[name for name in EVENT_SCHEMA if name != "timestamp"],
+            pl.col("timestamp").fill_null(recorded_at),
+        )
+        parts: tuple[Part, ...] = ()
+        if count:
+            pieces = split(stored, versioned.stream_of_row, versioned.stream_ids, self._manifest.partitions)
+            parts = tuple(Part(partition, base_position, piece) for partition, piece in pieces)
+        self._next_position += count
+        return Prepared(base_position, base_recorded_at, count, parts, versioned.conflicts)
+
+    def encode(self, part: Part) -> EncodedFrame:
+        """Encode one part; safe to call from any thread."""
+        return frame.encode(part.events, part.partition, part.base_position, self._config.codec)
+
+    def commit(
+        self, prepared: Prepared, frames: Sequence[EncodedFrame], resume: Mapping[str, Any] | None = None
+    ) -> Commit:
+        """Write a batch and return when it is durable. Batches are committed in the order of `prepare`.
+
+        `resume` is a small map that the commit frame carries for the producer. Raises StorageError; the
+        batch is then not acknowledged, and every later call raises WriterDeadError.
+        """
+        self._check_alive()
+        try:
+            buffers, rows = self._compose(prepared, frames, resume)
+            self._log.append(buffers)
+            if self._config.fsync == "batch":
+                self._log.sync()
+            self._index.append([rows.tobytes()])
+            self._rows += len(rows)
+            self._batch += 1
+            self._committed = prepared.base_position + prepared.count - 1
+            self._recorded_at = prepared.base_recorded_at + max(prepared.count, 1) - 1
+            self._store_head()
+            self._versions.settle(self._committed)
+            if self._log.size >= self._config.segment_bytes:
+                self._roll()
+        except BaseException as error:
+            self._dead = error
+            raise
+        return Commit(self._batch, prepared.base_position, self._committed, prepared.base_recorded_at)
+
+    def close(self) -> None:
+        """Let the log go. What was committed is durable already; the caches are synced for a quick open."""
+        try:
+            if self._dead is None and self._config.fsync == "batch":
+                self._versions.close()
+            self._head.close()
+            self._log.close()
+            self._index.close()
+        finally:
+            self._lock.release()
+
+    @property
+    def last_position(self) -> int:
+        """Of the last committed event; 0 in an empty log."""
+        return self._committed
+
+    @property
+    def cut_bytes(self) -> int:
+        """How many bytes of an unfinished batch were cut when the log was opened."""
+        return self._cut_bytes
+
+    def _check_alive(self) -> None:
+        if self._dead is not None:
+            raise WriterDeadError(
+                f"an earlier write to {self._folder} failed ({self._dead}), so nothing more is written",
+                "Reopen the log: it recovers to its last acknowledged batch.",
+            ) from self._dead
+
+    def _recover(self, now_ns: Callable[[], int]) -> None:
+        previous, first_position = self._seal_leftovers()
+        folder = self._folder / segment_name(first_position)
+        self._files.make_folder(folder)
+        self._batch = int(previous["last_batch"]) if previous else 0
+        recovered = recover(
+            self._files,
+            folder,
+            first_position,
+            self._batch + 1,
+            self._manifest.id_bytes,
+            head_file.read(self._files, self._folder),
+            may_lose_synced=self._config.fsync == "never",
+        )
+        self._cut_bytes = recovered.cut_bytes
+        self._committed = first_position - 1
+        self._recorded_at = int(previous["recorded_at_max"]) if previous else 0
+        if len(recovered.table):
+            last = recovered.table["header"][-1]
+            self._batch, self._committed = int(last["batch"]), int(last["last_position"])
+            self._recorded_at = int(last["base_recorded_at"]) + max(int(last["count"]), 1) - 1
+        self._adopt(recovered)
+        self._next_position = self._committed + 1
+        self._clock = RecordedClock(self._recorded_at, now_ns)
+        self._head = head_file.HeadFile(self._files, self._folder)
+        self._store_head()
+        self._versions = StreamVersions(self._files, self._folder / INDEX_FOLDER, self._manifest.id_bytes)
+        self._bring_versions_up_to_date()
+
+    def _seal_leftovers(self) -> tuple[dict[str, Any] | None, int]:
+        """The summary of the last sealed segment, and where the active one starts.
+
+        A sealed segment whose summary was lost gets a new one: every segment but the last is sealed.
+        """
+        folders = list(segment_folders(self._folder))
+        previous, next_first = None, 1
+        for number, (first_position, folder) in enumerate(folders):
+            summary = read_summary(self._files, folder)
+            if summary is None and number == len(folders) - 1:
+                return previous, first_position
+            if summary is None:
+                data = self._files.map(folder / FRAMES_FILE)
+                found = walk_all(data, first_position, check_bodies=False)
+                if found.stop:
+                    SnapshotReader(self._files, self._folder, self._manifest).take()
+                self._files.write_whole(folder / INDEX_FILE, found.table.tobytes())
+                summary = self._write_summary(folder, first_position, found.table, found.end)
+            previous, next_first = summary, summary["last_position"] + 1
+        return previous, next_first
+
+    def _adopt(self, segment: Recovered) -> None:
+        self._segment = segment.first_position
+        self._segment_folder = segment.folder
+        self._chain = segment.last_checksum
+        self._rows = len(segment.table)
+        self._log = self._files.open_append(segment.folder / FRAMES_FILE)
+        self._index = self._files.open_append(segment.folder / INDEX_FILE)
+
+    def _bring_versions_up_to_date(self) -> None:
+        if self._versions.applied > self._committed:  # a table of a longer log: a copy, or one cut back
+            self._versions.reset()
+        if self._versions.applied == self._committed:
+            return
+        after = self._versions.applied
+        for segment in SnapshotReader(self._files, self._folder, self._manifest).take().segments:
+            rows = segment.event_rows()
+            for row in rows[rows["header"]["last_position"] > after]:
+                events = segment.events(row, ("stream_id", "stream_version"))
+                last = events.group_by("stream_id").agg(pl.col("stream_version").max())
+                stream_ids = last["stream_id"].cast(pl.Binary).to_list()
+                versions = last["stream_version"].to_numpy()
+                self._versions.apply(stream_ids, versions)
+        self._versions.mark_applied(self._committed)
+
+    def _store_head(self) -> None:
+        self._head.store(self._committed, self._segment, self._log.size, self._rows, self._recorded_at)
+
+    def _compose(
+        self, prepared: Prepared, frames: Sequence[EncodedFrame], resume: Mapping[str, Any] | None
+    ) -> tuple[list[Buffer], Table]:
+        """The buffers of a batch in the order of the file, and its rows for frames.idx."""
+        buffers: list[Buffer] = []
+        rows = np.zeros(len(frames) + 1, INDEX_ROW)
+        offset = self._log.size
+        last_position = prepared.base_position + prepared.count - 1
+        resume_body = msgpack.packb(dict(resume)) if resume else b""
+        commit = EncodedFrame(
+            partition=MIXED_PARTITIONS,
+            body=resume_body,
+            body_checksum=checksum(resume_body),
+            count=prepared.count,
+            first_position=prepared.base_position,
+            last_position=last_position,
+            timestamp_min=min((f.timestamp_min for f in frames), default=0),
+            timestamp_max=max((f.timestamp_max for f in frames), default=0),
+        )
+        for number, encoded in enumerate((*frames, commit)):
+            kind = COMMIT_FRAME if encoded is commit else EVENTS_FRAME
+            header = self._header(prepared, encoded, kind)
+            body = memoryview(encoded.body)
+            padding = padded(len(body)) - len(body)
+            buffers += [header, body, bytes(padding)]
+            rows["offset"][number] = offset
+            rows["header"][number] = np.frombuffer(header, FRAME_HEADER)[0]
+            offset += FRAME_HEADER_BYTES + len(body) + padding
+        return buffers, rows
+
+    def _header(self, prepared: Prepared, encoded: EncodedFrame, kind: int) -> bytes:
+        record = np.zeros(1, FRAME_HEADER)
+        record["magic"], record["version"], record["kind"] = FRAME_MAGIC, FORMAT_VERSION, kind
+        record["partition"], record["batch"] = encoded.partition, self._batch + 1
+        record["body_bytes"], record["body_checksum"] = len(memoryview(encoded.body)), encoded.body_checksum
+        record["base_position"], record["base_recorded_at"] = (
+            prepared.base_position,
+            prepared.base_recorded_at,
+        )
+        record["first_position"], record["last_position"] = encoded.first_position, encoded.last_position
+        record["count"], record["chain"] = encoded.count, self._chain
+        record["timestamp_min"], record["timestamp_max"] = encoded.timestamp_min, encoded.timestamp_max
+        header = seal(record)
+        self._chain = int(record["checksum"][0])
+        return header
+
+    def _roll(self) -> None:
+        """Seal the active segment and start the next one."""
+        table = read_index(self._files, self._segment_folder, self._rows, self._log.size)
+        assert table is not None, "the writer's own frames.idx"
+        self._index.sync()
+        self._write_summary(self._segment_folder, self._segment, table, self._log.size)
+        if self._config.fsync == "batch":
+            self._versions.sync()
+        self._log.close()
+        self._index.close()
+        first_position = self._committed + 1
+        folder = self._folder / segment_name(first_position)
+        self._files.make_folder(folder)
+        log_id = self._manifest.id_bytes
+        self._adopt(recover(self._files, folder, first_position, self._batch + 1, log_id, None, False))
+        self._store_head()
+
+    def _write_summary(self, folder: Path, first_position: int, table: Table, log_bytes: int) -> dict[str, Any]:
+        headers = table["header"]
+        commits = headers[headers["kind"] == COMMIT_FRAME]
+        filled = commits[commits["count"] > 0]
+        summary = {
+            "version": FORMAT_VERSION,
+            "log_id": self._manifest.id,
+            "first_position": first_position,
+            "last_position": int(headers["last_position"][-1]),
+            "count": int(commits["count"].sum()),
+            "batches": len(commits),
+            "last_batch": int(headers["batch"][-1]),
+            "frames": len(table),
+            "log_bytes": log_bytes,
+            "recorded_at_min": int(commits["base_recorded_at"][0]),
+            "recorded_at_max": int(commits["base_recorded_at"][-1]) + max(int(commits["count"][-1]), 1) - 1,
+            "timestamp_min": int(filled["timestamp_min"].min()) if len(filled) else 0,
+            "timestamp_max": int(filled["timestamp_max"].max()) if len(filled) else 0,
+            "digest": int(headers["checksum"][-1]),
+        }
+        packed = msgpack.packb(summary)
+        self._files.write_whole(folder / SUMMARY_FILE, packed + checksum(packed).to_bytes(8, "little"))
+        return summary
+
+
+def _refusal(conflict: VersionConflict) -> EventError:
+    return EventError(
+        f"event {conflict.row} of the batch: version_conflict: stream {conflict.stream_id!r} expects version "
+        f"{conflict.expected}, and {conflict.given} was given",
+        "Nothing of the batch was stored. Read the stream again, then decide again.",
+    )

@@ -1,0 +1,168 @@
+"""Times as evtool keeps them, int64 nanoseconds since 1970-01-01 UTC, from text and numbers and back.
+
+Text is RFC 3339: a date, "T" (or "t", or a space), a time with up to nine decimals, and an offset
+("Z" or +hh:mm), without which no moment is named. Numbers count s, ms, us or ns since 1970; which one
+is told by their size: up to 1e11 seconds (the year 5138), then each unit up to a thousand times more.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from evtool.event import INT64_MAX, INT64_MIN
+
+Nanoseconds: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+
+SECOND_NS = 1_000_000_000
+_RFC_3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNIT_LIMITS = ((10**11, SECOND_NS), (10**14, 10**6), (10**17, 10**3))
+_TEXT = np.dtype(
+    {  # field -> width and offset
+        "names": ["year", "month", "day", "hour", "minute", "second", "ms", "us", "ns"],
+        "formats": ["V4", "V2", "V2", "V2", "V2", "V2", "V3", "V3", "V3"],
+        "offsets": [0, 5, 8, 11, 14, 17, 20, 23, 26],
+        "itemsize": len("2026-01-01T00:00:00.000000000Z"),
+    }
+)
+# width -> number -> its decimal digits
+_DIGITS = {
+    width: np.frombuffer(b"".join(b"%0*d" % (width, i) for i in range(10**width)), f"V{width}")
+    for width in (2, 3, 4)
+}
+_TEXT_BYTES_MIN = len("2026-01-01T00:00:00Z")
+
+
+class TimestampError(ValueError):
+    """A time that cannot be taken; `reason` is the code of the dead letter."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def parse_text(text: str) -> int:
+    """Nanoseconds of one RFC 3339 text. Raises TimestampError."""
+    match = _RFC_3339.fullmatch(text)
+    if match is None:
+        raise TimestampError("timestamp_invalid", f"{text[:60]!r} is no RFC 3339 time")
+    year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
+    fraction, offset = match[7] or "", match[8]
+    if offset is None:
+        raise TimestampError(
+            "timestamp_without_offset", f"{text!r} has no offset: end it with Z or with one such as +02:00"
+        )
+    try:
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError as error:
+        raise TimestampError("timestamp_invalid", f"{text!r}: {error}") from error
+    seconds = (moment - _EPOCH) // timedelta(seconds=1)
+    if offset not in "Zz":
+        hours, minutes = int(offset[1:3]), int(offset[4:6])
+        if hours > 23 or minutes > 59:
+            raise TimestampError("timestamp_invalid", f"{text!r}: {offset} is no offset")
+        seconds += (-1 if offset[0] == "+" else 1) * (hours * 3600 + minutes * 60)
+    return _in_range(seconds * SECOND_NS + int(fraction.ljust(9, "0")), text)
+
+
+def parse_number(number: int | float | Decimal) -> int:
+    """Nanoseconds of a number of s, ms, us or ns since 1970. Raises TimestampError.
+
+    A fraction must come out at whole nanoseconds; a float is taken as the decimal that it prints as.
+    """
+    exact = Decimal(str(number)) if isinstance(number, float) else Decimal(number)
+    if not exact.is_finite() or abs(exact) > INT64_MAX:
+        raise TimestampError("timestamp_out_of_range", f"{number} lies outside of 1677 to 2262")
+    factor = next((factor for limit, factor in _UNIT_LIMITS if abs(exact) < limit), 1)
+    nanoseconds = exact * factor
+    if nanoseconds != int(nanoseconds):
+        raise TimestampError("timestamp_invalid", f"{number} is no whole number of nanoseconds")
+    return _in_range(int(nanoseconds), number)
+
+
+def parse_texts(texts: pl.Series) -> tuple[Nanoseconds, Mask]:
+    """Nanoseconds of a column of texts without nulls, and which rows are good (bad ones hold 0)."""
+    values = texts.to_arrow(compat_level=pl.CompatLevel.oldest())
+    if not len(texts):
+        return np.zeros(0, np.int64), np.zeros(0, bool)
+    if _all_have_full_form(values):
+        try:
+            moments = values.cast(pa.timestamp("ns", "UTC"))
+            return moments.cast(pa.int64()).to_numpy(), np.ones(len(texts), bool)
+        except pa.ArrowInvalid:
+            pass  # some row is bad, or good but for Arrow's narrower grammar: row by row
+    nanoseconds = np.zeros(len(texts), np.int64)
+    good = np.ones(len(texts), bool)
+    for row, text in enumerate(texts.to_list()):
+        try:
+            nanoseconds[row] = parse_text(text)
+        except TimestampError:
+            good[row] = False
+    return nanoseconds, good
+
+
+def parse_numbers(numbers: Nanoseconds) -> Nanoseconds:
+    """Nanoseconds of a column of whole numbers of s, ms, us or ns since 1970."""
+    size = np.abs(numbers)
+    factors = np.select([size < limit for limit, _ in _UNIT_LIMITS], [factor for _, factor in _UNIT_LIMITS], 1)
+    # The smallest int64 has no absolute value; as ns it stands as it is.
+    return np.where(numbers == INT64_MIN, numbers, numbers * factors)
+
+
+def to_text(nanoseconds: int) -> str:
+    """RFC 3339 in UTC, with nine decimals."""
+    return str(to_texts(np.array([nanoseconds], np.int64))[0])
+
+
+def to_texts(nanoseconds: Nanoseconds) -> pl.Series:
+    """RFC 3339 in UTC, with nine decimals, of a column."""
+    count = len(nanoseconds)
+    seconds, fraction = np.divmod(nanoseconds, SECOND_NS)
+    days, of_day = np.divmod(seconds, 86_400)
+    minutes, second = np.divmod(of_day.astype(np.int32), np.int32(60))
+    hour, minute = np.divmod(minutes, np.int32(60))
+    dates = days.astype("datetime64[D]")
+    months = dates.astype("datetime64[M]")
+    years = months.astype("datetime64[Y]")
+    millionths, billionth = np.divmod(fraction.astype(np.int32), np.int32(1000))
+    thousandth, millionth = np.divmod(millionths, np.int32(1000))
+    characters = np.empty((count, _TEXT.itemsize), np.uint8)
+    characters[:] = np.frombuffer(b"0000-00-00T00:00:00.000000000Z", np.uint8)
+    out = characters.view(_TEXT)[:, 0]
+    out["year"] = _DIGITS[4][years.astype(np.int64) + 1970]
+    out["month"] = _DIGITS[2][(months - years).astype(np.int64) + 1]
+    out["day"] = _DIGITS[2][(dates - months).astype(np.int64) + 1]
+    for name, values in (("hour", hour), ("minute", minute), ("second", second)):
+        out[name] = _DIGITS[2][values]
+    for name, values in (("ms", thousandth), ("us", millionth), ("ns", billionth)):
+        out[name] = _DIGITS[3][values]
+    offsets = np.arange(0, (count + 1) * _TEXT.itemsize, _TEXT.itemsize, dtype=np.int64)
+    texts = pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(characters))
+    return pl.Series("text", pl.from_arrow(texts))
+
+
+def _all_have_full_form(values: pa.Array) -> bool:
+    """Whether all rows have seconds and an offset in full, which Arrow's parser does not ask for."""
+    offsets = np.frombuffer(values.buffers()[1], np.int64)[values.offset : values.offset + len(values) + 1]
+    if int((offsets[1:] - offsets[:-1]).min()) < _TEXT_BYTES_MIN:
+        return False
+    data = np.frombuffer(values.buffers()[2], np.uint8)
+    ends = offsets[1:]
+    offset_in_full = (data[ends - 1] == ord("Z")) | (data[ends - 3] == ord(":"))
+    return bool(offset_in_full.all() and (data[offsets[:-1] + 16] == ord(":")).all())
+
+
+def _in_range(nanoseconds: int, shown: object) -> int:
+    if not INT64_MIN <= nanoseconds <= INT64_MAX:
+        raise TimestampError("timestamp_out_of_range", f"{shown} lies outside of 1677-09-21 to 2262-04-11")
+    return nanoseconds
