@@ -7,7 +7,7 @@ another boot of the machine, or does not match its checksum, is not believed and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
