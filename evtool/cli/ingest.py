@@ -47,13 +47,14 @@ def ingest(
     Reads one JSON object a line. Lines that are no events become dead letters, and the good ones around
     them are kept. Makes the log if there is none. Ctrl-C commits what is in hand and says where it stopped.
     """
+    from evtool.parallel import keep_freed_memory
+
+    keep_freed_memory()  # before the imports below load their allocators
     import evtool
     from evtool import config as configuration
     from evtool.ingest import sources
     from evtool.ingest.pipeline import Ingest
-    from evtool.parallel import keep_freed_memory
 
-    keep_freed_memory()
     config = configuration.load(log)
     options = configuration.with_flags(
         config.ingest,

@@ -38,12 +38,13 @@ def replay(
 
     `evtool replay | evtool ingest --log other` makes an equal log.
     """
+    from evtool.parallel import keep_freed_memory
+
+    keep_freed_memory()  # before the imports below load their allocators
     import evtool
     from evtool import config as configuration
     from evtool import replay as replaying
-    from evtool.parallel import keep_freed_memory
 
-    keep_freed_memory()
     config = configuration.load(log)
     with evtool.open(config.log_path, read_only=True, config=config) as opened:
         selection = replaying.select(opened, start, end, clock, stream, event_type, source, partition)

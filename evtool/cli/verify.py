@@ -18,13 +18,15 @@ def verify(log: LogOption = None, as_json: JsonOption = False) -> None:
     """
     from dataclasses import asdict
 
+    from evtool.parallel import keep_freed_memory
+
+    keep_freed_memory()  # before the imports below load their allocators
+
     import evtool
     from evtool import config as configuration
     from evtool.errors import LogDamagedError
     from evtool.lifecycle import verify as verifying
-    from evtool.parallel import keep_freed_memory
 
-    keep_freed_memory()
     config = configuration.load(log)
     show = sys.stderr.isatty() and not as_json
 

@@ -86,7 +86,7 @@ def fit(layout: Layout, lines: Lines, rows: Offsets, texts: pl.Series) -> Fit:
     """Try a layout on some rows; `texts` are their lines."""
     cursor, ends = lines.starts[rows], lines.ends[rows]
     quotes = lines.quotes
-    next_quote = np.searchsorted(quotes, cursor)
+    next_quote = lines.first_quotes[rows]
     fits = np.ones(len(rows), bool)
     spans = {}
     needs_quote = _needs_quote(layout)

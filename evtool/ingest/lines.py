@@ -13,10 +13,14 @@ import pyarrow as pa
 Offsets: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
-# Behind the text, so that a few bytes may be read from any position in it.
-PADDING_BYTES = 1024
-_PADDING = b'"' + bytes(PADDING_BYTES - 1)  # begins with the quote that `quotes` ends with
+# Stands behind the text of a chunk, so that a few bytes may be read from any position in it. It begins with
+# the quote that `quotes` ends with.
+_PADDING = b'"' + bytes(1023)
 _DIGITS_MAX = 18  # of any such number is an int64
+_INLINE_BYTES = 12  # a view holds a text of so many bytes itself
+_INLINE_MASKS = np.frombuffer(  # length -> which bits of those bytes are text
+    b"".join((b"\xff" * length).ljust(_INLINE_BYTES, b"\0") for length in range(_INLINE_BYTES + 1)), np.uint32
+).reshape(-1, 3)
 _LINE_FEED, _RETURN, _QUOTE, _BACKSLASH = 10, 13, 34, 92
 
 
@@ -26,12 +30,16 @@ class Lines:
 
     `data` is the chunk (whole lines) and its padding. `starts` and `ends` are byte offsets in it, the end
     behind the last byte of the line's text: a line break (LF or CR LF) is not part of it.
+    `quotes` are the offsets of all quotation marks, and one behind the last line so that there is always
+    a next one; `first_quotes` tells for each line which of them is the first at or behind its start.
     `special` are the offsets of control characters and backslashes.
     """
 
     data: bytes
     starts: Offsets
     ends: Offsets
+    quotes: Offsets
+    first_quotes: Offsets
     special: Offsets
 
     def __len__(self) -> int:
@@ -47,10 +55,15 @@ class Lines:
         """The bytes, for Arrow."""
         return pa.py_buffer(self.data)
 
-    @cached_property
-    def quotes(self) -> Offsets:
-        """The offsets of all quotation marks, and one behind the last line so that there is always a next."""
-        return np.flatnonzero(self.array[: len(self.data) - PADDING_BYTES + 1] == _QUOTE)
+    def is_utf8(self) -> bool:
+        """Whether all lines are UTF-8, in one quick look."""
+        offsets = pa.py_buffer(np.array([0, len(self.data) - len(_PADDING)], np.int64))
+        whole = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, self.buffer])
+        try:
+            whole.cast(pa.large_string())
+        except pa.ArrowInvalid:
+            return False
+        return True
 
     def raw(self, row: int) -> bytes:
         """The bytes of one line."""
@@ -105,21 +118,22 @@ def _one_of(characters: bytes) -> Mask:
 def split(chunk: bytes) -> Lines:
     """The lines of a chunk of whole lines (its last byte is a line feed)."""
     data = chunk + _PADDING
-    array = np.frombuffer(data, np.uint8, len(chunk))
-    control = np.flatnonzero(array < 32)
-    is_break = array[control] == _LINE_FEED
-    breaks, special = control[is_break], control[~is_break]
-    starts = np.empty_like(breaks)
-    starts[:1], starts[1:] = 0, breaks[:-1] + 1
-    ends = breaks
-    if len(special):
+    array = np.frombuffer(data, np.uint8, len(chunk) + 1)
+    marks = np.flatnonzero((array == _QUOTE) | (array == _LINE_FEED))
+    is_break = array[marks] == _LINE_FEED
+    break_marks = np.flatnonzero(is_break)
+    breaks, quotes = marks[break_marks], marks[~is_break]
+    starts, first_quotes = np.zeros_like(breaks), np.zeros_like(breaks)
+    starts[1:] = breaks[:-1] + 1
+    first_quotes[1:] = (break_marks - np.arange(len(breaks)))[:-1]
+    ends, special = breaks, np.zeros(0, np.int64)
+    if np.count_nonzero(array < 32) > len(breaks):
+        control = np.flatnonzero(array < 32)
         ends = breaks - ((array[breaks - 1] == _RETURN) & (breaks > starts))
-        special = special[
-            ~((array[special] == _RETURN) & (array[np.minimum(special + 1, len(array) - 1)] == _LINE_FEED))
-        ]
+        special = np.setdiff1d(control, np.concatenate([breaks, ends]), assume_unique=True)
     if b"\\" in chunk:
         special = np.union1d(special, np.flatnonzero(array == _BACKSLASH))
-    return Lines(data, starts, ends, special)
+    return Lines(data, starts, ends, quotes, first_quotes, special)
 
 
 def _words(data: bytes, width: int) -> np.ndarray[Any, Any]:
@@ -133,14 +147,16 @@ def _views(data: bytes, starts: Offsets, ends: Offsets) -> np.ndarray[Any, Any]:
     (https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout).
     """
     lengths = ends - starts
-    views = np.zeros((len(starts), 4), np.uint32)
+    views = np.empty((len(starts), 4), np.uint32)
     views[:, 0] = lengths
+    is_short = lengths <= _INLINE_BYTES
+    if is_short.all():
+        words = _words(data, _INLINE_BYTES)[starts].view(np.uint32).reshape(-1, 3)
+        np.bitwise_and(words, _INLINE_MASKS[lengths], out=views[:, 1:])
+        return views
     views[:, 1] = _words(data, 4)[starts].view(np.uint32)
+    views[:, 2] = 0
     views[:, 3] = starts
-    is_short = lengths <= 12
     if is_short.any():
-        chosen = slice(None) if is_short.all() else is_short
-        texts = _words(data, 12)[starts[chosen]].view(np.uint8).reshape(-1, 12)
-        inside = np.arange(12) < lengths[chosen][:, None]
-        views[chosen, 1:] = np.ascontiguousarray(texts * inside).view(np.uint32)
+        views[is_short] = _views(data, starts[is_short], ends[is_short])
     return views

@@ -60,15 +60,14 @@ class Parser:
         lines = split(chunk)
         rows = np.flatnonzero(lines.ends - lines.starts <= LINE_BYTES_MAX)
         slow = np.flatnonzero(lines.ends - lines.starts > LINE_BYTES_MAX)
-        try:
-            chunk.decode() if not chunk.isascii() else None
-        except UnicodeDecodeError:
+        if not lines.is_utf8():
             rows, broken = _by_encoding(lines, rows)
             slow = np.union1d(slow, broken)
         frames, rest = self._together(lines, rows)
         slow = np.union1d(slow, rest)
-        frame, rejects = self._one_by_one(lines, slow)
-        if len(frame):
+        rejects: tuple[Reject, ...] = ()
+        if len(slow):
+            frame, rejects = self._one_by_one(lines, slow)
             frames.append(frame)
         events = pl.concat(frames) if frames else pl.DataFrame(schema=PARSED_SCHEMA)
         return Parsed(events.sort("row") if len(frames) > 1 else events, rejects, lines)
