@@ -213,6 +213,18 @@ class Files:
         return Lock(descriptor)
 
 
+def forget(view: memoryview, start: int, end: int) -> None:
+    """Give back the memory that holds these bytes of a mapped view; they are read again when needed.
+
+    So who goes through a log of any size holds no more of it than what is being looked at.
+    """
+    mapping = view.obj
+    if isinstance(mapping, mmap.mmap) and hasattr(mapping, "madvise"):
+        first = start // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > first:
+            mapping.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
 class Lock:
     """A held lock; the kernel lets it go when the process ends, however it ends."""
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import polars as pl
 
-from evtool import jsontext, timestamps
+from evtool import jsontext, parallel, timestamps
+
+BLOCK_EVENTS = 32_768
+
+
+def blocks(frames: Iterable[pl.DataFrame]) -> Iterator[bytes]:
+    """The lines of frames of stored events, in blocks of whole lines that are made in parallel."""
+    pieces = (events[at : at + BLOCK_EVENTS] for events in frames for at in range(0, len(events), BLOCK_EVENTS))
+    return parallel.ordered(render, pieces)
 
 
 def render(events: pl.DataFrame) -> bytes:

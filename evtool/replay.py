@@ -95,11 +95,8 @@ def select(
 
 def blocks(log: Log, selection: Selection, limit: int | None = None) -> Iterator[bytes]:
     """The selected events as blocks of NDJSON lines, at most `limit` events."""
-    if limit is None:
-        yield from log.replay(selection)
-        return
-    for events in _first(log.scan(selection), limit):
-        yield ndjson.render(events)
+    frames = log.scan(selection)
+    return ndjson.blocks(frames if limit is None else _first(frames, limit))
 
 
 @contextlib.contextmanager

@@ -65,6 +65,8 @@ def ingest(
     )
     inputs = paths or [sources.STDIN]
     total_bytes = sources.check(inputs)
+    if sources.STDIN in inputs and sys.stdin.isatty():
+        render.say("reading events from the terminal, one a line; Ctrl-D ends them")
     with evtool.open(config.log_path, create=True, config=config) as opened:
         work = Ingest(opened, inputs, options)
         if work.cut_bytes:
@@ -81,9 +83,9 @@ def ingest(
 
 
 def _report(summary: Summary, as_json: bool) -> None:
-    if summary.stopped_at is not None:
-        name, line = summary.stopped_at
-        render.say(f"stopped behind line {line:,} of {name}; what stands before it is committed")
+    if summary.is_interrupted:
+        name, line = summary.reached or ("the input", 0)
+        render.say(f"stopped behind line {line:,} of {name}; everything up to there is committed")
     if as_json:
         render.print_json(_as_dict(summary))
         return
@@ -109,8 +111,9 @@ def _as_dict(summary: Summary) -> dict[str, Any]:
         "seconds": round(summary.seconds, 6),
         "events_per_second": summary.events_per_second,
     }
-    if summary.stopped_at is not None:
-        result["stopped_at"] = {"input": summary.stopped_at[0], "line": summary.stopped_at[1]}
+    if summary.is_interrupted:
+        name, line = summary.reached or (None, 0)
+        result["stopped_at"] = {"input": name, "line": line}
     return result
 
 

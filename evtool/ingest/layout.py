@@ -9,7 +9,7 @@ guessed. String values must be free of escapes to fit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -30,12 +30,14 @@ class Value:
     """A value of a layout: the key it belongs to, its kind, and the text before it.
 
     The text reaches from the end of the value before, with the closing quote of a string, to the start
-    of this one, with the opening quote if it is a string.
+    of this one, with the opening quote if it is a string. `size_hint` is how many bytes the value had in the
+    line that the layout was learned from; it only saves time.
     """
 
     key: str
     kind: Kind
     before: bytes
+    size_hint: int = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,56 +79,43 @@ def learn(line: bytes) -> Layout | None:
         if raw == "null":
             continue  # a part of the text between values
         is_string = kind == "string"
-        values.append(Value(member.key, kind, text[at : member.start + is_string].encode()))
+        values.append(Value(member.key, kind, text[at : member.start + is_string].encode(), len(raw)))
         at = member.end - is_string
     return Layout(tuple(values), text[at:].encode())
 
 
-def fit(layout: Layout, lines: Lines, rows: Offsets, texts: pl.Series) -> Fit:
-    """Try a layout on some rows; `texts` are their lines."""
-    cursor, ends = lines.starts[rows], lines.ends[rows]
-    quotes = lines.quotes
-    next_quote = lines.first_quotes[rows]
+def fit(layout: Layout, lines: Lines, rows: Offsets) -> Fit:
+    """Try a layout on some rows."""
+    cursor, line_ends = lines.starts[rows], lines.ends[rows]
     fits = np.ones(len(rows), bool)
     spans = {}
-    needs_quote = _needs_quote(layout)
     following = [value.before for value in layout.values[1:]] + [layout.behind]
     for number, (value, after) in enumerate(zip(layout.values, following, strict=True)):
-        is_last = number == len(layout.values) - 1
         fits &= lines.begin_with(cursor, value.before)
         start = cursor + len(value.before)
-        next_quote = next_quote + value.before.count(b'"')
         if value.kind == "string":
-            end = quotes[np.minimum(next_quote, len(quotes) - 1)]
-        elif is_last:
-            end = ends - len(after)
+            end = lines.next_quotes(start, value.size_hint)
+        elif number == len(layout.values) - 1:
+            end = line_ends - len(after)
         elif value.kind == "number":
-            end = quotes[np.minimum(next_quote, len(quotes) - 1)] - after.index(b'"')
+            end = lines.next_quotes(start, value.size_hint + len(after)) - after.index(b'"')
         else:
             # Where the text after it first stands; if that is inside of the value, it proves invalid.
+            texts = lines.texts(lines.starts[rows], line_ends)
             at = texts.str.find(after.decode(), literal=True)
             end = lines.starts[rows] + at.fill_null(0).cast(pl.Int64).to_numpy()
             fits &= at.is_not_null().to_numpy()
-            if needs_quote[number + 1]:
-                next_quote = np.searchsorted(quotes, end)
-        fits &= (start <= end) & (end <= ends)
+        fits &= (start <= end) & (end <= line_ends)
         if value.kind != "string":
             fits &= start < end
         # A row that does not fit is carried along, without a step out of its line.
-        end = np.clip(end, start, ends.clip(min=start))
+        start = np.minimum(start, line_ends)
+        end = np.clip(end, start, line_ends)
         spans[value.key] = (start, end)
-        cursor = np.minimum(end, ends)
-    fits &= lines.begin_with(cursor, layout.behind) & (cursor + len(layout.behind) == ends)
+        cursor = end
+    fits &= lines.begin_with(cursor, layout.behind) & (cursor + len(layout.behind) == line_ends)
     _refuse_escapes(layout, lines, rows, fits, spans)
     return Fit(fits, spans)
-
-
-def _needs_quote(layout: Layout) -> list[bool]:
-    """For each value whether it, or one after it up to the next of kind "other", is found by its quotes."""
-    needs = [False]
-    for value in reversed(layout.values):
-        needs.insert(0, value.kind != "other" and (value.kind == "string" or len(needs) > 1 or needs[0]))
-    return needs
 
 
 def _refuse_escapes(

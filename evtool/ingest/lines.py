@@ -13,9 +13,8 @@ import pyarrow as pa
 Offsets: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
-# Stands behind the text of a chunk, so that a few bytes may be read from any position in it. It begins with
-# the quote that `quotes` ends with.
-_PADDING = b'"' + bytes(1023)
+_PADDING = bytes(1024)  # stands behind the text, so that a window of bytes may be read from anywhere in it
+_WINDOWS = (16, 32, 48, 64, 128, 1000)
 _DIGITS_MAX = 18  # of any such number is an int64
 _INLINE_BYTES = 12  # a view holds a text of so many bytes itself
 _INLINE_MASKS = np.frombuffer(  # length -> which bits of those bytes are text
@@ -30,16 +29,12 @@ class Lines:
 
     `data` is the chunk (whole lines) and its padding. `starts` and `ends` are byte offsets in it, the end
     behind the last byte of the line's text: a line break (LF or CR LF) is not part of it.
-    `quotes` are the offsets of all quotation marks, and one behind the last line so that there is always
-    a next one; `first_quotes` tells for each line which of them is the first at or behind its start.
     `special` are the offsets of control characters and backslashes.
     """
 
     data: bytes
     starts: Offsets
     ends: Offsets
-    quotes: Offsets
-    first_quotes: Offsets
     special: Offsets
 
     def __len__(self) -> int:
@@ -74,6 +69,25 @@ class Lines:
         views = _views(self.data, starts, ends)
         column = pa.Array.from_buffers(pa.string_view(), len(starts), [None, pa.py_buffer(views), self.buffer])
         return pl.Series("text", pl.from_arrow(column))
+
+    def next_quotes(self, offsets: Offsets, hint_bytes: int) -> Offsets:
+        """The first quotation mark at or behind each of the offsets, if it is at most 1000 bytes away.
+
+        Where it is further the offset itself is given. Most are looked for within `hint_bytes`.
+        """
+        found = offsets.copy()
+        rows: Any = slice(None)
+        widths = [width for width in _WINDOWS if width > hint_bytes] or [_WINDOWS[-1]]
+        for width in widths:
+            windows = _words(self.data, width)[offsets[rows]].view(np.uint8).reshape(-1, width)
+            is_quote = windows == _QUOTE
+            at = is_quote.argmax(axis=1)
+            found[rows] += at
+            nothing = (at == 0) & ~is_quote[:, 0]
+            if not nothing.any():
+                break
+            rows = np.flatnonzero(nothing) if isinstance(rows, slice) else rows[nothing]
+        return found
 
     def begin_with(self, offsets: Offsets, literal: bytes) -> Mask:
         """Whether `literal` stands at each of the offsets."""
@@ -118,14 +132,10 @@ def _one_of(characters: bytes) -> Mask:
 def split(chunk: bytes) -> Lines:
     """The lines of a chunk of whole lines (its last byte is a line feed)."""
     data = chunk + _PADDING
-    array = np.frombuffer(data, np.uint8, len(chunk) + 1)
-    marks = np.flatnonzero((array == _QUOTE) | (array == _LINE_FEED))
-    is_break = array[marks] == _LINE_FEED
-    break_marks = np.flatnonzero(is_break)
-    breaks, quotes = marks[break_marks], marks[~is_break]
-    starts, first_quotes = np.zeros_like(breaks), np.zeros_like(breaks)
+    array = np.frombuffer(data, np.uint8, len(chunk))
+    breaks = np.flatnonzero(array == _LINE_FEED)
+    starts = np.zeros_like(breaks)
     starts[1:] = breaks[:-1] + 1
-    first_quotes[1:] = (break_marks - np.arange(len(breaks)))[:-1]
     ends, special = breaks, np.zeros(0, np.int64)
     if np.count_nonzero(array < 32) > len(breaks):
         control = np.flatnonzero(array < 32)
@@ -133,7 +143,7 @@ def split(chunk: bytes) -> Lines:
         special = np.setdiff1d(control, np.concatenate([breaks, ends]), assume_unique=True)
     if b"\\" in chunk:
         special = np.union1d(special, np.flatnonzero(array == _BACKSLASH))
-    return Lines(data, starts, ends, quotes, first_quotes, special)
+    return Lines(data, starts, ends, special)
 
 
 def _words(data: bytes, width: int) -> np.ndarray[Any, Any]:

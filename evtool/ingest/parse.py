@@ -106,7 +106,7 @@ class Parser:
         self, pattern: Layout, lines: Lines, rows: Offsets, frames: list[pl.DataFrame], left: list[Offsets]
     ) -> Offsets:
         """Take the rows that fit `pattern` out of `rows`: the good ones to `frames`, the others to `left`."""
-        found = layout.fit(pattern, lines, rows, lines.texts(lines.starts[rows], lines.ends[rows]))
+        found = layout.fit(pattern, lines, rows)
         if not found.fits.any():
             return rows
         fitting = rows[found.fits]

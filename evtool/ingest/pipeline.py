@@ -46,7 +46,8 @@ class Summary:
     last_position: int | None = None
     bytes_in: int = 0
     seconds: float = 0.0
-    stopped_at: tuple[str, int] | None = None  # input and line, when it was stopped before the end
+    is_interrupted: bool = False  # whether it was stopped before the end of its inputs
+    reached: tuple[str, int] | None = None  # input and line up to which all is committed
 
     @property
     def events_per_second(self) -> int:
@@ -78,12 +79,12 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Job:
-    """A prepared batch on its way to the disk."""
+    """A prepared batch on its way to the disk; `prepared` is None where every line was rejected."""
 
-    prepared: Prepared
+    prepared: Prepared | None
     frames: list[Future[EncodedFrame]]
     dead_letters: list[DeadLetter]
-    reaches: tuple[str, int] | None
+    reaches: tuple[str, int]
 
 
 class Ingest:
@@ -111,6 +112,8 @@ class Ingest:
         self._chunks: queue.Queue[tuple[Chunk, Future[Parsed]] | BaseException | None] = queue.Queue(_CHUNKS_AHEAD)
         self._jobs: queue.Queue[Job | None] = queue.Queue(1)
         self._line_of_input: dict[str, int] = {}
+        self._reached: tuple[str, int] | None = None
+        self._is_interrupted = False
 
     @property
     def progress(self) -> Progress:
@@ -149,6 +152,9 @@ class Ingest:
                 feeding.join()
                 self._dead_letters.close()
                 self.summary.seconds = time.monotonic() - started
+                self.summary.bytes_in = self._reader.progress.text_bytes
+                self.summary.is_interrupted = self._is_interrupted
+                self.summary.reached = self._reached
         if self._failure is not None:
             raise self._failure
         return self.summary
@@ -176,6 +182,7 @@ class Ingest:
     def _gather(self, workers: ThreadPoolExecutor) -> None:
         batch = Gathered()
         ended_badly: BaseException | None = None
+        self._is_interrupted = True
         while not self._stop.is_set() and self._failure is None:
             timeout = _POLL_SECONDS
             if batch.reaches:
@@ -186,10 +193,9 @@ class Ingest:
                 if batch.reaches and time.monotonic() - batch.started >= self._latency_seconds:
                     batch = self._hand_over(batch, workers)
                 continue
-            if item is None:
-                break
-            if isinstance(item, BaseException):
+            if item is None or isinstance(item, BaseException):
                 ended_badly = item
+                self._is_interrupted = False
                 break
             chunk, parsed = item
             batch = self._add(batch, chunk, parsed.result(), workers)
@@ -197,8 +203,6 @@ class Ingest:
                 batch = self._hand_over(batch, workers)
         if self._failure is None:
             self._hand_over(batch, workers)
-            if self._stop.is_set():
-                self.summary.stopped_at = batch.reaches or self.summary.stopped_at
         if ended_badly is not None and self._failure is None:
             self._failure = ended_badly
 
@@ -241,14 +245,14 @@ class Ingest:
 
     def _hand_over(self, batch: Gathered, workers: ThreadPoolExecutor) -> Gathered:
         """Prepare a batch and pass it on to the disk; returns a new one to gather."""
-        if not batch.events and not batch.dead_letters:
-            return Gathered(reaches=None)
-        events = pl.concat([piece.events for piece in batch.pieces]) if batch.pieces else None
-        prepared = self._writer.prepare(
-            events.select(EVENT_SCHEMA.keys()) if events is not None else pl.DataFrame(schema=EVENT_SCHEMA)
-        )
-        self._bury_conflicts(batch, prepared)
-        frames = [workers.submit(self._writer.encode, part) for part in prepared.parts]
+        if batch.reaches is None:
+            return Gathered()
+        prepared, frames = None, []
+        if batch.pieces:
+            events = pl.concat([piece.events for piece in batch.pieces])
+            prepared = self._writer.prepare(events.select(EVENT_SCHEMA.keys()))
+            self._bury_conflicts(batch, prepared)
+            frames = [workers.submit(self._writer.encode, part) for part in prepared.parts]
         self._jobs.put(Job(prepared, frames, batch.dead_letters, batch.reaches))
         return Gathered()
 
@@ -288,14 +292,15 @@ class Ingest:
 
     def _commit(self, job: Job) -> None:
         self._dead_letters.append(job.dead_letters)
-        commit = self._writer.commit(job.prepared, [frame.result() for frame in job.frames])
         summary = self.summary
         summary.dead_letters += len(job.dead_letters)
-        summary.batches += 1
-        summary.stopped_at = None
-        if commit.count:
+        if job.prepared is not None:
+            commit = self._writer.commit(job.prepared, [frame.result() for frame in job.frames])
+            summary.batches += 1
             summary.accepted += commit.count
-            summary.first_position = summary.first_position or commit.first_position
-            summary.last_position = commit.last_position
+            if commit.count and summary.first_position is None:
+                summary.first_position = commit.first_position
+            summary.last_position = commit.last_position if commit.count else summary.last_position
+        self._reached = job.reaches
         summary.bytes_in = self._reader.progress.text_bytes
         self._on_commit(summary)

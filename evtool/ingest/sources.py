@@ -60,18 +60,16 @@ def check(paths: Sequence[str]) -> int | None:
     total: int | None = 0
     for path in paths:
         if path == STDIN:
+            if sys.stdin is None:
+                raise InputError("standard input is closed", "Pipe events into evtool, or name a file.")
             status = os.fstat(sys.stdin.fileno())
         else:
             with _named(path):
                 status = Path(path).stat()
-            if stat.S_ISDIR(status.st_mode):
-                raise InputError(
-                    f"{path} is a folder", "Name the files in it, as in: evtool ingest FOLDER/*.ndjson"
-                )
-            if not os.access(path, os.R_OK):
-                raise AccessDeniedError(
-                    f"cannot read {path}: permission denied", "Check its owner and permissions."
-                )
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{path} is a folder", "Name the files in it, as in: evtool ingest FOLDER/*.ndjson")
+        if path != STDIN and not os.access(path, os.R_OK):
+            raise AccessDeniedError(f"cannot read {path}: permission denied", "Check its owner and permissions.")
         is_file = stat.S_ISREG(status.st_mode)
         total = total + status.st_size if is_file and total is not None else None
     return total

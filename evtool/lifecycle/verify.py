@@ -14,6 +14,7 @@ import polars as pl
 
 from evtool import parallel
 from evtool.errors import LogDamagedError
+from evtool.files import forget
 from evtool.log.digest import LogicalDigest
 from evtool.log.format import COMMIT_FRAME, FRAMES_FILE, INDEX_FILE, MIXED_PARTITIONS, SEGMENT_HEADER_BYTES
 from evtool.log.log import Log
@@ -104,6 +105,7 @@ def _segments(log: Log, report: Report) -> Iterator[Segment]:
             report.findings.append(Finding(str(path), problem, _RESTORE))
             continue
         found = walk_all(data, first_position, check_bodies=True)
+        forget(data, 0, len(data))
         if found.end < len(data) and (summary is not None or first_position in committed):
             last = int(found.table["header"]["last_position"][-1]) if len(found.table) else first_position - 1
             message = f"at byte {found.end}, behind position {last}: {found.stop}"

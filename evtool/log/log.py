@@ -135,7 +135,7 @@ class Log:
         Raises LogDamagedError.
         """
         chosen = selection or Selection.of(**selected)
-        return scanning.scan(self.snapshot(), chosen, self.partitions, lambda events: events, columns)
+        return scanning.scan(self.snapshot(), chosen, self.partitions, columns)
 
     def stream(self, stream_id: str, *, columns: Collection[str] | None = None, **selected: Any) -> pl.DataFrame:
         """All events of one stream in order, as one frame."""
@@ -148,7 +148,7 @@ class Log:
     def replay(self, selection: Selection | None = None, **selected: Any) -> Iterator[bytes]:
         """The selected events as NDJSON, in order of position: blocks of whole lines."""
         chosen = selection or Selection.of(**selected)
-        return scanning.scan(self.snapshot(), chosen, self.partitions, ndjson.render)
+        return ndjson.blocks(self.scan(chosen))
 
     def find(self, event_id: str) -> int:
         """The position of the event with this id, of the first one if several sources use it.

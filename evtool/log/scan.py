@@ -6,9 +6,8 @@ its overhead and memory stays within a few batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -22,8 +21,6 @@ from evtool.log.walk import Table
 
 GROUP_EVENTS = 65_536
 GROUP_FRAMES_MAX = 1024
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,7 @@ def load(
     frames = [
         selection.apply(group.segment.events(row, needed), partitions).select(sorted(needed)) for row in group.rows
     ]
+    group.segment.forget(group.rows)
     together = pl.concat(frames) if len(frames) > 1 else frames[0]
     if not together["position"].is_sorted():
         # Two gathers of a few bytes a row are cheaper than a sort that carries texts along.
@@ -69,18 +67,14 @@ def load(
 
 
 def scan(
-    snapshot: Snapshot,
-    selection: Selection,
-    partitions: int,
-    transform: Callable[[pl.DataFrame], Result],
-    columns: Collection[str] | None = None,
-) -> Iterator[Result]:
-    """`transform` of each non-empty frame of selected events, in order of position, made in parallel."""
+    snapshot: Snapshot, selection: Selection, partitions: int, columns: Collection[str] | None = None
+) -> Iterator[pl.DataFrame]:
+    """Non-empty frames of selected events, in order of position, decoded in parallel."""
 
-    def work(group: Group) -> Result | None:
-        events = load(group, selection, partitions, columns)
-        return transform(events) if len(events) else None
+    def work(group: Group) -> pl.DataFrame:
+        return load(group, selection, partitions, columns)
 
-    for result in parallel.ordered(work, groups(snapshot, selection, partitions)):
-        if result is not None:
-            yield result
+    # Nothing ahead: a group may be a whole batch, and a few of those are much memory.
+    for events in parallel.ordered(work, groups(snapshot, selection, partitions), ahead=0):
+        if len(events):
+            yield events

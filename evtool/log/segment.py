@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from evtool.errors import LogDamagedError
-from evtool.files import Files
+from evtool.files import Files, forget
 from evtool.log import frame
 from evtool.log.format import (
     EVENTS_FRAME,
@@ -84,6 +84,13 @@ class Segment:
             return frame.decode(body, row["header"], columns)
         except LogDamagedError as error:
             raise self._damage(row, error.message) from error
+
+    def forget(self, rows: Table) -> None:
+        """Let go of the memory that reading these frames (neighbours) took."""
+        if len(rows):
+            last = rows[-1]
+            end = int(last["offset"]) + FRAME_HEADER_BYTES + int(last["header"]["body_bytes"])
+            forget(self.data, int(rows["offset"][0]), end)
 
     def _damage(self, row: np.void, what: str) -> LogDamagedError:
         header = row["header"]

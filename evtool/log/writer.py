@@ -277,6 +277,7 @@ class Writer:
                 stream_ids = last["stream_id"].cast(pl.Binary).to_list()
                 versions = last["stream_version"].to_numpy()
                 self._versions.apply(stream_ids, versions)
+            segment.forget(rows)
         self._versions.mark_applied(self._committed)
 
     def _store_head(self) -> None:
