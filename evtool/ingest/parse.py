@@ -14,6 +14,7 @@ import polars as pl
 
 from evtool import envelope, jsontext
 from evtool.envelope import RejectedError
+from evtool.errors import ConfigError
 from evtool.event import EVENT_SCHEMA, LINE_BYTES_MAX, NESTING_MAX
 from evtool.ingest import layout, members
 from evtool.ingest.columns import Columns
@@ -48,12 +49,22 @@ class Parsed:
 
 @dataclass
 class Parser:
-    """Parses chunks, in any thread. It remembers the layouts that it has met."""
+    """Parses chunks, in any thread. It remembers the layouts that it has met.
+
+    Raises ConfigError when `default_source` is no good source_id.
+    """
 
     default_source: str | None = None
     fold_unknown: bool = True
     _layouts: list[Layout] = field(default_factory=list)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        if self.default_source is not None:
+            try:
+                envelope.text("source_id", self.default_source)
+            except RejectedError as error:
+                raise ConfigError(f"--source: {error}") from error
 
     def parse(self, chunk: bytes) -> Parsed:
         """The events and rejects of whole lines. Blank lines are passed over."""
