@@ -17,8 +17,11 @@ _PADDING = bytes(1024)  # stands behind the text, so that a window of bytes may 
 _WINDOWS = (16, 32, 48, 64, 128, 1000)
 _DIGITS_MAX = 18  # of any such number is an int64
 _INLINE_BYTES = 12  # a view holds a text of so many bytes itself
-_INLINE_MASKS = np.frombuffer(  # length -> which bits of those bytes are text
-    b"".join((b"\xff" * length).ljust(_INLINE_BYTES, b"\0") for length in range(_INLINE_BYTES + 1)), np.uint32
+_INLINE_MASKS = np.frombuffer(  # length -> which of those bytes belong to the view; the last one: any longer text
+    b"".join(
+        (b"\xff" * (length if length <= _INLINE_BYTES else 4)).ljust(_INLINE_BYTES, b"\0") for length in range(14)
+    ),
+    np.uint32,
 ).reshape(-1, 3)
 _LINE_FEED, _RETURN, _QUOTE, _BACKSLASH = 10, 13, 34, 92
 
@@ -159,14 +162,7 @@ def _views(data: bytes, starts: Offsets, ends: Offsets) -> np.ndarray[Any, Any]:
     lengths = ends - starts
     views = np.empty((len(starts), 4), np.uint32)
     views[:, 0] = lengths
-    is_short = lengths <= _INLINE_BYTES
-    if is_short.all():
-        words = _words(data, _INLINE_BYTES)[starts].view(np.uint32).reshape(-1, 3)
-        np.bitwise_and(words, _INLINE_MASKS[lengths], out=views[:, 1:])
-        return views
-    views[:, 1] = _words(data, 4)[starts].view(np.uint32)
-    views[:, 2] = 0
-    views[:, 3] = starts
-    if is_short.any():
-        views[is_short] = _views(data, starts[is_short], ends[is_short])
+    words = _words(data, _INLINE_BYTES)[starts].view(np.uint32).reshape(-1, 3)
+    np.bitwise_and(words, _INLINE_MASKS[np.minimum(lengths, _INLINE_BYTES + 1)], out=views[:, 1:])
+    np.copyto(views[:, 3], starts, where=lengths > _INLINE_BYTES, casting="unsafe")
     return views
