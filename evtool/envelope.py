@@ -104,9 +104,12 @@ def check_frame(events: pl.DataFrame, default_source: str | None = None) -> pl.D
         pl.lit(None, dtype).alias(name) for name, dtype in EVENT_SCHEMA.items() if name not in given.columns
     ]
     whole = given.with_columns(missing)
-    if isinstance(whole["timestamp"].dtype, pl.Datetime):
-        whole = whole.with_columns(_moment(whole["timestamp"]))
     try:
+        if isinstance(whole["timestamp"].dtype, pl.Datetime):
+            whole = whole.with_columns(_moment(whole["timestamp"]))
+        for name, dtype in EVENT_SCHEMA.items():
+            if dtype.is_integer() and not (whole[name].dtype.is_integer() or whole[name].dtype == pl.Null):
+                raise EventError(f"the column {name} must hold whole numbers, and holds {whole[name].dtype}")
         whole = whole.select(pl.col(name).cast(dtype) for name, dtype in EVENT_SCHEMA.items())
     except (pl.exceptions.InvalidOperationError, pl.exceptions.ComputeError) as error:
         raise EventError(f"a column does not have the envelope's type: {error}") from error
@@ -170,7 +173,7 @@ def version(name: str, value: Any, limit: int) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise RejectedError("wrong_type", f"{name} must be a whole number, and is {_kind(value)}")
     if not 1 <= value <= limit:
-        raise RejectedError("number_out_of_range", f"{name} is {value}; 1 to {limit} is its range")
+        raise RejectedError("number_out_of_range", f"{name} must be between 1 and {limit}")
     return value
 
 

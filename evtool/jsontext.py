@@ -6,6 +6,7 @@ bytes are UTF-8 nor a nesting limit of ours, so both are checked here.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -50,11 +51,11 @@ def check_object(data: bytes, nesting_max: int = OBJECT_NESTING_MAX) -> None:
         raise JsonError("nesting_too_deep", f"it nests deeper than {nesting_max} levels")
     try:
         _OBJECT.decode(data)
-    except msgspec.ValidationError as error:
-        raise JsonError("not_an_object", "it is JSON, but no object") from error
+    except msgspec.ValidationError:
+        _check_value(data)
+        raise JsonError("not_an_object", "it is JSON, but no object") from None
     except (msgspec.DecodeError, RecursionError) as error:
-        reason = "lone_surrogate" if _has_lone_surrogate(data) else "invalid_json"
-        raise JsonError(reason, _plain(error)) from error
+        raise _malformed(data, error) from error
 
 
 def are_documents(texts: pl.Series, lengths: np.ndarray[Any, Any], objects: bool) -> bool:
@@ -111,7 +112,18 @@ def quoted(texts: pl.Series) -> pl.Series:
 
 def encode(value: Any) -> str:
     """A Python value as compact JSON. Raises TypeError or ValueError for what JSON has no word for."""
-    return msgspec.json.encode(value).decode()
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _check_value(data: bytes) -> None:
+    try:
+        _ANY.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _malformed(data, error) from error
+
+
+def _malformed(data: bytes, error: Exception) -> JsonError:
+    return JsonError("lone_surrogate" if _has_lone_surrogate(data) else "invalid_json", _plain(error))
 
 
 def _not_too_deep(texts: pl.Series) -> bool:

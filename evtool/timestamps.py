@@ -26,6 +26,8 @@ _RFC_3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EXPONENT_MAX = 19  # 2^63 has so many digits
+_POWER_OF = {10**9: 9, 10**6: 6, 10**3: 3, 1: 0}
 _UNIT_LIMITS = ((10**11, SECOND_NS), (10**14, 10**6), (10**17, 10**3))
 _TEXT = np.dtype(
     {  # field -> width and offset
@@ -80,14 +82,22 @@ def parse_number(number: int | float | Decimal) -> int:
 
     A fraction must come out at whole nanoseconds; a float is taken as the decimal that it prints as.
     """
+    if isinstance(number, int) and not INT64_MIN <= number <= INT64_MAX:
+        raise TimestampError("timestamp_out_of_range", "the number lies outside of 1677-09-21 to 2262-04-11")
     exact = Decimal(str(number)) if isinstance(number, float) else Decimal(number)
-    if not exact.is_finite() or abs(exact) > INT64_MAX:
-        raise TimestampError("timestamp_out_of_range", f"{number} lies outside of 1677 to 2262")
-    factor = next((factor for limit, factor in _UNIT_LIMITS if abs(exact) < limit), 1)
-    nanoseconds = exact * factor
-    if nanoseconds != int(nanoseconds):
-        raise TimestampError("timestamp_invalid", f"{number} is no whole number of nanoseconds")
-    return _in_range(int(nanoseconds), number)
+    shown = str(number)[:40]
+    if not exact.is_finite() or exact.adjusted() > _EXPONENT_MAX:
+        raise TimestampError("timestamp_out_of_range", f"{shown} lies outside of 1677-09-21 to 2262-04-11")
+    factor = next((factor for limit, factor in _UNIT_LIMITS if -limit < exact < limit), 1)
+    # Scaled as an integer: Decimal's own arithmetic would round.
+    sign, digits, exponent = exact.as_tuple()
+    assert isinstance(exponent, int)  # it is finite
+    shift = exponent + _POWER_OF[factor]
+    kept = "".join(map(str, digits[:shift] if shift < 0 else digits)) if len(digits) > -shift else ""
+    if shift < 0 and any(digits[shift:]):
+        raise TimestampError("timestamp_invalid", f"{shown} is no whole number of nanoseconds")
+    magnitude = int(kept.lstrip("0")[: 2 * _EXPONENT_MAX] or "0") * 10 ** min(max(shift, 0), 2 * _EXPONENT_MAX)
+    return _in_range(-magnitude if sign else magnitude, shown)
 
 
 def parse_texts(texts: pl.Series) -> tuple[Nanoseconds, Mask]:
@@ -111,12 +121,13 @@ def parse_texts(texts: pl.Series) -> tuple[Nanoseconds, Mask]:
     return nanoseconds, good
 
 
-def parse_numbers(numbers: Nanoseconds) -> Nanoseconds:
-    """Nanoseconds of a column of whole numbers of s, ms, us or ns since 1970."""
-    size = np.abs(numbers)
-    factors = np.select([size < limit for limit, _ in _UNIT_LIMITS], [factor for _, factor in _UNIT_LIMITS], 1)
+def parse_numbers(numbers: Nanoseconds) -> tuple[Nanoseconds, Mask]:
+    """Nanoseconds of a column of whole numbers of s, ms, us or ns since 1970, and which rows are in range."""
     # The smallest int64 has no absolute value; as ns it stands as it is.
-    return np.where(numbers == INT64_MIN, numbers, numbers * factors)
+    size = np.abs(np.maximum(numbers, -INT64_MAX))
+    factors = np.select([size < limit for limit, _ in _UNIT_LIMITS], [factor for _, factor in _UNIT_LIMITS], 1)
+    good = size <= INT64_MAX // factors
+    return np.where(good, numbers, 0) * factors, good
 
 
 def to_text(nanoseconds: int) -> str:

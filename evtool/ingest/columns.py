@@ -68,7 +68,8 @@ class Columns:
             nanoseconds, good = timestamps.parse_texts(self._lines.texts(*self._spans["timestamp"]))
         else:
             numbers, good = self._lines.whole_numbers(*self._spans["timestamp"])
-            nanoseconds = timestamps.parse_numbers(numbers)
+            nanoseconds, in_range = timestamps.parse_numbers(numbers)
+            good = good & in_range
         self._good &= good
         return pl.Series("timestamp", nanoseconds)
 

@@ -37,8 +37,8 @@ class DeadLetter:
         record = {
             "time": self.time,
             "reason": self.reason,
-            "message": self.message,
-            "input": self.input,
+            "message": _printable(self.message),
+            "input": _printable(self.input),
             "line": self.line,
             "bytes": self.size_bytes,
         }
@@ -47,6 +47,11 @@ class DeadLetter:
         except UnicodeDecodeError:
             record["raw_base64"] = base64.b64encode(self.raw).decode()
         return msgspec.json.encode(record) + b"\n"
+
+
+def _printable(text: str) -> str:
+    """A text that JSON can hold: a file's name may have bytes that are no UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class DeadLetterFile:

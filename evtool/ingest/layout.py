@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from evtool.event import EVENT_SCHEMA
+from evtool.event import EVENT_SCHEMA, POSITION_SCHEMA
 from evtool.ingest.lines import Lines, Mask, Offsets
 from evtool.ingest.members import members
 
@@ -23,6 +23,7 @@ Kind = Literal["string", "number", "other"]
 
 _TEXT_FIELDS = ("event_id", "source_id", "stream_id", "event_type")
 _MEMBERS_MAX = 64
+_LITERAL_BYTES_MAX = 1000  # less than the padding behind the lines
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,14 @@ def learn(line: bytes) -> Layout | None:
             kind = "number"
         if not _may_be(member.key, kind, raw):
             return None
-        if raw == "null":
-            continue  # a part of the text between values
+        if raw == "null" and (member.key in EVENT_SCHEMA or member.key in POSITION_SCHEMA):
+            continue  # as if it were absent: a part of the text between values
         is_string = kind == "string"
         values.append(Value(member.key, kind, text[at : member.start + is_string].encode(), len(raw)))
         at = member.end - is_string
-    return Layout(tuple(values), text[at:].encode())
+    pattern = Layout(tuple(values), text[at:].encode())
+    is_short = all(len(literal) <= _LITERAL_BYTES_MAX for literal in (*[v.before for v in values], pattern.behind))
+    return pattern if values and is_short else None
 
 
 def fit(layout: Layout, lines: Lines, rows: Offsets) -> Fit:
@@ -92,7 +95,8 @@ def fit(layout: Layout, lines: Lines, rows: Offsets) -> Fit:
     following = [value.before for value in layout.values[1:]] + [layout.behind]
     for number, (value, after) in enumerate(zip(layout.values, following, strict=True)):
         fits &= lines.begin_with(cursor, value.before)
-        start = cursor + len(value.before)
+        # Never behind the line: there the text before the value cannot have matched.
+        start = np.minimum(cursor + len(value.before), line_ends)
         if value.kind == "string":
             end = lines.next_quotes(start, value.size_hint)
         elif number == len(layout.values) - 1:
@@ -109,7 +113,6 @@ def fit(layout: Layout, lines: Lines, rows: Offsets) -> Fit:
         if value.kind != "string":
             fits &= start < end
         # A row that does not fit is carried along, without a step out of its line.
-        start = np.minimum(start, line_ends)
         end = np.clip(end, start, line_ends)
         spans[value.key] = (start, end)
         cursor = end

@@ -23,6 +23,8 @@ _SPACE = " \t\r\n"
 # Only where a value ends is asked of it, so numbers of any size are left as they are.
 _VALUES = json.JSONDecoder(parse_int=str, parse_float=str)
 _OBJECTS = ("payload", "metadata")
+_DIGITS_MAX = 40
+_EXPONENT_DIGITS_MAX = 6
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,18 @@ def _scalar(raw: str) -> Any:
     if raw[0] == '"':
         return scanstring(raw, 1)[0]
     if raw[0] in "-0123456789":
-        return int(raw) if raw.lstrip("-").isdigit() and len(raw) < 40 else Decimal(raw)
+        return _number(raw)
     return msgspec.json.decode(raw)
+
+
+def _number(raw: str) -> int | Decimal:
+    """A number; of one that is far out of every range only that it is so, since computing it could take long."""
+    _, _, exponent = raw.lower().partition("e")
+    if not exponent and "." not in raw:
+        return int(raw[:_DIGITS_MAX])
+    if len(exponent) <= _EXPONENT_DIGITS_MAX:
+        return Decimal(raw)
+    return Decimal("1e-999") if exponent.startswith("-") else Decimal("1e999")
 
 
 def _fold(metadata: str | None, unknown: Mapping[str, str]) -> str:

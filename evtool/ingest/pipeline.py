@@ -225,8 +225,10 @@ class Ingest:
                 max(int((self._config.batch_bytes - batch.size_bytes) / mean_bytes), 0 if batch.events else 1),
             )
             part, events = events[:room], events[room:]
-            last_row = int(part["row"][-1]) if len(events) and len(part) else len(parsed.lines) - 1
-            if len(part) or not len(events):
+            last_row = len(parsed.lines) - 1  # up to which this batch reaches
+            if len(events):
+                last_row = int(part["row"][-1]) if len(part) else -1
+            if last_row >= 0:
                 batch.reaches = (chunk.input, before + last_row + 1)
             if len(part):
                 batch.pieces.append(Piece(part, parsed.lines, chunk.input, before))

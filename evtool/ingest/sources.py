@@ -124,7 +124,7 @@ class Reader:
             for number, path in enumerate(self._paths):
                 name = "stdin" if path == STDIN else path
                 with _opened(path) as file:
-                    for block in self._texts(file, name):
+                    for block in _without_mark(self._texts(file, name)):
                         self.progress.text_bytes += len(block)
                         # The number keeps two inputs of one name apart.
                         self._blocks.put((name if self._paths.count(path) == 1 else f"{name}#{number + 1}", block))
@@ -138,8 +138,6 @@ class Reader:
         counted = _Counted(file, self.progress)
         first = counted.peek(4)
         if not (first.startswith(_GZIP_MAGIC) or first == _ZSTD_MAGIC):
-            if first.startswith(_BYTE_ORDER_MARK):
-                counted.drop(len(_BYTE_ORDER_MARK))
             with _named(name):
                 while block := counted.read(BLOCK_BYTES):
                     yield block
@@ -164,6 +162,13 @@ class Reader:
                 yield block
 
 
+def _without_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks of a text, without the byte order mark that some editors put before it."""
+    first = next(blocks, b"")
+    yield first.removeprefix(_BYTE_ORDER_MARK)
+    yield from blocks
+
+
 class _Counted(io.RawIOBase):
     """An input that counts what is read from it, and can be looked into before."""
 
@@ -179,9 +184,6 @@ class _Counted(io.RawIOBase):
                 break
             self._ahead += block
         return self._ahead[:size]
-
-    def drop(self, size: int) -> None:
-        self._ahead = self._ahead[size:]
 
     def readable(self) -> bool:
         return True
