@@ -2,8 +2,9 @@
 
     import evtool
 
-    with evtool.open("segments") as log:
-        log.append([{"stream_id": "user-1", "event_type": "UserSignedIn"}])
+    with evtool.open("segments", create=True) as log:
+        event = {"event_id": "1", "source_id": "shop", "stream_id": "user-1", "event_type": "UserSignedIn"}
+        log.append([event])
         for frame in log.scan(types=["UserSignedIn"]):
             print(frame)
 

@@ -118,6 +118,10 @@ def output(path: str | None) -> Iterator[BinaryIO]:
                 raise ConfigError(f"there is no folder {target.parent}", "Make it first.")
             if target.is_dir():
                 raise ConfigError(f"{target} is a folder", "Name a file.")
+            if target.exists() and not target.is_file():  # a pipe or a device is written to as it is
+                with target.open("wb") as file:
+                    yield file
+                return
             with temporary.open("wb") as file, _compressed(file, target.suffix) as stream:
                 yield stream
             temporary.replace(target)

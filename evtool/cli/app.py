@@ -5,7 +5,7 @@ The commands import the library inside themselves, so that `--help` and completi
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
 
 import typer
@@ -13,7 +13,6 @@ import typer
 from evtool.cli import ingest, init, inspect, render, replay, stats, verify
 from evtool.errors import EvtoolError, StorageError
 
-SIGPIPE_EXIT = 141  # what a shell reports of a program whose reader went away
 INTERRUPT_EXIT = 130
 
 app = typer.Typer(
@@ -46,15 +45,13 @@ def _options(
 
 def main() -> None:
     """Run the command line; every error that a user can cause ends as a sentence and an exit code."""
+    # When the reader of a pipe goes away, end as other tools do: quietly, by the signal (a shell says 141).
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         app()
     except EvtoolError as error:
         render.print_error(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # Nothing more can be said; and Python must not try to at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(SIGPIPE_EXIT)
     except KeyboardInterrupt:
         render.say("evtool: interrupted")
         sys.exit(INTERRUPT_EXIT)

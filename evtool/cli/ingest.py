@@ -31,14 +31,14 @@ def ingest(
     log: LogOption = None,
     source: Annotated[str | None, typer.Option(metavar="NAME", help="source_id of events that have none.")] = None,
     batch_events: Annotated[
-        int | None, typer.Option(metavar="N", help="Commit after so many events. [default: 262144]")
+        int | None, typer.Option(metavar="N", help="Commit after so many events. (default: 262144)")
     ] = None,
     batch_bytes: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Commit after so much text, as 96MiB. [default: 96MiB]")
+        str | None, typer.Option(metavar="SIZE", help="Commit after so much text, as 96MiB. (default: 96MiB)")
     ] = None,
     max_latency: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Commit so long after a batch's first byte. [default: 500ms]"),
+        typer.Option(metavar="TIME", help="Commit so long after a batch's first byte. (default: 500ms)"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,10 +50,10 @@ def ingest(
     from evtool.parallel import keep_freed_memory
 
     keep_freed_memory()  # before the imports below load their allocators
-    import evtool
     from evtool import config as configuration
     from evtool.ingest import sources
     from evtool.ingest.pipeline import Ingest
+    from evtool.log.log import open as open_log
 
     config = configuration.load(log)
     options = configuration.with_flags(
@@ -67,7 +67,7 @@ def ingest(
     total_bytes = sources.check(inputs)
     if sources.STDIN in inputs and sys.stdin.isatty():
         render.say("reading events from the terminal, one a line; Ctrl-D ends them")
-    with evtool.open(config.log_path, create=True, config=config) as opened:
+    with open_log(config.log_path, create=True, config=config) as opened:
         work = Ingest(opened, inputs, options)
         if work.cut_bytes:
             render.say(f"recovered: {work.cut_bytes:,} bytes of a batch that was never acknowledged were cut")
@@ -92,9 +92,10 @@ def _report(summary: Summary, as_json: bool) -> None:
     positions = ""
     if summary.last_position is not None:
         positions = f" at positions {summary.first_position:,} to {summary.last_position:,}"
-    rejected = f", {summary.dead_letters:,} dead letters" if summary.dead_letters else ""
+    batches = render.count(summary.batches, "batch", "batches")
+    rejected = f", {render.count(summary.dead_letters, 'dead letter')}" if summary.dead_letters else ""
     render.say(
-        f"accepted {summary.accepted:,} events{positions} in {summary.batches:,} batches{rejected}; "
+        f"accepted {render.count(summary.accepted, 'event')}{positions} in {batches}{rejected}; "
         f"{render.size(summary.bytes_in)} in {summary.seconds:.2f} s, {summary.events_per_second:,} events/s"
     )
 

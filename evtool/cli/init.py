@@ -14,7 +14,7 @@ def init(
     log: LogOption = None,
     partitions: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Into how many partitions streams are spread. [default: 8]"),
+        typer.Option(metavar="N", help="Into how many partitions streams are spread. (default: 8)"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -22,13 +22,13 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show the frames of a segment, one a row. SEGMENT is its folder's name or any position in it."""
-    import evtool
     from evtool import config as configuration
+    from evtool.log.log import open as open_log
 
     config = configuration.load(log)
-    with evtool.open(config.log_path, read_only=True, config=config) as opened:
+    with open_log(config.log_path, read_only=True, config=config) as opened:
         found = _find(opened.snapshot(), segment)
-        frames = [_frame(row) for row in found.table]
+        frames = [_frame(found, row) for row in found.table]
     if as_json:
         facts = {"first_position": found.first_position, "last_position": found.last_position}
         render.print_json({"folder": str(found.folder), **facts, "sealed": found.is_sealed, "frames": frames})
@@ -55,7 +55,9 @@ def _find(snapshot: Snapshot, name: str) -> Segment:
     raise PositionError(f"no segment holds position {int(text)}; the last one is {snapshot.last_position}", hint)
 
 
-def _frame(row: Any) -> dict[str, Any]:
+def _frame(segment: Segment, row: Any) -> dict[str, Any]:
+    import msgpack
+
     from evtool.log.format import COMMIT_FRAME, FRAME_HEADER_BYTES, MIXED_PARTITIONS, padded
 
     header = row["header"]
@@ -73,6 +75,7 @@ def _frame(row: Any) -> dict[str, Any]:
         "bytes": FRAME_HEADER_BYTES + padded(int(header["body_bytes"])),
         "timestamp_min": int(header["timestamp_min"]) if has_events else None,
         "timestamp_max": int(header["timestamp_max"]) if has_events else None,
+        "resume": msgpack.unpackb(segment.body(row)) if is_commit and header["body_bytes"] else None,
         "checksum": f"{int(header['checksum']):016x}",
     }
 

@@ -71,6 +71,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(highlight=False, width=width).print(table)
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """A number of things: "1 event", "2,000 events"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def size(count: float) -> str:
     """Bytes for people: 12.3 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -41,12 +41,12 @@ def replay(
     from evtool.parallel import keep_freed_memory
 
     keep_freed_memory()  # before the imports below load their allocators
-    import evtool
     from evtool import config as configuration
     from evtool import replay as replaying
+    from evtool.log.log import open as open_log
 
     config = configuration.load(log)
-    with evtool.open(config.log_path, read_only=True, config=config) as opened:
+    with open_log(config.log_path, read_only=True, config=config) as opened:
         selection = replaying.select(opened, start, end, clock, stream, event_type, source, partition)
         with replaying.output(out) as target:
             for block in replaying.blocks(opened, selection, limit):

@@ -10,13 +10,13 @@ def stats(log: LogOption = None, as_json: JsonOption = False) -> None:
     """Count what the log holds: events, segments, partitions, bytes, times."""
     from dataclasses import asdict
 
-    import evtool
     from evtool import config as configuration
     from evtool.log import stats as counting
+    from evtool.log.log import open as open_log
     from evtool.timestamps import to_text
 
     config = configuration.load(log)
-    with evtool.open(config.log_path, read_only=True, config=config) as opened:
+    with open_log(config.log_path, read_only=True, config=config) as opened:
         found = counting.collect(opened.snapshot(), opened.partitions)
         disk_bytes = opened.files.folder_size(opened.folder)
         identity = opened.manifest.id

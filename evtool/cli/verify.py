@@ -22,10 +22,10 @@ def verify(log: LogOption = None, as_json: JsonOption = False) -> None:
 
     keep_freed_memory()  # before the imports below load their allocators
 
-    import evtool
     from evtool import config as configuration
     from evtool.errors import LogDamagedError
     from evtool.lifecycle import verify as verifying
+    from evtool.log.log import open as open_log
 
     config = configuration.load(log)
     show = sys.stderr.isatty() and not as_json
@@ -34,7 +34,7 @@ def verify(log: LogOption = None, as_json: JsonOption = False) -> None:
         if show:
             sys.stderr.write(f"\r{events:,} events checked ")
 
-    with evtool.open(config.log_path, read_only=True, config=config) as opened:
+    with open_log(config.log_path, read_only=True, config=config) as opened:
         report = verifying.verify(opened, on_progress)
     if show:
         sys.stderr.write("\r\033[K")

@@ -90,6 +90,7 @@ def verify(log: Log, on_progress: Callable[[int], None] = lambda events: None) -
 def _segments(log: Log, report: Report) -> Iterator[Segment]:
     """Each segment as its frames say, not its caches; its bytes are walked from the first to the last."""
     committed = {s.first_position: s.log_bytes for s in log.snapshot().segments} if _opens(log, report) else {}
+    digest = 0  # of the segment before
     for first_position, folder in segment_folders(log.folder):
         path = folder / FRAMES_FILE
         summary = read_summary(log.files, folder)
@@ -112,7 +113,8 @@ def _segments(log: Log, report: Report) -> Iterator[Segment]:
             report.findings.append(Finding(str(path), message, _RESTORE))
         segment = Segment(folder, first_position, found.table, data[: found.end], summary is not None)
         if summary is not None:
-            _check_summary(log, segment, summary, report)
+            _check_summary(log, segment, summary, digest, report)
+        digest = found.last_checksum
         yield segment
 
 
@@ -126,7 +128,9 @@ def _opens(log: Log, report: Report) -> bool:
     return True
 
 
-def _check_summary(log: Log, segment: Segment, summary: dict[str, Any], report: Report) -> None:
+def _check_summary(
+    log: Log, segment: Segment, summary: dict[str, Any], previous_digest: int, report: Report
+) -> None:
     header = segment.table["header"]
     facts = {
         "last_position": segment.last_position,
@@ -134,10 +138,11 @@ def _check_summary(log: Log, segment: Segment, summary: dict[str, Any], report: 
         "log_bytes": segment.log_bytes,
         "count": int(header[header["kind"] == COMMIT_FRAME]["count"].sum()),
         "digest": int(header["checksum"][-1]) if len(header) else 0,
+        "previous_digest": previous_digest,
     }
     for name, fact in facts.items():
         if summary[name] != fact:
-            message = f"segment.msgpack says {name} is {summary[name]}, and its frames say {fact}"
+            message = f"segment.msgpack says {name} is {summary[name]}, and the frames say {fact}"
             report.findings.append(Finding(str(segment.folder), message, _RESTORE))
     index = read_index(log.files, segment.folder, len(segment.table), segment.log_bytes)
     if index is not None and index.tobytes() != segment.table.tobytes():

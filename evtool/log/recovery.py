@@ -60,14 +60,14 @@ def recover(
     """
     path = folder / FRAMES_FILE
     size = files.size(path)
-    if size < SEGMENT_HEADER_BYTES:
+    is_acknowledged = head is not None and head.segment == first_position and head.frames > 0
+    if size < SEGMENT_HEADER_BYTES and not is_acknowledged:
         return _fresh(files, folder, first_position, log_id, cut_bytes=size)
-    data = files.map(path)
+    data = files.map(path) if size else memoryview(b"")
+    # The header is put in place whole, by a rename: one that does not check was never left by a crash.
     problem = check_header(data, log_id, first_position)
-    if problem and not (head is None or head.segment < first_position):
-        raise LogDamagedError(f"{path}: {problem}", "Bring this segment back from a backup.")
     if problem:
-        return _fresh(files, folder, first_position, log_id, cut_bytes=size)
+        raise LogDamagedError(f"{path}: {problem}", "Nothing was changed. Bring this segment back from a backup.")
     found = _walk_from_head(files, folder, data, first_position, head) or walk_all(data, first_position, True)
     if not may_lose_synced:
         _refuse_to_cut_acknowledged(path, data, found, first_position, first_batch, head)

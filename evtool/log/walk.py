@@ -112,6 +112,8 @@ def _frame_at(
         return None, "a frame body is cut short"
     if check_body and checksum(data[start : start + body_bytes]) != header["body_checksum"]:
         return None, "a frame body does not match its checksum"
+    if check_body and any(data[start + body_bytes : start + padded(body_bytes)]):
+        return None, "the padding of a frame is not zero"
     return header, ""
 
 

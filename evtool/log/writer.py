@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from evtool.config import LogConfig
-from evtool.errors import EventError, WriterDeadError
+from evtool.errors import EventError, LogDamagedError, WriterDeadError
 from evtool.event import EVENT_SCHEMA
 from evtool.files import Buffer, Files
 from evtool.log import frame
@@ -170,7 +170,8 @@ class Writer:
             self._recorded_at = prepared.base_recorded_at + max(prepared.count, 1) - 1
             self._store_head()
             self._versions.settle(self._committed)
-            if self._log.size >= self._config.segment_bytes:
+            # A segment is named by its first event, so one without events cannot be followed by another.
+            if self._log.size >= self._config.segment_bytes and self._committed >= self._segment:
                 self._roll()
         except BaseException as error:
             self._dead = error
@@ -210,6 +211,7 @@ class Writer:
         folder = self._folder / segment_name(first_position)
         self._files.make_folder(folder)
         self._batch = int(previous["last_batch"]) if previous else 0
+        self._previous_digest = int(previous["digest"]) if previous else 0
         recovered = recover(
             self._files,
             folder,
@@ -245,15 +247,22 @@ class Writer:
             summary = read_summary(self._files, folder)
             if summary is None and number == len(folders) - 1:
                 return previous, first_position
-            if summary is None:
-                data = self._files.map(folder / FRAMES_FILE)
-                found = walk_all(data, first_position, check_bodies=False)
-                if found.stop:
-                    SnapshotReader(self._files, self._folder, self._manifest).take()
-                self._files.write_whole(folder / INDEX_FILE, found.table.tobytes())
-                summary = self._write_summary(folder, first_position, found.table, found.end)
+            if summary is None or not _has_index(self._files, folder, summary):
+                summary = self._seal_again(folder, first_position, int(previous["digest"]) if previous else 0)
             previous, next_first = summary, summary["last_position"] + 1
         return previous, next_first
+
+    def _seal_again(self, folder: Path, first_position: int, previous_digest: int) -> dict[str, Any]:
+        """Make the index and the summary of a sealed segment from its frames."""
+        data = self._files.map(folder / FRAMES_FILE)
+        found = walk_all(data, first_position, check_bodies=False)
+        if found.stop:
+            raise LogDamagedError(
+                f"{folder / FRAMES_FILE}: at byte {found.end}: {found.stop}",
+                "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
+            )
+        self._files.write_whole(folder / INDEX_FILE, found.table.tobytes())
+        return self._write_summary(folder, first_position, found.table, found.end, previous_digest)
 
     def _adopt(self, segment: Recovered) -> None:
         self._segment = segment.first_position
@@ -334,7 +343,8 @@ class Writer:
         table = read_index(self._files, self._segment_folder, self._rows, self._log.size)
         assert table is not None, "the writer's own frames.idx"
         self._index.sync()
-        self._write_summary(self._segment_folder, self._segment, table, self._log.size)
+        self._write_summary(self._segment_folder, self._segment, table, self._log.size, self._previous_digest)
+        self._previous_digest = int(table["header"]["checksum"][-1])
         if self._config.fsync == "batch":
             self._versions.sync()
         self._log.close()
@@ -346,7 +356,9 @@ class Writer:
         self._adopt(recover(self._files, folder, first_position, self._batch + 1, log_id, None, False))
         self._store_head()
 
-    def _write_summary(self, folder: Path, first_position: int, table: Table, log_bytes: int) -> dict[str, Any]:
+    def _write_summary(
+        self, folder: Path, first_position: int, table: Table, log_bytes: int, previous_digest: int
+    ) -> dict[str, Any]:
         headers = table["header"]
         commits = headers[headers["kind"] == COMMIT_FRAME]
         filled = commits[commits["count"] > 0]
@@ -365,6 +377,7 @@ class Writer:
             "timestamp_min": int(filled["timestamp_min"].min()) if len(filled) else 0,
             "timestamp_max": int(filled["timestamp_max"].max()) if len(filled) else 0,
             "digest": int(headers["checksum"][-1]),
+            "previous_digest": previous_digest,
         }
         packed = msgpack.packb(summary)
         self._files.write_whole(folder / SUMMARY_FILE, packed + checksum(packed).to_bytes(8, "little"))
@@ -377,3 +390,7 @@ def _refusal(conflict: VersionConflict) -> EventError:
         f"{conflict.expected}, and {conflict.given} was given",
         "Nothing of the batch was stored. Read the stream again, then decide again.",
     )
+
+
+def _has_index(files: Files, folder: Path, summary: Mapping[str, Any]) -> bool:
+    return files.size(folder / INDEX_FILE) == int(summary["frames"]) * INDEX_ROW.itemsize
