@@ -65,8 +65,10 @@ class AppendFile:
             self._files.fdatasync(self._descriptor)
 
     def close(self) -> None:
-        """Close without syncing."""
-        os.close(self._descriptor)
+        """Close without syncing; a second time does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class Files:
@@ -241,11 +243,11 @@ class Lock:
 def translated(action: str, path: Path | str) -> Iterator[None]:
     """Raise what the operating system refuses as a StorageError that says what was done to which file.
 
-    FileNotFoundError passes: what an absent file means is for the caller to say.
+    A file that is absent, or a file in the place of a folder, is left for the caller to speak of.
     """
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, FileExistsError, NotADirectoryError):
         raise
     except OSError as error:
         if error.errno in _NO_SPACE:

@@ -77,7 +77,8 @@ INDEX_ROW = np.dtype([("offset", "<u8"), ("header", FRAME_HEADER)])
 HEAD_RECORD = np.dtype(
     [
         ("magic", "S4"),
-        ("version", "<u4"),
+        ("version", "<u2"),
+        ("is_synced", "<u2"),  # 1 where each batch was synced before HEAD told of it
         ("position", "<i8"),
         ("segment", "<i8"),  # first position of the active segment
         ("log_bytes", "<u8"),  # committed length of its frames.log

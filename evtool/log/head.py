@@ -28,6 +28,12 @@ class Head:
     frames: int
     recorded_at: int
     boot: int
+    is_synced: int
+
+    @property
+    def is_claim(self) -> bool:
+        """Whether what it tells of must be there: it was synced, or no power cut can have taken it."""
+        return bool(self.is_synced) or self.is_of_this_boot
 
     @property
     def is_of_this_boot(self) -> bool:
@@ -41,12 +47,15 @@ class HeadFile:
     def __init__(self, files: Files, folder: Path) -> None:
         self._map = files.map_writable(folder / HEAD_FILE, HEAD_RECORD.itemsize)
 
-    def store(self, position: int, segment: int, log_bytes: int, frames: int, recorded_at: int) -> None:
+    def store(
+        self, position: int, segment: int, log_bytes: int, frames: int, recorded_at: int, is_synced: bool
+    ) -> None:
         """Let readers see everything up to `position`."""
         record = np.zeros(1, HEAD_RECORD)
         record["magic"], record["version"] = HEAD_MAGIC, FORMAT_VERSION
         record["position"], record["segment"], record["log_bytes"] = position, segment, log_bytes
         record["frames"], record["recorded_at"], record["boot"] = frames, recorded_at, boot_identity()
+        record["is_synced"] = is_synced
         self._map[:] = seal(record)
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ def recover(
     """
     path = folder / FRAMES_FILE
     size = files.size(path)
-    is_acknowledged = head is not None and head.segment == first_position and head.frames > 0
+    is_acknowledged = head is not None and head.position >= first_position and not may_lose_synced
     if size < SEGMENT_HEADER_BYTES and not is_acknowledged:
         return _fresh(files, folder, first_position, log_id, cut_bytes=size)
     data = files.map(path) if size else memoryview(b"")
@@ -101,7 +101,7 @@ def _walk_from_head(
     """Take HEAD's word for what it covers, if it was written in this boot, and walk only what follows."""
     if head is None or not head.is_of_this_boot or head.segment != first_position:
         return None
-    table = read_index(files, folder, head.frames, head.log_bytes)
+    table = read_index(files, folder, head.frames, head.log_bytes, None)
     if table is None or head.log_bytes > len(data):
         return None
     last, batch = header_checksum(data), None
@@ -122,10 +122,13 @@ def _refuse_to_cut_acknowledged(
 ) -> None:
     """Raise LogDamagedError if the bytes behind the last good commit include an acknowledged batch.
 
-    That is so when HEAD, stored only after a sync, lies behind it, or when a frame of a batch later
+    That is so when HEAD, stored only after a sync, tells of more, or when a frame of a batch later
     than the next one does: batches are synced one by one, so at most one is unfinished.
     """
-    acknowledged = head is not None and head.segment == first_position and head.log_bytes > found.end
+    last_position = int(found.table["header"]["last_position"][-1]) if len(found.table) else first_position - 1
+    acknowledged = head is not None and (
+        head.position > last_position or (head.segment == first_position and head.log_bytes > found.end)
+    )
     next_batch = int(found.table["header"]["batch"][-1]) + 1 if len(found.table) else first_batch
     if acknowledged or _has_later_batch(data, found.end, next_batch):
         raise LogDamagedError(

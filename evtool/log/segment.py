@@ -33,6 +33,8 @@ from evtool.log.format import (
     segment_name,
 )
 
+_HEADER_AT = INDEX_ROW.itemsize - FRAME_HEADER_BYTES
+
 Table: TypeAlias = "np.ndarray[Any, Any]"  # of INDEX_ROW
 
 
@@ -101,8 +103,14 @@ class Segment:
         )
 
 
-def read_index(files: Files, folder: Path, frames: int, log_bytes: int) -> Table | None:
-    """The first `frames` rows of frames.idx, if they fill `log_bytes` of frames.log without a gap."""
+def read_index(
+    files: Files, folder: Path, frames: int, log_bytes: int, index_checksum: int | None, checked: int = 0
+) -> Table | None:
+    """The first `frames` rows of frames.idx; None if they are not what was written.
+
+    They must fill `log_bytes` of frames.log without a gap. A sealed segment's summary has the checksum of
+    all of them; without one the header in each row is checked, but for the first `checked`.
+    """
     try:
         data = files.map(folder / INDEX_FILE, frames * INDEX_ROW.itemsize)
     except FileNotFoundError:
@@ -114,8 +122,13 @@ def read_index(files: Files, folder: Path, frames: int, log_bytes: int) -> Table
     lengths = FRAME_HEADER_BYTES + -(-body_bytes // 8) * 8
     ends = SEGMENT_HEADER_BYTES + np.cumsum(lengths)
     starts = ends - lengths
-    whole = (table["offset"] == starts).all() and (ends[-1] if frames else SEGMENT_HEADER_BYTES) == log_bytes
-    return table if whole else None
+    if not (table["offset"] == starts).all() or (ends[-1] if frames else SEGMENT_HEADER_BYTES) != log_bytes:
+        return None
+    if index_checksum is not None:
+        return table if checksum(data) == index_checksum else None
+    size = INDEX_ROW.itemsize
+    rows = range(checked * size, frames * size, size)
+    return table if all(is_whole(data[at + _HEADER_AT : at + size]) for at in rows) else None
 
 
 def read_summary(files: Files, folder: Path) -> dict[str, Any] | None:

@@ -38,6 +38,7 @@ class SnapshotReader:
         self._folder = folder
         self._manifest = manifest
         self._sealed: dict[int, Segment] = {}
+        self._checked = (0, 0)  # active segment, and how many rows of its index have been checked
 
     def take(self) -> Snapshot:
         """The log as it is now. Raises LogDamagedError when its segments do not fit together."""
@@ -46,7 +47,7 @@ class SnapshotReader:
         expected = 1
         for first_position, folder in segment_folders(self._folder):
             segment = self._sealed.get(first_position) or self._open(folder, first_position, head)
-            if first_position != expected and len(segment.table):
+            if first_position != expected:
                 raise LogDamagedError(
                     f"{folder} starts at position {first_position}, but the segment before it ends at "
                     f"{expected - 1}",
@@ -56,21 +57,35 @@ class SnapshotReader:
                 self._sealed[first_position] = segment
             segments.append(segment)
             expected = segment.last_position + 1
-        return Snapshot(tuple(segments))
+        snapshot = Snapshot(tuple(segments))
+        if head is not None and head.is_claim and snapshot.last_position < head.position:
+            raise LogDamagedError(
+                f"{self._folder}: position {head.position} was acknowledged, but the segments end at "
+                f"{snapshot.last_position}",
+                "Run `evtool verify` to see all of the damage; bring what is missing back from a backup.",
+            )
+        return snapshot
 
     def _open(self, folder: Path, first_position: int, head: Head | None) -> Segment:
         summary = read_summary(self._files, folder)
         if summary is not None:
-            return self._view(folder, first_position, summary["log_bytes"], summary["frames"], sealed=True)
+            size, frames = summary["log_bytes"], summary["frames"]
+            return self._view(folder, first_position, size, frames, summary.get("index_checksum"), sealed=True)
         if head is not None and head.is_of_this_boot:
             if head.segment == first_position:
-                return self._view(folder, first_position, head.log_bytes, head.frames, sealed=False)
+                return self._view(folder, first_position, head.log_bytes, head.frames)
             if head.segment < first_position:  # just made; nothing in it is acknowledged yet
-                return self._view(folder, first_position, SEGMENT_HEADER_BYTES, 0, sealed=False)
-        return self._view(folder, first_position, None, 0, sealed=False)
+                return self._view(folder, first_position, SEGMENT_HEADER_BYTES, 0)
+        return self._view(folder, first_position, None, 0)
 
     def _view(
-        self, folder: Path, first_position: int, log_bytes: int | None, frames: int, sealed: bool
+        self,
+        folder: Path,
+        first_position: int,
+        log_bytes: int | None,
+        frames: int,
+        index_checksum: int | None = None,
+        sealed: bool = False,
     ) -> Segment:
         """The committed part of a segment: `log_bytes` and `frames`, or (None) as far as its frames check."""
         path = folder / FRAMES_FILE
@@ -90,7 +105,10 @@ class SnapshotReader:
             )
         table = None
         if log_bytes is not None:
-            table = read_index(self._files, folder, frames, log_bytes)
+            checked = self._checked[1] if self._checked[0] == first_position else 0
+            table = read_index(self._files, folder, frames, log_bytes, index_checksum, min(checked, frames))
+            if table is not None and not sealed:
+                self._checked = (first_position, frames)
         if table is None:
             found = walk_all(data, first_position, check_bodies=log_bytes is None)
             if log_bytes is not None and found.end != log_bytes:

@@ -84,6 +84,11 @@ class StreamVersions:
         """The position up to which the table is sure to hold every stream's last version."""
         return int(self._header["applied"] if self._is_of_this_boot() else self._header["synced"])
 
+    @property
+    def reaches(self) -> int:
+        """The last position that may have left something in the table."""
+        return max(int(self._header["applied"]), int(self._header["synced"]))
+
     def __len__(self) -> int:
         return int(self._header["count"])
 
@@ -171,6 +176,8 @@ class StreamVersions:
         mine = self._header["magic"] == _MAGIC and self._header["log_id"].tobytes() == self._log_id
         if not (fits and mine):
             self._unmap()
+        elif not self._is_of_this_boot():  # a power cut may have kept a slot and lost its count
+            self._header["count"] = np.count_nonzero(self._slots["version"])
         return bool(fits and mine)
 
     def _adopt(self, path: Path, size: int) -> None:

@@ -52,7 +52,7 @@ from evtool.log.segment import read_index, read_summary, segment_folders
 from evtool.log.sequence import VersionConflict, assign_versions, split
 from evtool.log.snapshot import SnapshotReader
 from evtool.log.versions import StreamVersions
-from evtool.log.walk import Table, walk_all
+from evtool.log.walk import Table, check_header, walk_all
 
 INDEX_FOLDER = "index"
 
@@ -111,6 +111,8 @@ class Writer:
         self._manifest = manifest
         self._config = config
         self._dead: BaseException | None = None
+        self._committed = 0
+        self._versions: StreamVersions
         self._lock = files.lock(folder / LOCK_FILE)
         try:
             self._recover(now_ns)
@@ -158,6 +160,9 @@ class Writer:
         batch is then not acknowledged, and every later call raises WriterDeadError.
         """
         self._check_alive()
+        if prepared.base_position != self._committed + 1:
+            self._dead = EventError(f"the batch before position {prepared.base_position} was never committed")
+            self._check_alive()
         try:
             buffers, rows = self._compose(prepared, frames, resume)
             self._log.append(buffers)
@@ -209,18 +214,13 @@ class Writer:
     def _recover(self, now_ns: Callable[[], int]) -> None:
         previous, first_position = self._seal_leftovers()
         folder = self._folder / segment_name(first_position)
-        self._files.make_folder(folder)
         self._batch = int(previous["last_batch"]) if previous else 0
         self._previous_digest = int(previous["digest"]) if previous else 0
-        recovered = recover(
-            self._files,
-            folder,
-            first_position,
-            self._batch + 1,
-            self._manifest.id_bytes,
-            head_file.read(self._files, self._folder),
-            may_lose_synced=self._config.fsync == "never",
-        )
+        head = head_file.read(self._files, self._folder)
+        may_lose_synced = self._config.fsync == "never" or (head is not None and not head.is_claim)
+        self._files.make_folder(folder)
+        log_id = self._manifest.id_bytes
+        recovered = recover(self._files, folder, first_position, self._batch + 1, log_id, head, may_lose_synced)
         self._cut_bytes = recovered.cut_bytes
         self._committed = first_position - 1
         self._recorded_at = int(previous["recorded_at_max"]) if previous else 0
@@ -254,11 +254,18 @@ class Writer:
 
     def _seal_again(self, folder: Path, first_position: int, previous_digest: int) -> dict[str, Any]:
         """Make the index and the summary of a sealed segment from its frames."""
-        data = self._files.map(folder / FRAMES_FILE)
-        found = walk_all(data, first_position, check_bodies=False)
-        if found.stop:
+        path = folder / FRAMES_FILE
+        try:
+            data = self._files.map(path)
+        except FileNotFoundError:
+            data = memoryview(b"")
+        problem = check_header(data, self._manifest.id_bytes, first_position)
+        if not problem:
+            found = walk_all(data, first_position, check_bodies=True)
+            problem = found.stop if len(found.table) else "it holds no batch"
+        if problem:
             raise LogDamagedError(
-                f"{folder / FRAMES_FILE}: at byte {found.end}: {found.stop}",
+                f"{path}: {problem}",
                 "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
             )
         self._files.write_whole(folder / INDEX_FILE, found.table.tobytes())
@@ -273,7 +280,7 @@ class Writer:
         self._index = self._files.open_append(segment.folder / INDEX_FILE)
 
     def _bring_versions_up_to_date(self) -> None:
-        if self._versions.applied > self._committed:  # a table of a longer log: a copy, or one cut back
+        if self._versions.reaches > self._committed:  # a table of a longer log: a copy, or one cut back
             self._versions.reset()
         if self._versions.applied == self._committed:
             return
@@ -290,7 +297,14 @@ class Writer:
         self._versions.mark_applied(self._committed)
 
     def _store_head(self) -> None:
-        self._head.store(self._committed, self._segment, self._log.size, self._rows, self._recorded_at)
+        self._head.store(
+            self._committed,
+            self._segment,
+            self._log.size,
+            self._rows,
+            self._recorded_at,
+            self._config.fsync == "batch",
+        )
 
     def _compose(
         self, prepared: Prepared, frames: Sequence[EncodedFrame], resume: Mapping[str, Any] | None
@@ -340,7 +354,7 @@ class Writer:
 
     def _roll(self) -> None:
         """Seal the active segment and start the next one."""
-        table = read_index(self._files, self._segment_folder, self._rows, self._log.size)
+        table = read_index(self._files, self._segment_folder, self._rows, self._log.size, None)
         assert table is not None, "the writer's own frames.idx"
         self._index.sync()
         self._write_summary(self._segment_folder, self._segment, table, self._log.size, self._previous_digest)
@@ -378,6 +392,7 @@ class Writer:
             "timestamp_max": int(filled["timestamp_max"].max()) if len(filled) else 0,
             "digest": int(headers["checksum"][-1]),
             "previous_digest": previous_digest,
+            "index_checksum": checksum(table.tobytes()),
         }
         packed = msgpack.packb(summary)
         self._files.write_whole(folder / SUMMARY_FILE, packed + checksum(packed).to_bytes(8, "little"))

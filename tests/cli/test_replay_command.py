@@ -1,0 +1,181 @@
+"""`evtool replay`: which events, in which form, into which file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import zstandard
+from command_line import COMMAND, as_json, check, digest, environment, failed, line, numbers, replayed, run, start
+
+from evtool import shop
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+KEYS = [
+    *("position", "recorded_at", "event_id", "source_id", "stream_id", "event_type", "timestamp"),
+    *("stream_version", "schema_version", "payload", "metadata"),
+]
+
+
+def unzstd(data: bytes) -> bytes:
+    with zstandard.ZstdDecompressor().stream_reader(data) as stream:
+        return stream.read()
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 events, one a minute, in batches of 30; some have ids that look like other bounds."""
+    folder = tmp_path_factory.mktemp("replay")
+    ids = {60: "2026-01-31", 61: "@7", 62: "-24h"}
+    data = b"".join(
+        line(
+            number,
+            event_id=ids.get(number, f"e-{number}"),
+            timestamp=(START + timedelta(minutes=number)).isoformat(),
+            event_type=("Seen", "Bought")[number % 2],
+            source_id=("web", "app", "till")[number % 3],
+        )
+        for number in range(100)
+    )
+    run("ingest", "--log", folder / "log", "--batch-events", "30", cwd=folder, stdin=data)
+    assert as_json("stats", "--log", folder / "log", cwd=folder)["batches"] == 4
+    return folder / "log"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--from", "@20", "--to", "@21"), range(19, 20)),
+        (("--from", "id:2026-01-31", "--to", "2026-01-01T01:05:00Z", "--type", "Bought"), [61, 63]),
+        (
+            ("--from", "-24h", "--clock", "recorded", "--stream", "u-1", "--stream", "u-2", "--limit", "3"),
+            [1, 2, 6],
+        ),
+        (("--source", "web", "--type", "Seen", "--to", "e-20", "--partition", "0"), None),
+        (("--limit", "0"), []),
+    ],
+    ids=lambda value: " ".join(map(str, value or ())),
+)
+def test_a_selection(log: Path, flags: tuple[str, ...], expected):
+    found = numbers(log, *flags)
+    assert found == list(expected) if expected is not None else set(found) <= set(range(0, 20, 6))
+
+
+def test_a_limit_reaches_over_batches_and_groups(tmp_path: Path):
+    data = b"".join(shop.blocks(70_000, 3))
+    run("ingest", "--batch-events", "20000", cwd=tmp_path, stdin=data)
+    for limit in (65_536, 65_537, 69_999):
+        done = run("replay", "--limit", str(limit), cwd=tmp_path)
+        assert done.stdout.count(b"\n") == limit
+        assert json.loads(done.stdout.splitlines()[-1])["position"] == limit
+
+
+def test_lines_have_their_keys_in_order_and_times_nine_digits(log: Path):
+    for event in replayed(log, "--limit", "5"):
+        assert list(event) == KEYS[:-1]
+        for name in ("timestamp", "recorded_at"):
+            assert len(event[name]) == len("2026-01-01T00:00:00.000000000Z")
+            assert event[name].endswith("Z")
+    assert replayed(log, "--from", "@2", "--limit", "1")[0]["timestamp"] == "2026-01-01T00:01:00.000000000Z"
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "told"),
+    [
+        (("--from", "nobody"), 16, "'nobody'"),
+        (("--from", "@²"), 3, "'@²'"),
+        (("--to", "2026-01-01T00:00:00"), 3, "offset"),
+        (("--partition", "8"), 3, "0 to 7"),
+        (("--from", b"\xff"), 16, ""),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_cannot_be_selected_is_an_error_in_a_sentence(log: Path, flags, code: int, told: str):
+    assert told in failed(code, "replay", "--log", log, *flags, cwd=log.parent)
+
+
+@pytest.mark.parametrize("flags", [("--limit", "-1"), ("--clock", "wall"), ("--frm", "x")])
+def test_a_flag_that_makes_no_sense_is_the_command_line_s_error(log: Path, flags: tuple[str, ...]):
+    run("replay", "--log", log, *flags, cwd=log.parent, code=2)
+
+
+def test_a_file_holds_what_standard_output_would_and_is_there_when_it_is_whole(log: Path, tmp_path: Path):
+    whole = run("replay", "--log", log, cwd=tmp_path).stdout
+    for name, read in (("plain", bytes), ("a.zst", unzstd), ("a.gz", gzip.decompress)):
+        done = run("replay", "--log", log, "--out", name, cwd=tmp_path)
+        assert (done.stdout, done.stderr) == (b"", b"")
+        assert read((tmp_path / name).read_bytes()) == whole
+    failed(16, "replay", "--log", log, "--from", "nobody", "--out", "plain", cwd=tmp_path)
+    assert (tmp_path / "plain").read_bytes() == whole
+    assert failed(3, "replay", "--log", log, "--out", "/", cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gz", "a.zst", "plain"]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log whose replay no pipe holds."""
+    folder = tmp_path_factory.mktemp("large")
+    run("ingest", "--log", folder / "log", cwd=folder, stdin=b"".join(shop.blocks(40_000, 5)))
+    return folder / "log"
+
+
+def test_a_reader_that_has_enough_is_no_error_worth_a_word(large: Path):
+    process = start("replay", "--log", large, cwd=large.parent)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["position"] == 1
+    process.stdout.close()
+    told = process.stderr.read()
+    process.wait(60)
+    check(process.returncode, told, None)
+    assert process.returncode in (141, -signal.SIGPIPE)  # a shell reports either as 141
+    assert told == b""
+    process.stderr.close()
+
+
+def test_an_interrupt_is_told_in_a_word(large: Path):
+    process = start("replay", "--log", large, cwd=large.parent)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    check(process.returncode, told, 130)
+
+
+def test_a_full_disk_behind_standard_output_is_an_error(large: Path):
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    for command in (("replay",), ("stats", "--json"), ("stats",)):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [*COMMAND, *command, "--log", str(large)],
+                cwd=large.parent,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                env=environment(),
+                check=False,
+            )
+        check(done.returncode, done.stderr, None)
+        assert done.returncode in (20, 21)
+        assert b"No space left" in done.stderr
+
+
+def test_a_replay_into_another_log_makes_an_equal_one(large: Path, tmp_path: Path):
+    for flags in ((), ("--batch-events", "999", "--max-latency", "1h")):
+        copy = tmp_path / f"copy-{len(flags)}"
+        replay = start("replay", "--log", large, cwd=tmp_path)
+        done = run("ingest", "--log", copy, *flags, "--json", cwd=tmp_path, stdin=replay.stdout)
+        assert json.loads(done.stdout)["accepted"] == 40_000
+        for pipe in (replay.stdin, replay.stdout, replay.stderr):
+            assert pipe is not None
+            pipe.close()
+        assert replay.wait(60) == 0
+        assert digest(copy) == digest(large)
+    first, second = (replayed(path, "--limit", "1")[0] for path in (large, copy))
+    assert first.pop("recorded_at") < second.pop("recorded_at")
+    assert first == second

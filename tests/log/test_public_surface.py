@@ -1,0 +1,124 @@
+"""What `import evtool` gives, and the errors that it raises on purpose."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import evtool
+from evtool import errors
+from evtool.errors import EvtoolError
+
+EXPORTS = ["Commit", "EvtoolError", "Log", "Selection", "open"]
+# Codes that mean something else on a command line: success, a usage error, and signals.
+TAKEN_CODES = {0, 2, *range(126, 256)}
+
+
+def family(cls: type[EvtoolError] = EvtoolError) -> Iterator[type[EvtoolError]]:
+    yield cls
+    for child in cls.__subclasses__():
+        yield from family(child)
+
+
+CLASSES = list(family())
+
+
+def test_the_exports_are_these():
+    assert evtool.__all__ == EXPORTS
+    assert dir(evtool) == EXPORTS
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_an_export_is_the_thing_itself(name: str):
+    home = importlib.import_module(
+        {"EvtoolError": "evtool.errors", "Selection": "evtool.log.selection"}.get(name, "evtool.log.log")
+    )
+    assert getattr(evtool, name) is getattr(home, name)
+    assert getattr(evtool, name).__doc__
+
+
+def test_a_star_import_gives_the_exports_and_no_more():
+    names: dict[str, object] = {}
+    exec("from evtool import *", names)
+    assert sorted(names.keys() - {"__builtins__"}) == EXPORTS
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        evtool.nothing  # noqa: B018
+    assert not hasattr(evtool, "Writer")
+
+
+def test_importing_evtool_imports_nothing_else_of_it():
+    code = "import evtool, sys; print([name for name in sys.modules if name.startswith(('evtool.', 'polars'))])"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    assert output.strip() == "[]"
+
+
+def test_a_log_and_its_parts_say_what_they_do():
+    for name, member in vars(evtool.Log).items():
+        if not name.startswith("_"):
+            assert member.__doc__, name
+
+
+# The errors.
+
+
+def drawn_tree() -> Iterator[tuple[str, str, int | None, str]]:
+    """(name, parent, exit code, description) of each line of the tree in the module's docstring."""
+    parents: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.fullmatch(r"    ([ │├└─]*)(\w+Error)(?: +(\d+))?(?: +(\S.*))?", line)
+        if match is None:
+            continue
+        depth, name = len(match[1]), match[2]
+        parents = [(other, parent) for other, parent in parents if other < depth]
+        yield name, parents[-1][1] if parents else "Exception", int(match[3]) if match[3] else None, match[4] or ""
+        parents.append((depth, name))
+
+
+def test_the_drawn_tree_is_the_tree():
+    drawn = {name: (parent, code) for name, parent, code, _ in drawn_tree()}
+    real = {cls.__name__: (cls.__base__.__name__, vars(cls).get("exit_code")) for cls in CLASSES if cls.__base__}
+    assert drawn == real
+    assert len(drawn) > 15
+
+
+def test_the_tree_s_words_are_the_docstrings_first_ones():
+    for name, _, _, description in drawn_tree():
+        text = " ".join((getattr(errors, name).__doc__ or "").split()).lower().rstrip(".")
+        if description and name != "EvtoolError":
+            key = set(re.findall(r"\w+", description.lower()))
+            said = set(re.findall(r"\w+", text))
+            assert len(key & said) >= min(3, len(key)), f"{name}: {description!r} and {text!r}"
+
+
+def test_every_error_has_an_exit_code_of_its_own():
+    own = [cls.exit_code for cls in CLASSES if "exit_code" in vars(cls)]
+    assert len(own) == len(set(own))
+    assert not TAKEN_CODES & set(own)
+    # Only a class that is never raised itself may go without one.
+    assert [cls.__name__ for cls in CLASSES if "exit_code" not in vars(cls)] == ["LogError"]
+
+
+def test_the_table_of_exit_codes_has_every_error():
+    assert errors.exit_codes() == {
+        cls.exit_code: (cls.__doc__ or "").splitlines()[0] for cls in CLASSES if "exit_code" in vars(cls)
+    }
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_an_error_carries_its_message_and_hint_everywhere(cls: type[EvtoolError]):
+    error = cls("what happened", "what to do")
+    assert (str(error), error.message, error.hint) == ("what happened", "what happened", "what to do")
+    assert cls("what happened").hint == ""
+    assert cls.__doc__
+    copy = pickle.loads(pickle.dumps(error))  # as it comes from another process
+    assert type(copy) is cls
+    assert (copy.message, copy.hint, copy.exit_code) == ("what happened", "what to do", cls.exit_code)

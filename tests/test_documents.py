@@ -1,0 +1,198 @@
+"""README.md and evtool.toml.example say what is so: their examples run, their tables are those of the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from evtool import config as configuration
+from evtool.config import Config, IngestConfig, LogConfig
+from evtool.envelope import REASONS
+from evtool.errors import exit_codes
+from evtool.event import STORED_SCHEMA
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLE = ROOT / "evtool.toml.example"
+
+ANY_LINES = "…"
+# What differs from run to run or from one version of a codec to the next, and what stands for it.
+VARIABLE = (
+    (r'("recorded_at":|"time":)"[^"]+"', r'\1"(time)"'),
+    (r'("event_type":"Noted","timestamp":)"[^"]+"', r'\1"(time)"'),
+    (r"^(recorded +).*", r"\1(times)"),
+    (r"\([0-9a-f]{32}\)", "(id)"),
+    (r"in [\d.,]+ s, [\d,]+ events/s", "in (time)"),
+    (r"[\d.,]+ (?:[KM]iB|bytes)\b", "(size)"),
+    (r"\b\d{3},\d{3} ", "(bytes) "),
+    (r" +", " "),
+)
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of README in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def table(first_column: str) -> dict[str, str]:
+    """The first two columns of README's table that begins with this heading."""
+    found = re.search(rf"^\| {first_column} \|.*\n\|[-:| ]+\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert found is not None
+    rows = [line.strip("|").split("|") for line in found[1].splitlines()]
+    return {row[0].strip().strip("`"): row[1].strip() for row in rows}
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """Each command of a console block with the lines that it prints."""
+    found: list[tuple[str, list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def masked(line: str) -> str:
+    for pattern, stand_in in VARIABLE:
+        line = re.sub(pattern, stand_in, line)
+    return line.rstrip()
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"EVTOOL_LOG": "segments"}  # the default, named as without a configuration
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_the_tour_prints_what_readme_shows(tmp_path: Path):
+    # However slow the machine is, what comes together is one batch.
+    (tmp_path / configuration.FILE_NAME).write_text('[ingest]\nmax_latency_ms = "1h"\n', encoding="utf-8")
+    for command, shown in [pair for block in blocks("console") for pair in commands(block)]:
+        done = run(["bash", "-o", "pipefail", "-c", command], tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stdout}"
+        printed = [masked(line) for line in done.stdout.splitlines()]
+        wanted = [masked(line) for line in shown]
+        if wanted and wanted[-1] == ANY_LINES:
+            wanted.pop()
+            printed = printed[: len(wanted)]
+        assert printed == wanted, command
+
+
+def test_the_python_example_prints_what_readme_shows(tmp_path: Path):
+    (code,), (shown,) = blocks("python"), blocks("text")
+    done = run([sys.executable, "-c", code], tmp_path)
+    assert (done.returncode, done.stdout) == (0, shown)
+
+
+def test_readme_begins_with_the_two_commands():
+    assert re.findall(r"^\./scripts/\w+", blocks("sh")[0], re.MULTILINE) == ["./scripts/demo", "./scripts/test"]
+    assert README.index("./scripts/demo") < README.index("./scripts/test") < 120
+
+
+def test_links_lead_somewhere():
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "segments/README.md")]
+    for page in pages:
+        targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+        assert not [target for target in targets if not (page.parent / target).exists()], page
+
+
+def test_the_fields_of_an_event_are_in_the_table():
+    assert set(table("field")) == set(STORED_SCHEMA)
+
+
+def test_replay_writes_the_keys_in_the_documented_order(tmp_path: Path):
+    sentence = re.search(r"Keys come in the order (.*?) \(absent", README, re.DOTALL)
+    line = next(
+        line for block in blocks("console") for line in block.splitlines() if line.startswith('{"position"')
+    )
+    assert sentence is not None
+    order = re.findall(r"`(\w+)`", sentence[1])
+    assert set(order) == set(STORED_SCHEMA)
+    assert sorted(order, key=lambda key: line.index(f'"{key}":')) == order
+
+
+def test_the_reasons_of_dead_letters_are_those_of_the_code():
+    assert table("reason") == REASONS
+
+
+def test_the_exit_codes_are_those_of_the_code():
+    documented = {int(code): meaning for code, meaning in table("code").items()}
+    of_errors = exit_codes()
+    assert documented.keys() == of_errors.keys() | {0, 2, 130, 141, 143}
+    own = of_errors.keys() - {1}  # which the base class has, and no message is of
+    assert {code: documented[code] for code in own} == {code: of_errors[code] for code in own}
+
+
+def test_every_bound_in_the_table_is_understood(tmp_path: Path):
+    run([sys.executable, "-m", "evtool.shop", "--events", "200", "--out", "shop.ndjson"], tmp_path)
+    run(["evtool", "ingest", "shop.ndjson"], tmp_path)
+    bounds = [text for cell in table("bound") for text in re.findall(r"[^`, ]+", cell)]
+    assert len(bounds) == 7
+    for bound in bounds:
+        done = run(["evtool", "replay", "--from", bound, "--limit", "1"], tmp_path)
+        is_unknown = bound.startswith("id:") and done.returncode == 16
+        assert done.returncode == 0 or is_unknown, f"{bound}\n{done.stdout}"
+
+
+def test_the_example_configuration_is_the_default(tmp_path: Path):
+    copy = tmp_path / configuration.FILE_NAME
+    copy.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    default = Config()
+    wanted = replace(default, log_path=tmp_path / default.log_path, file=copy)
+    assert configuration.read_file(copy) == wanted
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "more"),
+    [("log", LogConfig, {"path"}), ("ingest", IngestConfig, set())],
+    ids=["log", "ingest"],
+)
+def test_the_example_configuration_has_every_key_and_says_what_it_is(section: str, kind: type, more: set[str]):
+    text = EXAMPLE.read_text(encoding="utf-8").partition(f"[{section}]\n")[2].partition("\n[")[0]
+    lines = text.strip().splitlines()
+    keys = {}
+    for comment, line in zip(lines[::2], lines[1::2], strict=True):
+        assert comment.startswith("# "), comment
+        key = re.fullmatch(r"(# )?(\w+) = .+", line)
+        assert key is not None, line
+        keys[key[2]] = key[1] is None
+    assert set(keys) == {item.name for item in fields(kind)} | more
+    without_default = {item.name for item in fields(kind) if getattr(kind(), item.name) is None}
+    assert {key for key, is_set in keys.items() if not is_set} == without_default
+
+
+def test_a_commented_key_is_a_valid_one(tmp_path: Path):
+    copy = tmp_path / configuration.FILE_NAME
+    text = re.sub(r"^# (\w+ = )", r"\1", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    copy.write_text(text, encoding="utf-8")
+    assert configuration.read_file(copy).ingest.source == "web"
+
+
+def test_the_layout_in_contributing_names_every_module():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = text[text.index("\nevtool/\n") : text.index("\nsegments/README.md ")]
+    named, folders = set(), {0: Path("evtool")}
+    for line in drawn.strip().splitlines()[1:]:
+        depth = (len(line) - len(line.lstrip())) // 2
+        entry = line.split()[0]
+        if entry.endswith("/"):
+            folders[depth] = folders[depth - 1] / entry.rstrip("/")
+        named |= {folders[depth - 1] / word for word in line.split() if word.endswith(".py")}
+    present = {path.relative_to(ROOT) for path in (ROOT / "evtool").rglob("*.py") if path.name != "__init__.py"}
+    assert named == present

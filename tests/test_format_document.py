@@ -1,0 +1,456 @@
+"""segments/README.md and the code say the same: its tables, its rules and its example, read out of the page.
+
+The decoder below is written from the page alone: its field offsets come out of the page's tables, and it
+uses neither evtool.log.format nor numpy's records. What it reads is compared with what evtool wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+import xxhash
+
+import evtool
+from evtool import envelope, timestamps
+from evtool.config import Codec, Config, IngestConfig, LogConfig
+from evtool.event import EVENT_SCHEMA
+from evtool.files import Files
+from evtool.ingest.pipeline import Ingest
+from evtool.lifecycle.verify import verify
+from evtool.log import format as log_format
+from evtool.log import frame, sequence, versions
+from evtool.log.manifest import Manifest
+from evtool.log.writer import Writer
+
+PAGE = (Path(__file__).resolve().parent.parent / "segments" / "README.md").read_text(encoding="utf-8")
+MOMENT_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
+FIRST_SEGMENT = "00000000000000000001"
+
+_CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i64": "q"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A row of a table of the page."""
+
+    offset: int
+    size: int
+    kind: str
+    name: str
+
+
+def tables() -> Iterator[list[list[str]]]:
+    """The cells of each table of the page, header first, backticks taken off."""
+    for block in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE):
+        rows = [[cell.strip().strip("`") for cell in line.strip("|\n").split("|")] for line in block.splitlines()]
+        yield [rows[0], *rows[2:]]
+
+
+RECORDS = [
+    [Field(int(row[0]), int(row[1]), row[2], row[3]) for row in table[1:]]
+    for table in tables()
+    if table[0][0] == "offset"
+]
+SEGMENT_HEADER, FRAME_HEADER, INDEX_ROW, HEAD, STREAMS_HEADER, STREAMS_SLOT = RECORDS
+COLUMNS, SUMMARY_KEYS = (
+    next(table[1:] for table in tables() if table[0][0] == name) for name in ("column", "key")
+)
+
+
+def decoded(record: list[Field], data: bytes, offset: int = 0) -> dict[str, Any]:
+    """The values of a record, as the page has them."""
+    form = "<" + "".join(_CODES.get(field.kind, f"{field.size}s") for field in record)
+    return dict(zip([field.name for field in record], struct.unpack_from(form, data, offset), strict=True))
+
+
+def size_of(record: list[Field]) -> int:
+    return record[-1].offset + record[-1].size
+
+
+def xxh3(data: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(data, seed=0)
+
+
+def read_frames(data: bytes, partitions: int) -> list[tuple[int, dict[str, Any], bytes]]:
+    """(offset, header, body) of each frame of a frames.log; asserts every rule of the page on the way."""
+    segment = decoded(SEGMENT_HEADER, data)
+    assert (segment["magic"], segment["version"]) == (b"EVTOOLOG", 1)
+    assert (segment["reserved_0"], segment["reserved_1"]) == (0, bytes(16))
+    assert segment["checksum"] == xxh3(data[:56])
+    chain, position, batch, in_batch = segment["checksum"], segment["first_position"], None, 0
+    frames = []
+    offset = 64
+    while offset < len(data):
+        assert offset % 8 == 0
+        header = decoded(FRAME_HEADER, data, offset)
+        assert (header["magic"], header["version"], header["reserved"]) == (b"EVF1", 1, 0)
+        assert header["kind"] in (1, 2)
+        assert header["partition"] in (*range(partitions), 0xFFFF)
+        assert header["checksum"] == xxh3(data[offset : offset + 96])
+        assert header["chain"] == chain
+        assert header["batch"] == (batch or header["batch"])
+        assert header["base_position"] == position
+        body_end = offset + 104 + header["body_bytes"]
+        body = data[offset + 104 : body_end]
+        assert header["body_checksum"] == xxh3(body)
+        padding = data[body_end : -(-body_end // 8) * 8]
+        assert padding == bytes(-header["body_bytes"] % 8)
+        frames.append((offset, header, body))
+        chain, batch = header["checksum"], header["batch"]
+        in_batch += header["count"] if header["kind"] == 1 else 0
+        if header["kind"] == 2:
+            assert header["partition"] == 0xFFFF
+            assert header["count"] == in_batch
+            assert header["last_position"] == position + in_batch - 1
+            position, batch, in_batch = position + in_batch, batch + 1, 0
+        offset = body_end + len(padding)
+    assert not in_batch
+    return frames
+
+
+def read_events(header: dict[str, Any], body: bytes) -> list[dict[str, Any]]:
+    """The events of a body, read with Arrow alone."""
+    reader = pa.ipc.open_stream(body)
+    batches = list(reader)
+    assert [batch.num_rows for batch in batches] == [header["count"]]
+    columns = {name: batches[0].column(name) for name in batches[0].schema.names}
+    columns["timestamp"] = columns["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
+    events = []
+    position = header["base_position"]
+    for row in range(header["count"]):
+        event = {name: column[row].as_py() for name, column in columns.items()}
+        position += event.pop("position_delta")
+        packed = event.pop("event_uuid", None)
+        if packed is not None:
+            assert event.get("event_id") is None
+            digits = packed.hex()
+            event["event_id"] = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        recorded_at = header["base_recorded_at"] + position - header["base_position"]
+        events.append({"position": position, "recorded_at": recorded_at, "metadata": None} | event)
+    return events
+
+
+def stored(log: evtool.Log) -> list[dict[str, Any]]:
+    return [event for events in log.scan() for event in events.to_dicts()]
+
+
+def some_events(count: int, first: int = 0) -> pl.DataFrame:
+    """Events with both kinds of ids, with and without metadata."""
+    numbers = range(first, first + count)
+    return pl.DataFrame(
+        {
+            "event_id": [f"{n:08x}-0000-4000-8000-000000000000" if n % 3 else f"id é {n}" for n in numbers],
+            "source_id": [f"source-{n % 2}" for n in numbers],
+            "stream_id": [f"user-{n % 97}" for n in numbers],
+            "event_type": ["ItemViewed"] * count,
+            "timestamp": [MOMENT_NS - n * 1_000_000 for n in numbers],
+            "payload": [f'{{"n":{n}, "text":"ü"}}' for n in numbers],
+            "metadata": [f'{{"n":{n}}}' if n % 5 == 0 else None for n in numbers],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of two partitions: a sealed segment and an active one, batches small, large and empty."""
+    folder = tmp_path_factory.mktemp("page") / "segments"
+    config = Config(log=LogConfig(partitions=2, segment_bytes=64 * 1024))
+    with evtool.open(folder, create=True, config=config) as log:
+        log.append(some_events(3))
+        log.append([], resume={"file": "a.ndjson", "line": 3})
+        log.append(some_events(2 * sequence.SPLIT_EVENTS_MIN, first=3))
+        log.append(some_events(500, first=10_000), resume={"line": 503})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("record", "dtype"),
+    [
+        (SEGMENT_HEADER, log_format.SEGMENT_HEADER),
+        (FRAME_HEADER, log_format.FRAME_HEADER),
+        (INDEX_ROW, log_format.INDEX_ROW),
+        (HEAD, log_format.HEAD_RECORD),
+        (STREAMS_HEADER, versions._HEADER),
+        (STREAMS_SLOT, versions._SLOT),
+    ],
+    ids=["segment header", "frame header", "frames.idx", "HEAD", "streams.table", "slot"],
+)
+def test_the_tables_are_the_records_of_the_code(record: list[Field], dtype: np.dtype[Any]):
+    assert dtype.names is not None
+    kinds = {"u": "u", "i": "i", "S": "b", "V": "b"}
+    in_code = [
+        (dtype.fields[name][1], dtype[name].itemsize, kinds[dtype[name].kind], name) for name in dtype.names
+    ]
+    assert [(field.offset, field.size, field.kind[0], field.name) for field in record] == in_code
+    assert size_of(record) == dtype.itemsize
+    assert [field.offset for field in record[1:]] == [field.offset + field.size for field in record[:-1]]
+    assert re.search(rf"\b{dtype.itemsize} bytes\b", PAGE) or record is STREAMS_HEADER
+
+
+def test_names_and_numbers_of_the_code_are_on_the_page():
+    words = [
+        *(getattr(log_format, name) for name in dir(log_format) if name.endswith("_FILE")),
+        *(getattr(log_format, name).decode() for name in dir(log_format) if name.endswith("_MAGIC")),
+        f"{sequence.SPLIT_EVENTS_MIN:,} events a partition",
+        f"below {frame.COMPRESS_BYTES_MIN // 1024} KiB",
+        f"from {frame.DICTIONARY_ROWS_MIN} rows on",
+        f"zero bytes up to {versions._HEADER_BYTES}",
+        f"multiple of {log_format.FRAME_ALIGNMENT_BYTES}",
+        f"0x{log_format.MIXED_PARTITIONS:X}",
+        f"format version {log_format.FORMAT_VERSION}",
+    ]
+    assert not [word for word in words if word not in PAGE]
+    assert log_format.BODY_BYTES_MAX == 2**31
+
+
+def example_lines() -> list[tuple[int, bytes, bool, str, str]]:
+    """(offset, bytes, whether more follow that are not shown, name, remark) of each line of the example."""
+    line = re.compile(r"^([0-9a-f]{6})  ((?:[0-9a-f]{2} )+)(…?) +(\w+) ?(.*)", re.MULTILINE)
+    return [
+        (int(offset, 16), bytes.fromhex(data), bool(elided), name, remark)
+        for offset, data, elided, name, remark in line.findall(PAGE)
+    ]
+
+
+def example() -> bytes:
+    """The documented bytes; those that the page leaves out are zero."""
+    whole = bytearray()
+    for (offset, data, elided, _, _), following in pairwise([*example_lines(), (0x630, b"", False, "", "")]):
+        assert elided or offset + len(data) == following[0]
+        whole += data.ljust(following[0] - offset, b"\0")
+    return bytes(whole)
+
+
+def test_each_line_of_the_example_is_a_field_and_says_its_value():
+    fields = [[field.name for field in record] for record in (SEGMENT_HEADER, FRAME_HEADER)]
+    names = [name for _, _, _, name, _ in example_lines()]
+    assert names == [*fields[0], *fields[1], "body", *fields[1], "body", "padding"]
+    for _, data, _, _, remark in example_lines():
+        said = remark.split(", ")[0].replace(",", "")
+        if re.fullmatch(r"\d+|0x[0-9A-F]+", said):
+            assert int(said, 0) == int.from_bytes(data, "little")
+        elif re.fullmatch(r'"\w+"', said):
+            assert said.strip('"').encode() == data
+        elif re.fullmatch(r"[-\dT:.]+Z", said):
+            assert timestamps.parse_text(said) == int.from_bytes(data, "little")
+
+
+def test_the_example_keeps_its_own_rules():
+    data = example()
+    assert f"All {len(data):,} bytes" in PAGE
+    segment, first = decoded(SEGMENT_HEADER, data), decoded(FRAME_HEADER, data, 64)
+    commit = decoded(FRAME_HEADER, data, 168 + first["body_bytes"])
+    assert segment["checksum"] == first["chain"] == xxh3(data[:56])
+    assert first["checksum"] == commit["chain"] == xxh3(data[64:160])
+    assert commit["checksum"] == xxh3(data[0x5C0:0x620])
+    body = data[0x628 : 0x628 + commit["body_bytes"]]
+    assert commit["body_checksum"] == xxh3(body)
+    assert msgpack.unpackb(body) == {"line": 1}
+
+
+def write_example(folder: Path) -> bytes:
+    """frames.log of the log that the page tells of, as evtool writes it now."""
+    line = re.search(r"```json\n(.*)\n```", PAGE)
+    assert line is not None
+    folder.mkdir()
+    manifest = Manifest(bytes(range(16)).hex(), 1, 8, "2026-01-01T00:00:00Z")
+    writer = Writer(Files(), folder, manifest, LogConfig(), now_ns=lambda: MOMENT_NS)
+    prepared = writer.prepare(envelope.frame([msgspec.json.decode(line[1])]))
+    writer.commit(prepared, [writer.encode(part) for part in prepared.parts], {"line": 1})
+    writer.close()
+    return (folder / FIRST_SEGMENT / "frames.log").read_bytes()
+
+
+def test_the_example_is_what_evtool_writes(tmp_path: Path):
+    documented, written = example(), write_example(tmp_path / "segments")
+    frames = read_frames(written, partitions=8)
+    assert written[:64] == documented[:64]
+    of_arrow = {"chain", "checksum"}  # of a body that another version of Arrow may lay out otherwise
+    (offset, events, body), (commit_offset, commit, resume) = frames
+    assert (offset, resume) == (64, documented[0x628:0x62F])
+    for found, at, changing in (
+        (events, 64, {"body_bytes", "body_checksum", *of_arrow}),
+        (commit, 0x5C0, of_arrow),
+    ):
+        wanted = decoded(FRAME_HEADER, documented, at)
+        assert {name for name in wanted if found[name] != wanted[name]} <= changing
+    assert commit_offset == 168 + -(-events["body_bytes"] // 8) * 8
+    row = pa.ipc.open_stream(body).read_next_batch().to_pylist()[0]
+    assert row.pop("timestamp").timestamp() == 1767225599345 / 1000
+    assert row.pop("event_uuid").hex() == "7cbadfcead604a3e879965df6ad78e3d"
+    told = PAGE[PAGE.index("The body decodes to one row") :].replace("\n", " ").replace("`", "")
+    assert not [f"{name} {value}" for name, value in row.items() if f"{name} {value}" not in told]
+
+
+def test_an_independent_reader_finds_the_same_events(folder: Path):
+    positions, found, resumed = 1, [], []
+    for segment in sorted(path for path in folder.iterdir() if path.name.isdigit()):
+        data = (segment / "frames.log").read_bytes()
+        assert decoded(SEGMENT_HEADER, data)["first_position"] == int(segment.name) == positions
+        for _, header, body in read_frames(data, partitions=2):
+            if header["kind"] == 2:
+                resumed.append(msgpack.unpackb(body) if body else None)
+                positions = header["last_position"] + 1
+                continue
+            events = read_events(header, body)
+            found += events
+            times = [event["timestamp"] for event in events]
+            assert (min(times), max(times)) == (header["timestamp_min"], header["timestamp_max"])
+            assert events[0]["position"] == header["first_position"]
+            assert events[-1]["position"] == header["last_position"]
+            placed = {xxh3(event["stream_id"].encode()) % 2 for event in events}
+            assert header["partition"] == 0xFFFF or {header["partition"]} == placed
+    with evtool.open(folder) as log:
+        assert sorted(found, key=lambda event: event["position"]) == stored(log)
+    assert resumed == [None, {"file": "a.ndjson", "line": 3}, None, {"line": 503}]
+    moments = [event["recorded_at"] for event in sorted(found, key=lambda event: event["position"])]
+    assert all(earlier < later for earlier, later in pairwise(moments))
+
+
+def body_columns(count: int, unit_ns: int = 1, **replaced: Any) -> dict[str, str]:
+    """Name -> Arrow type of the columns of a body of `count` events; `replaced` are values for all of them."""
+    numbers = pl.int_range(1, count + 1, eager=True)
+    events = some_events(count).with_columns(
+        numbers.alias("position"),
+        (MOMENT_NS + numbers * unit_ns).alias("timestamp"),
+        pl.lit(1, pl.Int64).alias("stream_version"),
+        pl.lit(1, pl.Int32).alias("schema_version"),
+        *(pl.lit(value, pl.String).alias(name) for name, value in replaced.items()),
+    )
+    kinds = {}
+    for column in pa.ipc.open_stream(frame.encode(events, 0, 1, Codec()).body).schema:
+        is_dictionary = pa.types.is_dictionary(column.type)
+        if is_dictionary:
+            assert column.type.value_type == pa.string()
+            assert column.type.index_type in (pa.uint8(), pa.uint32())
+        kinds[column.name] = "dictionary" if is_dictionary else str(column.type)
+    return kinds
+
+
+def test_the_columns_of_a_body_are_those_of_the_page():
+    documented = {name: set(kinds.split(" or ")) for name, kinds, _ in COLUMNS}
+    seen: dict[str, set[str]] = {}
+    for count in (1, 2, frame.DICTIONARY_ROWS_MIN):
+        for unit_ns in (1_000_000_000, 1_000_000, 1_000, 1):
+            for name, kind in body_columns(count, unit_ns).items():
+                seen.setdefault(name, set()).add(kind)
+    assert seen == documented
+
+
+@pytest.mark.parametrize(
+    ("event_id", "absent"), [("no UUID", "event_uuid"), ("7cbadfce-ad60-4a3e-8799-65df6ad78e3d", "event_id")]
+)
+def test_a_column_without_values_is_absent(event_id: str, absent: str):
+    present = body_columns(3, event_id=event_id, metadata=None)
+    assert {name for name, _, _ in COLUMNS} - set(present) == {absent, "metadata"}
+
+
+def test_the_derived_files_are_as_the_page_says(folder: Path):
+    sealed, active = sorted(path for path in folder.iterdir() if path.name.isdigit())
+    for segment in (sealed, active):
+        frames = read_frames((segment / "frames.log").read_bytes(), partitions=2)
+        index = (segment / "frames.idx").read_bytes()
+        assert len(index) == len(frames) * size_of(INDEX_ROW)
+        for number, (offset, header, _) in enumerate(frames):
+            row = decoded(INDEX_ROW, index, number * size_of(INDEX_ROW))
+            assert row["offset"] == offset
+            assert decoded(FRAME_HEADER, row["header"]) == header
+    head = decoded(HEAD, (folder / "HEAD").read_bytes())
+    last = frames[-1][1]
+    assert head["checksum"] == xxh3((folder / "HEAD").read_bytes()[:56])
+    assert (head["magic"], head["version"]) == (b"EVHD", 1)
+    assert (head["position"], head["segment"]) == (last["last_position"], int(active.name))
+    assert (head["log_bytes"], head["frames"]) == ((active / "frames.log").stat().st_size, len(frames))
+    assert head["recorded_at"] == last["base_recorded_at"] + last["count"] - 1
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    identity = hashlib.blake2b(boot.read_bytes().strip(), digest_size=8).digest() if boot.exists() else bytes(8)
+    assert head["boot"] == int.from_bytes(identity, "little")
+
+
+def test_a_summary_is_as_the_page_says(folder: Path):
+    sealed = folder / FIRST_SEGMENT
+    packed = (sealed / "segment.msgpack").read_bytes()
+    assert int.from_bytes(packed[-8:], "little") == xxh3(packed[:-8])
+    data = (sealed / "frames.log").read_bytes()
+    headers = [header for _, header, _ in read_frames(data, partitions=2)]
+    commits = [header for header in headers if header["kind"] == 2]
+    filled = [header for header in commits if header["count"]]
+    assert msgpack.unpackb(packed[:-8]) == {
+        "version": 1,
+        "log_id": decoded(SEGMENT_HEADER, data)["log_id"].hex(),
+        "first_position": 1,
+        "last_position": commits[-1]["last_position"],
+        "count": sum(header["count"] for header in commits),
+        "batches": len(commits),
+        "last_batch": commits[-1]["batch"],
+        "frames": len(headers),
+        "log_bytes": len(data),
+        "recorded_at_min": commits[0]["base_recorded_at"],
+        "recorded_at_max": commits[-1]["base_recorded_at"] + commits[-1]["count"] - 1,
+        "timestamp_min": min(header["timestamp_min"] for header in filled),
+        "timestamp_max": max(header["timestamp_max"] for header in filled),
+        "digest": headers[-1]["checksum"],
+    }
+    assert [key for key, _ in SUMMARY_KEYS] == list(msgpack.unpackb(packed[:-8]))
+
+
+def test_the_table_of_streams_is_as_the_page_says(folder: Path):
+    data = (folder / "index" / "streams.table").read_bytes()
+    header = decoded(STREAMS_HEADER, data)
+    capacity = header["capacity"]
+    assert header["magic"] == b"EVSTRM01"
+    assert len(data) == 4096 + capacity * size_of(STREAMS_SLOT)
+    with evtool.open(folder) as log:
+        last = {event["stream_id"]: event["stream_version"] for event in stored(log)}
+        assert header["applied"] == header["synced"] == log.position
+        assert header["log_id"].hex() == log.manifest.id
+    assert header["count"] == len(last)
+    for stream_id, version in last.items():
+        high, low = struct.unpack("<QQ", xxhash.xxh3_128_digest(stream_id.encode(), seed=0))
+        at = high % capacity
+        while True:
+            slot = decoded(STREAMS_SLOT, data, 4096 + at * size_of(STREAMS_SLOT))
+            assert slot["version"]
+            if (slot["high"], slot["low"]) == (high, low):
+                break
+            at = (at + 1) % capacity
+        assert slot["version"] == version
+
+
+def test_dead_letters_have_the_keys_of_the_page(tmp_path: Path):
+    (tmp_path / "bad.ndjson").write_bytes(b"nonsense\n\xff\n")
+    with evtool.open(tmp_path / "segments", create=True) as log:
+        Ingest(log, [str(tmp_path / "bad.ndjson")], IngestConfig()).run()
+        lines = (log.folder / "dead-letters" / "dead-letters.ndjson").read_bytes().splitlines()
+    section = PAGE[PAGE.index("## dead-letters") : PAGE.index("## What may be believed")]
+    keys = {key for line in lines for key in msgspec.json.decode(line)}
+    assert len(lines) == 2
+    assert keys == set(re.findall(r"`(\w+)`", section)) - {"stdin"}
+
+
+def test_the_logical_digest_is_as_the_page_says(folder: Path):
+    with evtool.open(folder) as log:
+        events, report = stored(log), verify(log)
+    digests = b""
+    assert " ".join(f"{name}," for name in EVENT_SCHEMA).rstrip(",") in PAGE.replace("\n", " ")
+    for name in EVENT_SCHEMA:
+        values = [event[name] for event in events]
+        texts = [value.encode() if isinstance(value, str) else value for value in values]
+        is_text = isinstance(values[0], str)
+        data = [text or b"" for text in texts] if is_text else [struct.pack("<q", value) for value in values]
+        lengths = [struct.pack("<q", -1 if text is None else len(text)) for text in texts] if is_text else []
+        digests += xxhash.xxh3_128_digest(b"".join(data)) + xxhash.xxh3_128_digest(b"".join(lengths))
+    assert report.digest == xxhash.xxh3_128_hexdigest(digests)
