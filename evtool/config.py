@@ -118,7 +118,7 @@ def parse_size(text: str | int) -> int:
     """Bytes from 268435456, "256MiB" or "64 kb". Raises ValueError."""
     if isinstance(text, int) and not isinstance(text, bool):
         return text
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-z]*)\s*", str(text).lower())
     if match is None or match[2] not in _SIZE_UNITS:
         raise ValueError(f"{text!r} is no size: write bytes or a number with kB, MB, GB, KiB, MiB or GiB")
     return int(float(match[1]) * _SIZE_UNITS[match[2]])
@@ -128,7 +128,7 @@ def parse_duration_ms(text: str | int) -> int:
     """Milliseconds from 500, "500ms", "2s" or "1.5m". Raises ValueError."""
     if isinstance(text, int) and not isinstance(text, bool):
         return text
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*", str(text).lower())
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h)?\s*", str(text).lower())
     if match is None:
         raise ValueError(f"{text!r} is no duration: write milliseconds or a number with ms, s, m or h")
     return int(float(match[1]) * _DURATION_UNITS_MS[match[2] or "ms"])

@@ -22,8 +22,9 @@ from evtool.log.log import Log
 from evtool.log.selection import Selection
 from evtool.timestamps import SECOND_NS, TimestampError
 
-_AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d|w)")
+_AGO = re.compile(r"-([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|m|h|d|w)")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_POSITION = re.compile(r"@[0-9]{1,19}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _LOOKS_LIKE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d.*")
 
@@ -43,7 +44,7 @@ def parse_bound(text: str, log: Log, now_ns: int) -> Bound:
     Raises ConfigError (it cannot be understood) or PositionError (no such event).
     """
     if text.startswith("@"):
-        if not text[1:].isdigit() or int(text[1:]) > INT64_MAX:
+        if not _POSITION.fullmatch(text) or int(text[1:]) > INT64_MAX:
             raise ConfigError(f"{text!r} is no position", "Write @ and a number, as in @123.")
         return Bound(position=int(text[1:]))
     if text.startswith("id:"):
@@ -111,13 +112,13 @@ def output(path: str | None) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     target = Path(path)
+    if target.is_dir():
+        raise ConfigError(f"{target} is a folder", "Name a file.")
+    if not target.parent.is_dir():
+        raise ConfigError(f"there is no folder {target.parent}", "Make it first.")
     temporary = target.with_name(target.name + ".tmp")
     try:
         with translated("write", target):
-            if not target.parent.is_dir():
-                raise ConfigError(f"there is no folder {target.parent}", "Make it first.")
-            if target.is_dir():
-                raise ConfigError(f"{target} is a folder", "Name a file.")
             if target.exists() and not target.is_file():  # a pipe or a device is written to as it is
                 with target.open("wb") as file:
                     yield file

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from evtool.log.segment import Segment
     from evtool.log.snapshot import Snapshot
 
+_DIGITS_MAX = 20  # as many as a segment's name has
 _COLUMNS = ("kind", "byte", "batch", "partition", "first", "last", "events", "bytes", "event time from", "to")
 
 
@@ -45,7 +46,7 @@ def _find(snapshot: Snapshot, name: str) -> Segment:
 
     text = Path(name).name.removeprefix("@")
     hint = "SEGMENT is the name of a segment's folder, or a position: 1, for example."
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
         raise PositionError(f"{name!r} names no segment", hint)
     for segment in reversed(snapshot.segments):
         if segment.first_position <= int(text) and (

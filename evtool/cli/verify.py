@@ -52,7 +52,7 @@ def verify(log: LogOption = None, as_json: JsonOption = False) -> None:
                 ("result", "clean" if report.is_clean else f"{len(report.findings)} findings"),
             ]
         )
-        for finding in report.findings:
+        for finding in (*report.findings, *report.notes):
             render.say(f"{finding.file}: {finding.message}\n  {finding.hint}")
     if not report.is_clean:
         raise typer.Exit(LogDamagedError.exit_code)

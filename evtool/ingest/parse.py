@@ -31,12 +31,13 @@ PARSED_SCHEMA = EVENT_SCHEMA | {"row": pl.Int64()}
 
 @dataclass(frozen=True)
 class Reject:
-    """A line that is no event: its row in the chunk, why, and its bytes."""
+    """A line that is no event: its row in the chunk, why, its first LINE_BYTES_MAX bytes, and how many it had."""
 
     row: int
     reason: str
     message: str
     raw: bytes
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,13 @@ class Parser:
 
     def parse_oversized(self, beginning: bytes) -> Parsed:
         """The reject of one line that was too long to be read whole."""
-        reject = Reject(0, "line_too_long", f"a line must not be longer than {LINE_BYTES_MAX:,} bytes", beginning)
+        reject = Reject(
+            0,
+            "line_too_long",
+            f"a line must not be longer than {LINE_BYTES_MAX:,} bytes",
+            beginning,
+            len(beginning),
+        )
         return Parsed(pl.DataFrame(schema=PARSED_SCHEMA), (reject,), split(b"\n"))
 
     def _together(self, lines: Lines, rows: Offsets) -> tuple[list[pl.DataFrame], Offsets]:
@@ -144,7 +151,7 @@ class Parser:
                 good.append(members.row(raw, self.default_source, self.fold_unknown))
                 good_rows.append(row)
             except RejectedError as error:
-                rejects.append(Reject(row, error.reason, str(error), raw[:LINE_BYTES_MAX]))
+                rejects.append(Reject(row, error.reason, str(error), raw[:LINE_BYTES_MAX], len(raw)))
         frame = envelope.to_frame(good).with_columns(pl.Series("row", good_rows, pl.Int64))
         return frame, tuple(rejects)
 

@@ -20,11 +20,12 @@ import polars as pl
 
 from evtool import timestamps
 from evtool.config import IngestConfig
+from evtool.errors import WriterDeadError
 from evtool.event import EVENT_SCHEMA
 from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
 from evtool.ingest.lines import Lines
 from evtool.ingest.parse import Parsed, Parser
-from evtool.ingest.sources import Chunk, Progress, Reader
+from evtool.ingest.sources import Chunk, Progress, Reader, input_name
 from evtool.log.frame import EncodedFrame
 from evtool.log.log import Log
 from evtool.log.writer import Prepared, Writer
@@ -47,7 +48,7 @@ class Summary:
     bytes_in: int = 0
     seconds: float = 0.0
     is_interrupted: bool = False  # whether it was stopped before the end of its inputs
-    reached: tuple[str, int] | None = None  # input and line up to which all is committed
+    reached: tuple[str, int] = ("", 0)  # input and line up to which all is committed
 
     @property
     def events_per_second(self) -> int:
@@ -112,7 +113,7 @@ class Ingest:
         self._chunks: queue.Queue[tuple[Chunk, Future[Parsed]] | BaseException | None] = queue.Queue(_CHUNKS_AHEAD)
         self._jobs: queue.Queue[Job | None] = queue.Queue(1)
         self._line_of_input: dict[str, int] = {}
-        self._reached: tuple[str, int] | None = None
+        self._reached = (input_name(paths[0]), 0)
         self._is_interrupted = False
 
     @property
@@ -142,8 +143,11 @@ class Ingest:
             feeding = threading.Thread(target=self._feed, args=(workers,), name="evtool-feed", daemon=True)
             writing.start()
             feeding.start()
+            dead: WriterDeadError | None = None
             try:
                 self._gather(workers)
+            except WriterDeadError as error:  # the writing thread knows why
+                dead = error
             finally:
                 self.stop()
                 self._jobs.put(None)
@@ -155,8 +159,9 @@ class Ingest:
                 self.summary.bytes_in = self._reader.progress.text_bytes
                 self.summary.is_interrupted = self._is_interrupted
                 self.summary.reached = self._reached
-        if self._failure is not None:
-            raise self._failure
+        failure = self._failure or dead
+        if failure is not None:
+            raise failure
         return self.summary
 
     def _feed(self, workers: ThreadPoolExecutor) -> None:
@@ -195,7 +200,8 @@ class Ingest:
                 continue
             if item is None or isinstance(item, BaseException):
                 ended_badly = item
-                self._is_interrupted = False
+                # A stop ends the chunks too, as an input's end does.
+                self._is_interrupted = self._stop.is_set()
                 break
             chunk, parsed = item
             batch = self._add(batch, chunk, parsed.result(), workers)
@@ -236,7 +242,7 @@ class Ingest:
                 batch.size_bytes += int(len(part) * mean_bytes)
             while rejects and rejects[0].row <= last_row:
                 reject = rejects.pop(0)
-                size = chunk.oversized or len(reject.raw)
+                size = chunk.oversized or reject.size_bytes
                 line = before + reject.row + 1
                 batch.dead_letters.append(
                     DeadLetter(now, reject.reason, reject.message, chunk.input, line, size, reject.raw)

@@ -15,11 +15,13 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from evtool.errors import AccessDeniedError, InputError
+from evtool.errors import AccessDeniedError, EvtoolError, InputError
 from evtool.event import LINE_BYTES_MAX
 
 BLOCK_BYTES = 1024 * 1024
@@ -27,6 +29,7 @@ CHUNK_BYTES = 8 * 1024 * 1024
 STDIN = "-"
 
 _BLOCKS_AHEAD = 4
+_PIECE_BYTES = 4096
 _IDLE_SECONDS = 0.02
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -53,6 +56,11 @@ class Progress:
 
     raw_bytes: int = 0
     text_bytes: int = 0
+
+
+def input_name(path: str) -> str:
+    """What an input is called in messages and dead letters."""
+    return "stdin" if path == STDIN else path
 
 
 def check(paths: Sequence[str]) -> int | None:
@@ -122,7 +130,7 @@ class Reader:
     def _read_all(self) -> None:
         try:
             for number, path in enumerate(self._paths):
-                name = "stdin" if path == STDIN else path
+                name = input_name(path)
                 with _opened(path) as file:
                     for block in _without_mark(self._texts(file, name)):
                         self.progress.text_bytes += len(block)
@@ -137,29 +145,55 @@ class Reader:
     def _texts(self, file: io.RawIOBase, name: str) -> Iterator[bytes]:
         counted = _Counted(file, self.progress)
         first = counted.peek(4)
-        if not (first.startswith(_GZIP_MAGIC) or first == _ZSTD_MAGIC):
-            with _named(name):
-                while block := counted.read(BLOCK_BYTES):
-                    yield block
-            return
-        kind = "gzip" if first.startswith(_GZIP_MAGIC) else "zstd"
-        import pyarrow as pa
+        blocks = _blocks(counted, name)
+        if first.startswith(_GZIP_MAGIC):
+            return _decompressed(blocks, lambda: zlib.decompressobj(wbits=31), f"{name}: its gzip data")
+        if first == _ZSTD_MAGIC:
+            import zstandard
 
-        # Arrow's stream, and not zstandard's, because it tells a stream that was cut short from one that ended.
-        with pa.CompressedInputStream(pa.PythonFile(counted, mode="r"), kind) as stream:
-            at = 0
-            while True:
-                try:
-                    block = stream.read(BLOCK_BYTES)
-                except OSError as error:
-                    raise InputError(
-                        f"{name}: its {kind} data is damaged or cut short after {at:,} bytes of text",
-                        "The events before that place are kept. Fetch the file again, then ingest it whole.",
-                    ) from error
-                if not block:
-                    return
-                at += len(block)
-                yield block
+            return _decompressed(blocks, zstandard.ZstdDecompressor().decompressobj, f"{name}: its zstd data")
+        return blocks
+
+
+def _blocks(file: _Counted, name: str) -> Iterator[bytes]:
+    with _named(name):
+        while block := file.read(BLOCK_BYTES):
+            yield block
+
+
+def _decompressed(blocks: Iterator[bytes], start: Callable[[], Any], what: str) -> Iterator[bytes]:
+    """The text of compressed blocks: one or more streams, one behind the other, each started by `start`.
+
+    Raises InputError when they are damaged or cut short, after all text before that place.
+    """
+    stream, at, texts, size = start(), 0, [], 0
+    is_begun = False
+    try:
+        for block in blocks:
+            # In small pieces: each may hold thousands of times its size.
+            for begin in range(0, len(block), _PIECE_BYTES):
+                piece = block[begin : begin + _PIECE_BYTES]
+                while piece:
+                    texts.append(stream.decompress(piece))
+                    size += len(texts[-1])
+                    is_begun, piece = not stream.eof, stream.unused_data
+                    if stream.eof:
+                        stream = start()
+                if size >= BLOCK_BYTES:
+                    yield b"".join(texts)
+                    at, texts, size = at + size, [], 0
+        problem = "is cut short" if is_begun else ""
+    except Exception as error:  # zlib.error, ZstdError: they have no base of their own
+        if isinstance(error, EvtoolError):
+            raise
+        problem = f"is damaged ({error})"
+    if texts:
+        yield b"".join(texts)
+    if problem:
+        raise InputError(
+            f"{what} {problem} behind {at + size:,} bytes of text",
+            "The events before that place are kept. Get the file again, then ingest it whole.",
+        )
 
 
 def _without_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:

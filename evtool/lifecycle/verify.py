@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ import polars as pl
 from evtool import parallel
 from evtool.errors import LogDamagedError
 from evtool.files import forget
+from evtool.log import head as head_file
 from evtool.log.digest import LogicalDigest
 from evtool.log.format import COMMIT_FRAME, FRAMES_FILE, INDEX_FILE, MIXED_PARTITIONS, SEGMENT_HEADER_BYTES
+from evtool.log.head import Head
 from evtool.log.log import Log
 from evtool.log.partitions import partitions_of
 from evtool.log.scan import Group, groups, load
-from evtool.log.segment import Segment, read_index, read_summary, segment_folders
+from evtool.log.segment import Segment, read_summary, segment_folders
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
 from evtool.log.walk import check_header, walk_all
@@ -37,7 +40,10 @@ class Finding:
 
 @dataclass
 class Report:
-    """What was verified. `digest` is the logical digest, None when some event could not be read."""
+    """What was verified. `digest` is the logical digest, None when some event could not be read.
+
+    `findings` are damage; `notes` tell of caches that are wrong, which harms nothing but speed.
+    """
 
     events: int = 0
     frames: int = 0
@@ -47,6 +53,7 @@ class Report:
     position: int = 0
     digest: str | None = None
     findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
@@ -89,19 +96,21 @@ def verify(log: Log, on_progress: Callable[[int], None] = lambda events: None) -
 
 def _segments(log: Log, report: Report) -> Iterator[Segment]:
     """Each segment as its frames say, not its caches; its bytes are walked from the first to the last."""
-    committed = {s.first_position: s.log_bytes for s in log.snapshot().segments} if _opens(log, report) else {}
+    head = head_file.read(log.files, log.folder)
+    claim = head if head is not None and head.is_claim else None
+    folders = list(segment_folders(log.folder))
+    last_position = 0
     digest = 0  # of the segment before
-    for first_position, folder in segment_folders(log.folder):
+    for first_position, folder in folders:
         path = folder / FRAMES_FILE
         summary = read_summary(log.files, folder)
+        is_last = first_position == folders[-1][0]
+        committed_bytes = _committed_bytes(log, path, first_position, summary, is_last, claim)
         try:
-            data = log.files.map(path, committed.get(first_position))
+            data = log.files.map(path, committed_bytes)
         except FileNotFoundError:
-            if summary is None and not committed.get(first_position):
-                continue  # a crash came between the making of the folder and of the file
-            report.findings.append(Finding(str(path), "the file is missing", _RESTORE))
-            continue
-        if len(data) < SEGMENT_HEADER_BYTES and summary is None:
+            data = memoryview(b"")
+        if len(data) < SEGMENT_HEADER_BYTES and is_last and not (claim and claim.position >= first_position):
             continue  # a segment whose making a crash cut short; the next writer starts it again
         problem = check_header(data, log.manifest.id_bytes, first_position)
         if problem:
@@ -109,25 +118,29 @@ def _segments(log: Log, report: Report) -> Iterator[Segment]:
             continue
         found = walk_all(data, first_position, check_bodies=True)
         forget(data, 0, len(data))
-        if found.end < len(data) and (summary is not None or first_position in committed):
+        if committed_bytes is not None and found.end < committed_bytes:
             last = int(found.table["header"]["last_position"][-1]) if len(found.table) else first_position - 1
-            message = f"at byte {found.end}, behind position {last}: {found.stop}"
+            message = f"at byte {found.end}, behind position {last}: {found.stop or 'the file ends too early'}"
             report.findings.append(Finding(str(path), message, _RESTORE))
         segment = Segment(folder, first_position, found.table, data[: found.end], summary is not None)
         if summary is not None:
             _check_summary(log, segment, summary, digest, report)
-        digest = found.last_checksum
+        digest, last_position = found.last_checksum, segment.last_position
         yield segment
+    if claim and claim.position > last_position:
+        message = f"position {claim.position} was acknowledged, but the segments end at {last_position}"
+        report.findings.append(Finding(str(log.folder), message, "Bring what is missing back from a backup."))
 
 
-def _opens(log: Log, report: Report) -> bool:
-    """Whether readers can open the log at all; if not, what they are told is a finding."""
-    try:
-        log.snapshot()
-    except LogDamagedError as error:
-        report.findings.append(Finding(str(log.folder), error.message, error.hint))
-        return False
-    return True
+def _committed_bytes(
+    log: Log, path: Path, first_position: int, summary: dict[str, Any] | None, is_last: bool, claim: Head | None
+) -> int | None:
+    """How many bytes of a frames.log must hold whole frames; None where only the frames can tell."""
+    if summary is not None:
+        return int(summary["log_bytes"])
+    if claim is not None and claim.segment == first_position:
+        return claim.log_bytes
+    return None if is_last else log.files.size(path)
 
 
 def _check_summary(
@@ -146,12 +159,10 @@ def _check_summary(
         if summary[name] != fact:
             message = f"segment.msgpack says {name} is {summary[name]}, and the frames say {fact}"
             report.findings.append(Finding(str(segment.folder), message, _RESTORE))
-    index = read_index(
-        log.files, segment.folder, len(segment.table), segment.log_bytes, summary.get("index_checksum")
-    )
-    if index is not None and index.tobytes() != segment.table.tobytes():
-        hint = "Delete the file: it is made again from the frames."
-        report.findings.append(Finding(str(segment.folder / INDEX_FILE), "it differs from the frames", hint))
+    path = segment.folder / INDEX_FILE
+    if log.files.size(path) and log.files.map(path) != segment.table.tobytes():
+        hint = "It is only a cache: no reader believes it, and the next writer makes it again."
+        report.notes.append(Finding(str(path), "it differs from the frames", hint))
 
 
 def _check_batches(segment: Segment, last_recorded_at: int, report: Report) -> int:

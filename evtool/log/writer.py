@@ -408,4 +408,6 @@ def _refusal(conflict: VersionConflict) -> EventError:
 
 
 def _has_index(files: Files, folder: Path, summary: Mapping[str, Any]) -> bool:
-    return files.size(folder / INDEX_FILE) == int(summary["frames"]) * INDEX_ROW.itemsize
+    if files.size(folder / INDEX_FILE) != int(summary["frames"]) * INDEX_ROW.itemsize:
+        return False
+    return checksum(files.map(folder / INDEX_FILE)) == int(summary["index_checksum"])

@@ -109,7 +109,7 @@ def test_flags_that_make_no_sense(tmp_path: Path):
     failed(3, "init", "--partitions", "0", cwd=tmp_path)
     for arguments in (("--batch-events", "many"), ("--frobnicate",)):
         run("ingest", *arguments, cwd=tmp_path, code=2)
-    assert not list((tmp_path / "segments").glob("0*")) if (tmp_path / "segments").exists() else True
+    assert not letters(tmp_path / "segments")
 
 
 def test_where_the_log_is_flag_then_environment_then_file(tmp_path: Path):
@@ -119,12 +119,7 @@ def test_where_the_log_is_flag_then_environment_then_file(tmp_path: Path):
     run("ingest", cwd=tmp_path, stdin=lines(1), env=of_environment)
     run("ingest", "--log", "of-flag", cwd=tmp_path, stdin=lines(2), env=of_environment)
     assert [numbers(tmp_path / name) for name in ("of-file", "of-environment", "of-flag")] == [[0], [1], [2]]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "evtool.toml",
-        "of-environment",
-        "of-file",
-        "of-flag",
-    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"evtool.toml", "of-environment", "of-file", "of-flag"}
 
 
 def limited(file_bytes: int) -> dict[str, Callable[[], None]]:

@@ -89,9 +89,8 @@ def test_a_replay_of_retail_into_another_log_makes_an_equal_one(logs: dict[str, 
     ) as replay:
         run("ingest", "--log", tmp_path / "copy", "--batch-events", "100000", "--json", stdin=replay.stdout)
     assert replay.returncode == 0
-    digests = [
-        json.loads(run("verify", "--log", log, "--json"))["digest"] for log in (logs["retail"], tmp_path / "copy")
-    ]
+    reports = [run("verify", "--log", log, "--json") for log in (logs["retail"], tmp_path / "copy")]
+    digests = [json.loads(report)["digest"] for report in reports]
     assert digests[0] == digests[1]
 
 

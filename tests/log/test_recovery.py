@@ -276,7 +276,7 @@ def test_segment_after_a_sealed_one_when_the_process_was_killed(sealed: Path, ch
     sealed_bytes = frames_log(sealed, -2).stat().st_size
     change(sealed)
     head = HeadFile(Files(), sealed)
-    head.store(3, 3, sealed_bytes, 2, rows(evtool.open(sealed))[-1]["recorded_at"])
+    head.store(3, 3, sealed_bytes, 2, rows(evtool.open(sealed))[-1]["recorded_at"], is_synced=True)
     head.close()
     assert ids(evtool.open(sealed, read_only=True)) == IDS[:3]
     with evtool.open(sealed) as log:
