@@ -104,7 +104,7 @@ def read_file(path: Path) -> Config:
     _refuse_unknown(path, "", table, ("log", "ingest"))
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)
-    if not isinstance(log_path, str) or not log_path:
+    if not isinstance(log_path, str) or not log_path or "\0" in log_path:
         raise _wrong(path, "log.path", log_path, "the folder of the log")
     return Config(
         log_path=path.parent / log_path,

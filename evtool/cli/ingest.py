@@ -84,8 +84,11 @@ def ingest(
 
 def _report(summary: Summary, as_json: bool) -> None:
     if summary.is_interrupted:
-        name, line = summary.reached
-        render.say(f"stopped behind line {line:,} of {name}; everything up to there is committed")
+        if summary.reached is None:
+            render.say("stopped before anything was committed")
+        else:
+            name, line = summary.reached
+            render.say(f"stopped behind line {line:,} of {name}; everything up to there is committed")
     if as_json:
         render.print_json(_as_dict(summary))
         return
@@ -113,7 +116,7 @@ def _as_dict(summary: Summary) -> dict[str, Any]:
         "events_per_second": summary.events_per_second,
     }
     if summary.is_interrupted:
-        name, line = summary.reached
+        name, line = summary.reached or (None, 0)
         result["stopped_at"] = {"input": name, "line": line}
     return result
 

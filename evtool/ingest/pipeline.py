@@ -25,7 +25,7 @@ from evtool.event import EVENT_SCHEMA
 from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
 from evtool.ingest.lines import Lines
 from evtool.ingest.parse import Parsed, Parser
-from evtool.ingest.sources import Chunk, Progress, Reader, input_name
+from evtool.ingest.sources import Chunk, Progress, Reader
 from evtool.log.frame import EncodedFrame
 from evtool.log.log import Log
 from evtool.log.writer import Prepared, Writer
@@ -48,7 +48,7 @@ class Summary:
     bytes_in: int = 0
     seconds: float = 0.0
     is_interrupted: bool = False  # whether it was stopped before the end of its inputs
-    reached: tuple[str, int] = ("", 0)  # input and line up to which all is committed
+    reached: tuple[str, int] | None = None  # input and line up to which all is committed
 
     @property
     def events_per_second(self) -> int:
@@ -109,11 +109,12 @@ class Ingest:
         self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4)
         self._latency_seconds = latency_seconds
         self._stop = threading.Event()
-        self._failure: BaseException | None = None
+        self._failure: BaseException | None = None  # of a write
+        self._bad_end: BaseException | None = None  # of an input
         self._chunks: queue.Queue[tuple[Chunk, Future[Parsed]] | BaseException | None] = queue.Queue(_CHUNKS_AHEAD)
         self._jobs: queue.Queue[Job | None] = queue.Queue(1)
         self._line_of_input: dict[str, int] = {}
-        self._reached = (input_name(paths[0]), 0)
+        self._reached: tuple[str, int] | None = None
         self._is_interrupted = False
 
     @property
@@ -159,7 +160,7 @@ class Ingest:
                 self.summary.bytes_in = self._reader.progress.text_bytes
                 self.summary.is_interrupted = self._is_interrupted
                 self.summary.reached = self._reached
-        failure = self._failure or dead
+        failure = self._failure or dead or self._bad_end
         if failure is not None:
             raise failure
         return self.summary
@@ -186,7 +187,6 @@ class Ingest:
 
     def _gather(self, workers: ThreadPoolExecutor) -> None:
         batch = Gathered()
-        ended_badly: BaseException | None = None
         self._is_interrupted = True
         while not self._stop.is_set() and self._failure is None:
             timeout = _POLL_SECONDS
@@ -199,7 +199,7 @@ class Ingest:
                     batch = self._hand_over(batch, workers)
                 continue
             if item is None or isinstance(item, BaseException):
-                ended_badly = item
+                self._bad_end = item
                 # A stop ends the chunks too, as an input's end does.
                 self._is_interrupted = self._stop.is_set()
                 break
@@ -209,8 +209,6 @@ class Ingest:
                 batch = self._hand_over(batch, workers)
         if self._failure is None:
             self._hand_over(batch, workers)
-        if ended_badly is not None and self._failure is None:
-            self._failure = ended_badly
 
     def _is_busy(self) -> bool:
         """Whether a batch waits for the disk already: then a larger one costs no latency."""

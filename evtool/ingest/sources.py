@@ -58,11 +58,6 @@ class Progress:
     text_bytes: int = 0
 
 
-def input_name(path: str) -> str:
-    """What an input is called in messages and dead letters."""
-    return "stdin" if path == STDIN else path
-
-
 def check(paths: Sequence[str]) -> int | None:
     """The bytes of all inputs together, None if one is a pipe. Raises InputError before anything is read."""
     total: int | None = 0
@@ -130,7 +125,7 @@ class Reader:
     def _read_all(self) -> None:
         try:
             for number, path in enumerate(self._paths):
-                name = input_name(path)
+                name = "stdin" if path == STDIN else path
                 with _opened(path) as file:
                     for block in _without_mark(self._texts(file, name)):
                         self.progress.text_bytes += len(block)
@@ -254,7 +249,7 @@ class _Assembler:
             if end < 0:
                 self._tail_bytes += len(block)
                 return
-            yield self._oversized(end)
+            yield self._oversized(end - (block[end - 1 : end] == b"\r"))
             block = block[end + 1 :]
         end = block.rfind(b"\n") + 1
         if end:
