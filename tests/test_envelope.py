@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -126,13 +127,13 @@ def test_a_bad_timestamp_is_refused_for_its_reason(value: Any, reason: str):
 
 @pytest.mark.parametrize("name", ["payload", "metadata"])
 class TestObjects:
-    @pytest.mark.parametrize("text", ['{ "b":1.10, "a" : "\\u00e9\\/" }', "{}", ' {"a":\n1} ', '{"a":1,"a":2}'])
+    @pytest.mark.parametrize("text", ['{ "b":1.10, "a" : "\\u00e9\\/" }', "{}", ' {"a":\t1} ', '{"a":1,"a":2}'])
     def test_a_text_is_kept_as_it_is(self, name: str, text: str):
         assert row_with(**{name: text})[name] == text
         assert row_with(**{name: text.encode()})[name] == text
 
     def test_a_mapping_is_written_compactly_in_its_order(self, name: str):
-        value = {"b": [1, 1.5, True, None, "é"], "a": {}, "n": 10**30}
+        value = MappingProxyType({"b": [1, 1.5, True, None, "é"], "a": {}, "n": 10**30})
         assert row_with(**{name: value})[name] == f'{{"b":[1,1.5,true,null,"é"],"a":{{}},"n":{10**30}}}'
 
     @pytest.mark.parametrize(
@@ -145,6 +146,8 @@ class TestObjects:
             ("", "invalid_json"),
             ("{", "invalid_json"),
             ("{}{}", "invalid_json"),
+            ('{"a":\n1}', "wrong_type"),  # a replay writes it on one line
+            ("{}\n", "wrong_type"),
             (b'{"a":"\xff"}', "bad_utf8"),
             ('{"a":"\\ud800"}', "lone_surrogate"),
             ('{"a":"\ud800"}', "lone_surrogate"),
@@ -220,6 +223,8 @@ def test_a_frame_s_datetimes_are_moments():
         {"schema_version": [2**31]},
         {"payload": ["[]"]},
         {"payload": ["{}{}"]},
+        {"payload": ['{"a":\n1}']},
+        {"payload": ["{}\n"]},
         {"payload": ['{"a":"\\ud800"}']},
         {"metadata": ["null"]},
         {"metadata": [""]},
@@ -236,8 +241,8 @@ def test_a_frame_that_breaks_a_rule_is_refused(columns: dict[str, Any]):
         envelope.check_frame(frame_with(**columns))
 
 
-@pytest.mark.parametrize("payload", ['{"a":\n1}', " {} ", "{}", "\t{}", '{"a":1}\n'])
-def test_a_frame_s_objects_may_have_line_breaks_and_spaces_around(payload: str):
+@pytest.mark.parametrize("payload", [" {} ", "{}", "\t{}", "{\r}"])
+def test_a_frame_s_objects_may_have_spaces_around(payload: str):
     checked = envelope.check_frame(pl.concat([frame_with(payload=[payload])] * 3))
     assert checked["payload"].to_list() == [payload] * 3
 

@@ -403,6 +403,8 @@ def test_a_summary_is_as_the_page_says(folder: Path):
         "timestamp_min": min(header["timestamp_min"] for header in filled),
         "timestamp_max": max(header["timestamp_max"] for header in filled),
         "digest": headers[-1]["checksum"],
+        "previous_digest": 0,
+        "index_checksum": xxh3((sealed / "frames.idx").read_bytes()),
     }
     assert [key for key, _ in SUMMARY_KEYS] == list(msgpack.unpackb(packed[:-8]))
 

@@ -41,15 +41,16 @@ def verify(log: LogOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         render.print_json({"log": str(config.log_path), "clean": report.is_clean, **asdict(report)})
     else:
+        batches = render.count(report.batches, "batch", "batches")
         render.print_facts(
             [
                 ("log", str(config.log_path)),
                 ("events", f"{report.events:,}"),
                 ("position", f"{report.position:,}"),
-                ("frames", f"{report.frames:,} in {report.batches:,} batches, {report.segments:,} segments"),
+                ("frames", f"{report.frames:,} in {batches}, {render.count(report.segments, 'segment')}"),
                 ("read", render.size(report.bytes)),
                 ("digest", report.digest or "none: not every event can be read"),
-                ("result", "clean" if report.is_clean else f"{len(report.findings)} findings"),
+                ("result", "clean" if report.is_clean else render.count(len(report.findings), "finding")),
             ]
         )
         for finding in (*report.findings, *report.notes):

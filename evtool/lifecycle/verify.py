@@ -161,7 +161,7 @@ def _check_summary(
             report.findings.append(Finding(str(segment.folder), message, _RESTORE))
     path = segment.folder / INDEX_FILE
     if log.files.size(path) and log.files.map(path) != segment.table.tobytes():
-        hint = "It is only a cache: no reader believes it, and the next writer makes it again."
+        hint = "It is only a cache: no reader believes it, and it is made again by the next writer."
         report.notes.append(Finding(str(path), "it differs from the frames", hint))
 
 

@@ -10,6 +10,9 @@ from base64 import b64decode
 from pathlib import Path
 from typing import IO, Any
 
+import evtool
+from evtool.lifecycle.verify import verify
+
 COMMAND = [sys.executable, "-m", "evtool.cli.app"]
 TIMEOUT_SECONDS = 100
 
@@ -74,15 +77,15 @@ def lines(*numbers: int) -> bytes:
     return b"".join(map(line, numbers))
 
 
-def replayed(log: Path, *arguments: str) -> list[dict[str, Any]]:
-    """The events of a replay."""
-    done = run("replay", "--log", log, *arguments, cwd=log.parent)
-    return [json.loads(text) for text in done.stdout.splitlines()]
+def replayed(log: Path) -> list[dict[str, Any]]:
+    """The events of a log, in this process."""
+    with evtool.open(log, read_only=True) as opened:
+        return [json.loads(text) for block in opened.replay() for text in block.split(b"\n")[:-1]]
 
 
-def numbers(log: Path, *arguments: str) -> list[int]:
-    """The numbers in the payloads of a replay."""
-    return [event["payload"]["n"] for event in replayed(log, *arguments)]
+def numbers(log: Path) -> list[int]:
+    """The numbers in the payloads of a log."""
+    return [event["payload"]["n"] for event in replayed(log)]
 
 
 def letters(log: Path) -> list[dict[str, Any]]:
@@ -99,6 +102,8 @@ def raw(letter: dict[str, Any]) -> bytes:
 
 def digest(log: Path) -> str:
     """The logical digest of a log, which must be clean."""
-    report = as_json("verify", "--log", log, cwd=log.parent)
-    assert report["clean"] is True
-    return str(report["digest"])
+    with evtool.open(log, read_only=True) as opened:
+        report = verify(opened)
+    assert report.findings == []
+    assert report.digest is not None
+    return report.digest

@@ -145,7 +145,7 @@ def test_a_pipe_a_dash_and_several_files_in_their_order(tmp_path: Path):
     assert numbers(tmp_path / "segments") == [0, 1, 2, 3, 4, 5, 1, 2]
     with (tmp_path / "b").open("rb") as file:
         run("ingest", "-", cwd=tmp_path, stdin=file)
-    assert numbers(tmp_path / "segments", "--from", "@9") == [5]
+    assert numbers(tmp_path / "segments")[8:] == [5]
 
 
 def test_what_is_compressed_is_told_by_content(tmp_path: Path):
@@ -239,7 +239,8 @@ def test_names_are_never_paths(tmp_path: Path):
     for flags in ((), ("--batch-events", "1")):
         run("ingest", "--log", log, *flags, cwd=below, stdin=data)
     assert [event["stream_id"] for event in replayed(log)] == HOSTILE * 2
-    assert numbers(log, "--stream", "../../etc/passwd", "--type", "../../etc/passwd") == [0, 0]
+    flags = ("--stream", "../../etc/passwd", "--type", "../../etc/passwd", "--source", "../../etc/passwd")
+    assert run("replay", "--log", log, *flags, cwd=below).stdout.count(b"\n") == 2
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert [path.name for path in below.iterdir()] == ["log"]
     assert {path.name for path in log.iterdir()} <= {"log.json", "HEAD", "writer.lock", "index", "0" * 19 + "1"}
