@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -112,7 +113,13 @@ def quoted(texts: pl.Series) -> pl.Series:
 
 def encode(value: Any) -> str:
     """A Python value as compact JSON. Raises TypeError or ValueError for what JSON has no word for."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_dict)
+
+
+def _as_dict(value: Any) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"JSON has no word for a {type(value).__name__}")
 
 
 def _check_value(data: bytes) -> None:

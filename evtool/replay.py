@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,13 +17,14 @@ import polars as pl
 
 from evtool import ndjson, timestamps
 from evtool.errors import ConfigError
-from evtool.event import INT64_MAX
+from evtool.event import INT64_MAX, INT64_MIN
 from evtool.files import translated
 from evtool.log.log import Log
 from evtool.log.selection import Selection
 from evtool.timestamps import SECOND_NS, TimestampError
 
-_AGO = re.compile(r"-([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|m|h|d|w)")
+_AGO = re.compile(r"-([0-9]+(?:\.[0-9]+)?)(s|m|h|d|w)")
+_AGO_SECONDS_MAX = 1e10  # longer ago than any time that an event can have
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _POSITION = re.compile(r"@[0-9]{1,19}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -51,7 +53,8 @@ def parse_bound(text: str, log: Log, now_ns: int) -> Bound:
         return Bound(position=log.find(text[3:]))
     ago = _AGO.fullmatch(text)
     if ago:
-        return Bound(time=now_ns - round(float(ago[1]) * _UNIT_SECONDS[ago[2]] * SECOND_NS))
+        seconds = min(float(ago[1]) * _UNIT_SECONDS[ago[2]], _AGO_SECONDS_MAX)
+        return Bound(time=max(now_ns - round(seconds * SECOND_NS), INT64_MIN))
     if _DATE.fullmatch(text):
         text += "T00:00:00Z"
     if _LOOKS_LIKE_TIME.fullmatch(text):
@@ -74,6 +77,11 @@ def select(
     partition: int | None = None,
 ) -> Selection:
     """A selection from what the command line says; empty lists mean all. Raises as `parse_bound` does."""
+    for name in (*(streams or ()), *(types or ()), *(sources or ())):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{name!r} is no text in UTF-8, so no event has it") from error
     now_ns = int(datetime.now(UTC).timestamp() * SECOND_NS)
     first = parse_bound(start, log, now_ns) if start else Bound()
     last = parse_bound(end, log, now_ns) if end else Bound()
@@ -112,11 +120,12 @@ def output(path: str | None) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     target = Path(path)
-    if target.is_dir():
-        raise ConfigError(f"{target} is a folder", "Name a file.")
-    if not target.parent.is_dir():
-        raise ConfigError(f"there is no folder {target.parent}", "Make it first.")
-    temporary = target.with_name(target.name + ".tmp")
+    with translated("write", target):
+        if target.is_dir():
+            raise ConfigError(f"{target} is a folder", "Name a file.")
+        if not target.parent.is_dir():
+            raise ConfigError(f"there is no folder {target.parent}", "Make it first.")
+    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
         with translated("write", target):
             if target.exists() and not target.is_file():  # a pipe or a device is written to as it is

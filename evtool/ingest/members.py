@@ -23,6 +23,7 @@ _SPACE = " \t\r\n"
 # Only where a value ends is asked of it, so numbers of any size are left as they are.
 _VALUES = json.JSONDecoder(parse_int=str, parse_float=str)
 _OBJECTS = ("payload", "metadata")
+_OTHERS: dict[str, Any] = {"t": True, "f": False, "n": None, "[": [], "{": {}}  # of which only the kind is asked
 _DIGITS_MAX = 40
 _EXPONENT_DIGITS_MAX = 6
 
@@ -94,7 +95,7 @@ def _scalar(raw: str) -> Any:
         return scanstring(raw, 1)[0]
     if raw[0] in "-0123456789":
         return _number(raw)
-    return msgspec.json.decode(raw)
+    return _OTHERS[raw[0]]
 
 
 def _number(raw: str) -> int | Decimal:

@@ -24,6 +24,7 @@ from evtool.ingest.lines import Lines, Offsets, split
 # A round of the fast way has a fixed cost; so many lines read one by one cost as much.
 ROWS_TOGETHER_MIN = 64
 LAYOUTS_MAX = 16
+SAMPLES = 16  # so many lines, spread over those that are left, are looked at for new layouts
 _SPACE = b" \t\r\n"  # JSON's; Python takes more for it
 
 PARSED_SCHEMA = EVENT_SCHEMA | {"row": pl.Int64()}
@@ -99,42 +100,37 @@ class Parser:
     def _together(self, lines: Lines, rows: Offsets) -> tuple[list[pl.DataFrame], Offsets]:
         """Frames of the rows that fit a layout, and the rows that are left."""
         frames: list[pl.DataFrame] = []
+        tried: set[Layout] = set()
         with self._mutex:
-            layouts = list(self._layouts)
-        left = [np.zeros(0, np.int64)]  # rows that fit, and are not sure to be good
-        for known in layouts:
-            if not len(rows):
+            patterns = set(self._layouts)
+        while len(tried) < LAYOUTS_MAX:
+            # The longest first: to one without the last key, what stands there looks like a part of the value
+            # before, until that proves to be no JSON.
+            for pattern in sorted(patterns, key=lambda pattern: len(pattern.values), reverse=True):
+                if len(rows):
+                    frame = self._try(pattern, lines, rows)
+                    if len(frame):
+                        frames.append(frame)
+                        rows = np.setdiff1d(rows, frame["row"].to_numpy(), assume_unique=True)
+                    if len(frame) >= ROWS_TOGETHER_MIN:
+                        self._remember(pattern)
+            tried |= patterns
+            if len(rows) < ROWS_TOGETHER_MIN:
                 break
-            rows = self._try(known, lines, rows, frames, left)
-        learned = 0
-        while len(rows) >= ROWS_TOGETHER_MIN and learned < LAYOUTS_MAX:
-            example, pattern = rows[:1], _learn(lines.raw(int(rows[0])))
-            if pattern is None or pattern in layouts:
-                left.append(example)
-                rows = rows[1:]
-                learned += 1
-                continue
-            before = len(rows)
-            rows = self._try(pattern, lines, rows, frames, left)
-            learned += 1
-            if before - len(rows) >= ROWS_TOGETHER_MIN:
-                self._remember(pattern)
-        return frames, np.concatenate([*left, rows])
+            samples = rows[np.linspace(0, len(rows) - 1, SAMPLES).astype(np.int64)]
+            learned = {_learn(lines.raw(row)) for row in samples.tolist()}
+            patterns = {pattern for pattern in learned if pattern is not None} - tried
+            if not patterns:
+                break
+        return frames, rows
 
-    def _try(
-        self, pattern: Layout, lines: Lines, rows: Offsets, frames: list[pl.DataFrame], left: list[Offsets]
-    ) -> Offsets:
-        """Take the rows that fit `pattern` out of `rows`: the good ones to `frames`, the others to `left`."""
+    def _try(self, pattern: Layout, lines: Lines, rows: Offsets) -> pl.DataFrame:
+        """The events of those rows that fit `pattern` and break no rule."""
         found = layout.fit(pattern, lines, rows)
         if not found.fits.any():
-            return rows
-        fitting = rows[found.fits]
+            return pl.DataFrame(schema=PARSED_SCHEMA)
         columns = Columns(pattern, lines, found, self.default_source, self.fold_unknown)
-        frame = columns.frame(fitting)
-        frames.append(frame)
-        if len(frame) < len(fitting):
-            left.append(np.setdiff1d(fitting, frame["row"].to_numpy(), assume_unique=True))
-        return rows[~found.fits]
+        return columns.frame(rows[found.fits])
 
     def _remember(self, pattern: Layout) -> None:
         with self._mutex:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from command_line import check, letters, line, lines, numbers, run, start
+from command_line import check, digest, letters, line, lines, numbers, run, start
 
 import evtool
 from evtool.errors import LogNotFoundError
@@ -118,7 +118,7 @@ def test_a_signal_commits_what_is_in_hand_and_says_where_it_stopped(
     run("ingest", cwd=tmp_path, stdin=b"".join(whole[reached:]))
     assert numbers(log) == [n for n in range(3000) if n % 10]
     assert len(letters(log)) == 300
-    digest(tmp_path / "segments")
+    digest(log)
 
 
 def test_a_signal_stops_a_long_file_at_a_line_and_the_rest_makes_it_whole(tmp_path: Path):
