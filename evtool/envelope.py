@@ -42,6 +42,18 @@ REASONS = {
 }
 
 
+_KINDS = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    Decimal: "a fraction",
+    str: "a text",
+    dict: "an object",
+    list: "an array",
+    tuple: "an array",
+}
+
+
 class RejectedError(ValueError):
     """An event breaks a rule: `reason` is one of REASONS, the message says which field and how."""
 
@@ -211,5 +223,12 @@ def _moment(moments: pl.Series) -> pl.Series:
 
 
 def _kind(value: Any) -> str:
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a text", dict: "an object"}
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        Decimal: "a fraction",
+        str: "a text",
+        dict: "an object",
+    }
     return names.get(type(value), "an array" if isinstance(value, list | tuple) else type(value).__name__)

@@ -24,7 +24,7 @@ class _AnyObject(msgspec.Struct):
 
 _OBJECT = msgspec.json.Decoder(_AnyObject)
 _ANY = msgspec.json.Decoder(msgspec.Raw)
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 VALUE_STARTS = b'{["-0123456789tfn'
 VALUE_ENDS = b'}]"0123456789el'
 # A payload stands one level deep in its line.
@@ -88,13 +88,14 @@ def are_objects(texts: pl.Series) -> bool:
 
 def nesting(data: bytes) -> int:
     """The deepest level of brackets outside of strings."""
+    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = b"".join(plain.split(b'"')[::2])
     deepest = level = 0
-    for token in _BRACKETS.finditer(data):
-        first = data[token.start()]
-        if first in b"[{":
+    for bracket in outside.translate(None, _NO_BRACKETS):
+        if bracket in b"[{":
             level += 1
             deepest = max(deepest, level)
-        elif first in b"]}":
+        else:
             level -= 1
     return deepest
 
@@ -130,7 +131,9 @@ def _check_value(data: bytes) -> None:
 
 
 def _malformed(data: bytes, error: Exception) -> JsonError:
-    return JsonError("lone_surrogate" if _has_lone_surrogate(data) else "invalid_json", _plain(error))
+    if _has_lone_surrogate(data):
+        return JsonError("lone_surrogate", "an escape names half of a surrogate pair")
+    return JsonError("invalid_json", _plain(error))
 
 
 def _not_too_deep(texts: pl.Series) -> bool:

@@ -45,6 +45,8 @@ def parse_bound(text: str, log: Log, now_ns: int) -> Bound:
     What looks like a time is one; `id:TEXT` is an event id whatever it looks like.
     Raises ConfigError (it cannot be understood) or PositionError (no such event).
     """
+    if not text:
+        raise ConfigError("a bound is empty", "Leave it away to begin or end with the log.")
     if text.startswith("@"):
         if not _POSITION.fullmatch(text) or int(text[1:]) > INT64_MAX:
             raise ConfigError(f"{text!r} is no position", "Write @ and a number, as in @123.")
@@ -83,8 +85,8 @@ def select(
         except UnicodeEncodeError as error:
             raise ConfigError(f"{name!r} is no text in UTF-8, so no event has it") from error
     now_ns = int(datetime.now(UTC).timestamp() * SECOND_NS)
-    first = parse_bound(start, log, now_ns) if start else Bound()
-    last = parse_bound(end, log, now_ns) if end else Bound()
+    first = parse_bound(start, log, now_ns) if start is not None else Bound()
+    last = parse_bound(end, log, now_ns) if end is not None else Bound()
     if partition is not None and not 0 <= partition < log.partitions:
         raise ConfigError(
             f"there is no partition {partition}", f"This log has the partitions 0 to {log.partitions - 1}."
@@ -121,6 +123,7 @@ def output(path: str | None) -> Iterator[BinaryIO]:
         return
     target = Path(path)
     with translated("write", target):
+        target = target.resolve() if target.is_symlink() else target
         if target.is_dir():
             raise ConfigError(f"{target} is a folder", "Name a file.")
         if not target.parent.is_dir():

@@ -5,8 +5,11 @@ The commands import the library inside themselves, so that `--help` and completi
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from pathlib import Path
+from typing import TextIO
 
 import typer
 
@@ -47,6 +50,9 @@ def main() -> None:
     """Run the command line; every error that a user can cause ends as a sentence and an exit code."""
     # When the reader of a pipe goes away, end as other tools do: quietly, by the signal (a shell says 141).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # A stream that was closed before the start is None in Python: then what is said goes nowhere.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     try:
         app()
     except EvtoolError as error:
@@ -56,9 +62,27 @@ def main() -> None:
         render.say("evtool: interrupted")
         sys.exit(INTERRUPT_EXIT)
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        render.print_error(StorageError(f"the operating system refused{where}: {error.strerror or error}"))
-        sys.exit(StorageError.exit_code)
+        refusal = _refusal(error)
+        render.print_error(refusal)
+        sys.exit(refusal.exit_code)
+
+
+def _refusal(error: OSError) -> EvtoolError:
+    """What the operating system refused, where no part of evtool has said it better."""
+    from evtool.files import translated
+
+    where = error.filename or "standard output"
+    try:
+        with translated("use", where):
+            raise error
+    except EvtoolError as refusal:
+        return refusal
+    except OSError:
+        return StorageError(f"cannot use {where}: {error.strerror or error}")
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w")  # for as long as the process lives
 
 
 if __name__ == "__main__":

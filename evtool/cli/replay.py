@@ -29,7 +29,9 @@ def replay(
         list[str] | None, typer.Option(metavar="S", help="Only this source; may be repeated.")
     ] = None,
     partition: Annotated[int | None, typer.Option(metavar="N", help="Only this partition.")] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=0, help="At most so many events.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=0, max=2**63 - 1, help="At most so many events.")
+    ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write to a file; .zst and .gz compress it.")
     ] = None,

@@ -218,6 +218,12 @@ class Writer:
         self._previous_digest = int(previous["digest"]) if previous else 0
         head = head_file.read(self._files, self._folder)
         may_lose_synced = self._config.fsync == "never" or (head is not None and not head.is_claim)
+        if head is not None and head.position >= first_position and not (may_lose_synced or folder.is_dir()):
+            raise LogDamagedError(
+                f"{self._folder}: position {head.position} was acknowledged, but the segments end at "
+                f"{first_position - 1}",
+                "Nothing was changed. Bring the missing segment back from a backup.",
+            )
         self._files.make_folder(folder)
         log_id = self._manifest.id_bytes
         recovered = recover(self._files, folder, first_position, self._batch + 1, log_id, head, may_lose_synced)

@@ -198,7 +198,7 @@ def test_batches_are_cut_as_the_flags_say(tmp_path: Path):
     assert as_json("ingest", *flags, cwd=tmp_path, stdin=data)["batches"] == 4
     flags = ("--batch-bytes", str(len(data) // 5 + 1000), "--max-latency", "1h")
     assert 5 <= as_json("ingest", *flags, cwd=tmp_path, stdin=data)["batches"] <= 8
-    assert as_json("stats", cwd=tmp_path)["position"] == 2000
+    assert numbers(tmp_path / "segments") == [*range(1000), *range(1000)]
 
 
 def test_a_source_stands_in_where_there_is_none(tmp_path: Path):
@@ -236,11 +236,10 @@ def test_names_are_never_paths(tmp_path: Path):
         line(number, stream_id=text, event_type=text, source_id=text, event_id=text[:200])
         for number, text in enumerate(HOSTILE)
     )
-    for flags in ((), ("--batch-events", "1")):
-        run("ingest", "--log", log, *flags, cwd=below, stdin=data)
-    assert [event["stream_id"] for event in replayed(log)] == HOSTILE * 2
+    run("ingest", "--log", log, "--batch-events", "1", cwd=below, stdin=data)
+    assert [event["stream_id"] for event in replayed(log)] == HOSTILE
     flags = ("--stream", "../../etc/passwd", "--type", "../../etc/passwd", "--source", "../../etc/passwd")
-    assert run("replay", "--log", log, *flags, cwd=below).stdout.count(b"\n") == 2
+    assert run("replay", "--log", log, *flags, cwd=below).stdout.count(b"\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert [path.name for path in below.iterdir()] == ["log"]
     assert {path.name for path in log.iterdir()} <= {"log.json", "HEAD", "writer.lock", "index", "0" * 19 + "1"}
