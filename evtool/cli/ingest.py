@@ -84,8 +84,11 @@ def ingest(
 
 def _report(summary: Summary, as_json: bool) -> None:
     if summary.is_interrupted:
-        name, line = summary.reached or ("the input", 0)
-        render.say(f"stopped behind line {line:,} of {name}; everything up to there is committed")
+        if summary.reached is None:
+            render.say("stopped before anything was committed")
+        else:
+            name, line = summary.reached
+            render.say(f"stopped behind line {line:,} of {name}; everything up to there is committed")
     if as_json:
         render.print_json(_as_dict(summary))
         return
