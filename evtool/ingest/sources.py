@@ -235,6 +235,12 @@ class _Assembler:
         self._lines: list[bytes] = []
         self._tail: list[bytes] = []
         self._tail_bytes = 0
+        self._last = b""  # byte of the tail
+
+    @property
+    def _is_oversized(self) -> bool:
+        # One byte more may be the CR of a line break; the parser says whether it is.
+        return self._tail_bytes > LINE_BYTES_MAX + 1
 
     @property
     def has_lines(self) -> bool:
@@ -244,12 +250,13 @@ class _Assembler:
         """Take a block in; gives chunks only where a line is too long to be kept whole."""
         if not self._lines and not self._tail:
             self.arrived = time.monotonic()
-        if self._tail_bytes > LINE_BYTES_MAX:
+        if self._is_oversized:
             end = block.find(b"\n")
             if end < 0:
                 self._tail_bytes += len(block)
+                self._last = block[-1:]
                 return
-            yield self._oversized(end - (block[end - 1 : end] == b"\r"))
+            yield self._oversized(end - ((self._last + block[:end])[-1:] == b"\r"))
             block = block[end + 1 :]
         end = block.rfind(b"\n") + 1
         if end:
@@ -259,7 +266,8 @@ class _Assembler:
         if end < len(block):
             self._tail.append(block[end:])
             self._tail_bytes += len(block) - end
-            if self._tail_bytes > LINE_BYTES_MAX:
+            self._last = block[-1:]
+            if self._is_oversized:
                 yield from self.take()
 
     def take(self) -> Iterator[Chunk]:
@@ -274,9 +282,9 @@ class _Assembler:
 
         If the input was `torn` off, the last line is not whole, and not given.
         """
-        if self._tail_bytes > LINE_BYTES_MAX:
+        if self._is_oversized:
             yield from self.take()
-            yield self._oversized(0)
+            yield self._oversized(-(self._last == b"\r"))
         if self._tail and not torn:
             self._lines += [*self._tail, b"\n"]
         yield from self.take()

@@ -122,13 +122,14 @@ def limited(file_bytes: int) -> dict[str, Callable[[], None]]:
     return {"preexec_fn": limit}
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def _limits_hold(tmp_path_factory: pytest.TempPathFactory) -> None:
     done = run("init", cwd=tmp_path_factory.mktemp("limit"), code=None, **limited(16))
     if done.returncode == 0:
         pytest.skip("this system does not keep to RLIMIT_FSIZE")
 
 
+@pytest.mark.usefixtures("_limits_hold")
 def test_no_space_for_the_events(tmp_path: Path):
     data = [line(number, metadata={"fill": os.urandom(500).hex()}) for number in range(3000)]
     flags = ("--batch-events", "200", "--json")
@@ -146,6 +147,7 @@ def test_no_space_for_the_events(tmp_path: Path):
     assert numbers(tmp_path / "segments") == list(range(3000))
 
 
+@pytest.mark.usefixtures("_limits_hold")
 def test_no_space_for_the_dead_letters(tmp_path: Path):
     data = b"".join(line(number) + os.urandom(500).hex().encode() + b"\n" for number in range(2000))
     run("ingest", "--batch-events", "100", cwd=tmp_path, stdin=data, code=21, **limited(2**19))
@@ -158,12 +160,14 @@ def test_no_space_for_the_dead_letters(tmp_path: Path):
     assert len(letters(tmp_path / "segments")) == whole + 1
 
 
+@pytest.mark.usefixtures("_limits_hold")
 def test_no_space_for_a_new_log(tmp_path: Path):
     failed(21, "ingest", cwd=tmp_path, stdin=lines(0), **limited(16))
     run("ingest", cwd=tmp_path, stdin=lines(0))
     assert numbers(tmp_path / "segments") == [0]
 
 
+@pytest.mark.usefixtures("_limits_hold")
 def test_no_space_for_a_replay_leaves_no_file(tmp_path: Path):
     run("ingest", cwd=tmp_path, stdin=lines(*range(1000)))
     for name in ("out", "out.zst"):

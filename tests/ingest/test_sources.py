@@ -79,12 +79,17 @@ def test_wherever_it_is_cut_the_lines_are_the_same(
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(lengths=st.lists(st.integers(0, 60), max_size=12), block_bytes=st.integers(1, 30), last=st.booleans())
+@given(
+    lengths=st.lists(st.integers(0, 60) | st.integers(19, 22), max_size=12),
+    ending=st.sampled_from([b"\n", b"\r\n"]),
+    block_bytes=st.integers(1, 30),
+    last=st.booleans(),
+)
 def test_a_line_that_is_too_long_is_a_chunk_of_its_own(
-    tmp_path: Path, lengths: list[int], block_bytes: int, last: bool
+    tmp_path: Path, lengths: list[int], ending: bytes, block_bytes: int, last: bool
 ):
     lines = [bytes([97 + number]) * length for number, length in enumerate(lengths)]
-    data = b"\n".join(lines) + (b"\n" if last else b"")
+    data = ending.join(lines) + (ending if last else b"")
     path = written(tmp_path, "events", data)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sources, "BLOCK_BYTES", block_bytes)
@@ -98,8 +103,8 @@ def test_a_line_that_is_too_long_is_a_chunk_of_its_own(
             assert found[-1].startswith(chunk.data)
             assert len(chunk.data) <= 20
         else:
-            found += chunk.data.split(b"\n")[:-1]
-    expected = data.split(b"\n")
+            found += chunk.data.replace(b"\r\n", b"\n").split(b"\n")[:-1]
+    expected = data.replace(b"\r\n", b"\n").split(b"\n")
     assert found == (expected if expected[-1] else expected[:-1])
 
 
