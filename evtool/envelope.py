@@ -11,12 +11,17 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 import polars as pl
+import pyarrow as pa
 
-from evtool import jsontext, timestamps
+from evtool import jsontext, timestamps, uuids
 from evtool.errors import EventError
-from evtool.event import EVENT_SCHEMA, INT32_MAX, INT64_MAX, POSITION_SCHEMA, TEXT_BYTES_MAX
+from evtool.event import BATCH_SCHEMA, EVENT_SCHEMA, INT32_MAX, INT64_MAX, POSITION_SCHEMA, TEXT_BYTES_MAX
 from evtool.jsontext import JsonError
 from evtool.timestamps import TimestampError
+
+BATCH_BYTES_MAX = 1 << 30  # the texts of a column are counted in 31 bits
+
+_TYPES = {name: BATCH_SCHEMA.field(name).type for name in EVENT_SCHEMA}
 
 Row: TypeAlias = tuple[str, str, str, str, int | None, int | None, int, str, str | None]
 
@@ -85,8 +90,8 @@ def row(event: Mapping[str, Any], default_source: str | None = None) -> Row:
     )
 
 
-def frame(events: Iterable[Mapping[str, Any]], default_source: str | None = None) -> pl.DataFrame:
-    """A frame of EVENT_SCHEMA from mappings. Raises EventError, naming the event by its index."""
+def batch(events: Iterable[Mapping[str, Any]], default_source: str | None = None) -> pa.RecordBatch:
+    """A batch of BATCH_SCHEMA from mappings. Raises EventError, naming the event by its index."""
     rows = []
     for number, event in enumerate(events):
         try:
@@ -95,19 +100,38 @@ def frame(events: Iterable[Mapping[str, Any]], default_source: str | None = None
             raise EventError(
                 f"event {number} of the batch: {error} ({error.reason})", "Nothing of the batch was stored."
             ) from error
-    return to_frame(rows)
+    return to_batch(rows)
 
 
-def to_frame(rows: list[Row]) -> pl.DataFrame:
-    """Rows as a frame of EVENT_SCHEMA."""
-    return pl.DataFrame(rows, schema=EVENT_SCHEMA, orient="row")
+def to_batch(rows: list[Row]) -> pa.RecordBatch:
+    """Rows as a batch of BATCH_SCHEMA."""
+    values = zip(*rows, strict=True) if rows else [()] * len(EVENT_SCHEMA)
+    return _packed(
+        {name: pa.array(column, _TYPES[name]) for name, column in zip(EVENT_SCHEMA, values, strict=True)}
+    )
 
 
-def check_frame(events: pl.DataFrame, default_source: str | None = None) -> pl.DataFrame:
-    """A frame that was handed to `append`, completed to EVENT_SCHEMA. Raises EventError.
+def frame_to_batch(events: pl.DataFrame, default_source: str | None = None) -> pa.RecordBatch:
+    """A frame that was handed to `append`, checked, as a batch of BATCH_SCHEMA. Raises EventError.
 
     Absent columns get the envelope's defaults. `timestamp` may be a Datetime or int64 nanoseconds.
     """
+    size = events.estimated_size()
+    if size > BATCH_BYTES_MAX:
+        raise EventError(
+            f"the batch holds {size:,} bytes; {BATCH_BYTES_MAX:,} is the limit", "Append it in several batches."
+        )
+    whole = _checked(events, default_source)
+    table = whole.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return _packed({name: table[name].combine_chunks().cast(_TYPES[name]) for name in EVENT_SCHEMA})
+
+
+def _packed(columns: dict[str, pa.Array]) -> pa.RecordBatch:
+    columns |= uuids.columns(columns["event_id"])
+    return pa.RecordBatch.from_arrays([columns[name] for name in BATCH_SCHEMA.names], schema=BATCH_SCHEMA)
+
+
+def _checked(events: pl.DataFrame, default_source: str | None) -> pl.DataFrame:
     unknown = [name for name in events.columns if name not in EVENT_SCHEMA and name not in POSITION_SCHEMA]
     if unknown:
         raise EventError(f"{unknown[0]!r} is no column of the envelope", f"Known: {', '.join(EVENT_SCHEMA)}.")
@@ -133,7 +157,7 @@ def check_frame(events: pl.DataFrame, default_source: str | None = None) -> pl.D
     texts = pl.concat([whole["payload"], whole["metadata"].drop_nulls()])
     if not (jsontext.are_objects(texts) and _within_limits(whole).all()):
         # This says which event breaks which rule. Its time is left out: here a number is ns, and good.
-        frame(whole.with_columns(timestamp=pl.lit(None, pl.Int64)).to_dicts())
+        batch(whole.with_columns(timestamp=pl.lit(None, pl.Int64)).to_dicts())
     return whole
 
 

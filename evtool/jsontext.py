@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from evtool.event import NESTING_MAX
 
@@ -59,7 +61,7 @@ def check_object(data: bytes, nesting_max: int = OBJECT_NESTING_MAX) -> None:
         raise _malformed(data, error) from error
 
 
-def are_documents(texts: pl.Series, lengths: np.ndarray[Any, Any], objects: bool) -> bool:
+def are_documents(texts: pa.Array, lengths: np.ndarray[Any, Any], objects: bool) -> bool:
     """Whether each text of a column is one JSON value (with `objects`: one object) of bearable depth.
 
     The caller has checked that no text holds a line break, begins with anything but VALUE_STARTS or ends
@@ -72,18 +74,22 @@ def are_documents(texts: pl.Series, lengths: np.ndarray[Any, Any], objects: bool
     if not len(texts):
         return True
     suspects = np.flatnonzero(lengths >= 2 * OBJECT_NESTING_MAX)
-    if len(suspects) and not _not_too_deep(texts if len(suspects) == len(texts) else texts[suspects]):
+    if len(suspects) and not _not_too_deep(texts if len(suspects) == len(texts) else texts.take(suspects)):
         return False
+    lines = pc.binary_join(pa.ListArray.from_arrays([0, len(texts)], texts), "\n")[0].as_buffer()
     try:
-        return len((_OBJECT if objects else _ANY).decode_lines(texts.str.join("\n")[0])) == len(texts)
+        return len((_OBJECT if objects else _ANY).decode_lines(lines)) == len(texts)
     except (msgspec.MsgspecError, RecursionError):
         return False
 
 
 def are_objects(texts: pl.Series) -> bool:
-    """Whether every text of a column (no nulls) is one JSON object of bearable depth, without line breaks."""
+    """Whether every text (no nulls, 2 GiB at most) is one JSON object of bearable depth, without line breaks."""
     shape = texts.str.starts_with("{") & texts.str.ends_with("}") & ~texts.str.contains("\n", literal=True)
-    return bool(shape.all()) and are_documents(texts, texts.str.len_bytes().to_numpy(), objects=True)
+    if not shape.all():
+        return False
+    strings = texts.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
+    return are_documents(strings, texts.str.len_bytes().to_numpy(), objects=True)
 
 
 def nesting(data: bytes) -> int:
@@ -136,10 +142,10 @@ def _malformed(data: bytes, error: Exception) -> JsonError:
     return JsonError("invalid_json", _plain(error))
 
 
-def _not_too_deep(texts: pl.Series) -> bool:
-    opening = texts.str.count_matches("{", literal=True) + texts.str.count_matches("[", literal=True)
-    suspects = texts.filter(opening > OBJECT_NESTING_MAX)
-    return all(nesting(text.encode()) <= OBJECT_NESTING_MAX for text in suspects.to_list())
+def _not_too_deep(texts: pa.Array) -> bool:
+    opening = pc.add(pc.count_substring(texts, "{"), pc.count_substring(texts, "["))
+    suspects = texts.filter(pc.greater(opening, OBJECT_NESTING_MAX))
+    return all(nesting(text.encode()) <= OBJECT_NESTING_MAX for text in suspects.to_pylist())
 
 
 def _has_lone_surrogate(data: bytes) -> bool:

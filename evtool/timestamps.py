@@ -100,20 +100,19 @@ def parse_number(number: int | float | Decimal) -> int:
     return _in_range(-magnitude if sign else magnitude, shown)
 
 
-def parse_texts(texts: pl.Series) -> tuple[Nanoseconds, Mask]:
-    """Nanoseconds of a column of texts without nulls, and which rows are good (bad ones hold 0)."""
-    values = texts.to_arrow(compat_level=pl.CompatLevel.oldest())
+def parse_texts(texts: pa.Array) -> tuple[Nanoseconds, Mask]:
+    """Nanoseconds of a column of strings without nulls, and which rows are good (bad ones hold 0)."""
     if not len(texts):
         return np.zeros(0, np.int64), np.zeros(0, bool)
-    if _all_have_full_form(values):
+    if _all_have_full_form(texts):
         try:
-            moments = values.cast(pa.timestamp("ns", "UTC"))
+            moments = texts.cast(pa.timestamp("ns", "UTC"))
             return moments.cast(pa.int64()).to_numpy(), np.ones(len(texts), bool)
         except pa.ArrowInvalid:
             pass  # some row is bad, or good but for Arrow's narrower grammar: row by row
     nanoseconds = np.zeros(len(texts), np.int64)
     good = np.ones(len(texts), bool)
-    for row, text in enumerate(texts.to_list()):
+    for row, text in enumerate(texts.to_pylist()):
         try:
             nanoseconds[row] = parse_text(text)
         except TimestampError:
@@ -162,12 +161,12 @@ def to_texts(nanoseconds: Nanoseconds) -> pl.Series:
     return pl.Series("text", pl.from_arrow(texts))
 
 
-def _all_have_full_form(values: pa.Array) -> bool:
+def _all_have_full_form(texts: pa.Array) -> bool:
     """Whether all rows have seconds and an offset in full, which Arrow's parser does not ask for."""
-    offsets = np.frombuffer(values.buffers()[1], np.int64)[values.offset : values.offset + len(values) + 1]
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
     if int((offsets[1:] - offsets[:-1]).min()) < _TEXT_BYTES_MIN:
         return False
-    data = np.frombuffer(values.buffers()[2], np.uint8)
+    data = np.frombuffer(texts.buffers()[2], np.uint8)
     ends = offsets[1:]
     offset_in_full = (data[ends - 1] == ord("Z")) | (data[ends - 3] == ord(":"))
     return bool(offset_in_full.all() and (data[offsets[:-1] + 16] == ord(":")).all())

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 import polars as pl
+import pyarrow as pa
 
 import evtool
 from evtool.config import Codec, Config, IngestConfig, LogConfig
@@ -75,6 +77,14 @@ def event(number: int, stream_id: str = "user-1", **fields: Any) -> Event:
         "event_type": "ItemViewed",
         "payload": f'{{"number":{number}}}',
     } | fields
+
+
+def as_frame(events: pa.RecordBatch | pa.Table, rows: Any = None) -> pl.DataFrame:
+    """Events on their way into the log as a Polars frame of EVENT_SCHEMA; `rows` puts them in order."""
+    table = pa.Table.from_batches([events]) if isinstance(events, pa.RecordBatch) else events
+    found = pl.DataFrame(pl.from_arrow(table if rows is None else table.take(rows)))
+    uuid = pl.col("event_uuid").map_elements(lambda value: str(UUID(bytes=value)), pl.String)
+    return found.select(pl.coalesce("event_id", uuid), *(name for name in EVENT_SCHEMA if name != "event_id"))
 
 
 def many(count: int, first: int = 0, streams: int = 7) -> pl.DataFrame:

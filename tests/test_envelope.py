@@ -12,11 +12,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import as_frame
 
 from evtool import envelope
 from evtool.envelope import REASONS, RejectedError
 from evtool.errors import EventError
-from evtool.event import EVENT_SCHEMA, POSITION_SCHEMA, TEXT_BYTES_MAX
+from evtool.event import BATCH_SCHEMA, EVENT_SCHEMA, POSITION_SCHEMA, TEXT_BYTES_MAX
 
 BASE: dict[str, Any] = {"event_id": "1", "source_id": "shop", "stream_id": "user-1", "event_type": "Seen"}
 ROW = ("1", "shop", "user-1", "Seen", None, None, 1, "{}", None)
@@ -174,13 +175,20 @@ class TestObjects:
 
 def test_a_batch_names_its_bad_event():
     with pytest.raises(EventError, match=r"event 2 of the batch: stream_id is missing \(missing_field\)"):
-        envelope.frame([BASE, BASE, {"event_id": "3", "source_id": "shop"}])
+        envelope.batch([BASE, BASE, {"event_id": "3", "source_id": "shop"}])
 
 
-def test_frames_of_events_have_the_envelope_s_columns():
-    assert dict(envelope.frame([BASE, BASE]).schema) == EVENT_SCHEMA
-    assert dict(envelope.frame([]).schema) == EVENT_SCHEMA
-    assert envelope.frame([BASE, BASE]).rows() == [ROW, ROW]
+def test_batches_of_events_have_the_envelope_s_columns():
+    assert envelope.batch([BASE, BASE]).schema == BATCH_SCHEMA
+    assert envelope.batch([]).schema == BATCH_SCHEMA
+    assert as_frame(envelope.batch([BASE, BASE])).rows() == [ROW, ROW]
+
+
+def test_an_id_that_is_a_uuid_travels_as_its_bytes():
+    uuid = "00112233-4455-6677-8899-aabbccddeeff"
+    batch = envelope.batch([BASE | {"event_id": uuid}, BASE])
+    assert batch["event_uuid"].to_pylist() == [bytes.fromhex(uuid.replace("-", "")), None]
+    assert batch["event_id"].to_pylist() == [None, BASE["event_id"]]
 
 
 def frame_with(**columns: Any) -> pl.DataFrame:
@@ -189,24 +197,27 @@ def frame_with(**columns: Any) -> pl.DataFrame:
     return base.with_columns(pl.Series(name, values) for name, values in columns.items())
 
 
+def checked(frame: pl.DataFrame, default_source: str | None = None) -> pl.DataFrame:
+    """What becomes of a frame that is handed to `append`."""
+    return as_frame(envelope.frame_to_batch(frame, default_source))
+
+
 def test_a_frame_is_completed():
-    assert envelope.check_frame(frame_with()).rows() == [ROW]
-    assert dict(envelope.check_frame(frame_with()).schema) == EVENT_SCHEMA
-    assert envelope.check_frame(frame_with(position=[9], recorded_at=[9])).rows() == [ROW]
-    assert envelope.check_frame(frame_with().drop("source_id"), "pipe")["source_id"].to_list() == ["pipe"]
-    assert len(envelope.check_frame(frame_with().clear())) == 0
+    assert checked(frame_with()).rows() == [ROW]
+    assert envelope.frame_to_batch(frame_with()).schema == BATCH_SCHEMA
+    assert checked(frame_with(position=[9], recorded_at=[9])).rows() == [ROW]
+    assert checked(frame_with().drop("source_id"), "pipe")["source_id"].to_list() == ["pipe"]
+    assert len(checked(frame_with().clear())) == 0
 
 
 def test_a_frame_s_datetimes_are_moments():
     moment = datetime(2026, 1, 1, 0, 0, 0, 7000, tzinfo=UTC)
     for unit in ("ms", "us", "ns"):
         column = pl.Series([moment]).cast(pl.Datetime(unit, "UTC"))
-        checked = envelope.check_frame(frame_with(timestamp=column))
-        assert checked["timestamp"].to_list() == [1_767_225_600_007_000_000]
+        found = checked(frame_with(timestamp=column))
+        assert found["timestamp"].to_list() == [1_767_225_600_007_000_000]
     elsewhere = pl.Series([moment]).dt.convert_time_zone("Asia/Tokyo")
-    assert envelope.check_frame(frame_with(timestamp=elsewhere))["timestamp"].to_list() == [
-        1_767_225_600_007_000_000
-    ]
+    assert checked(frame_with(timestamp=elsewhere))["timestamp"].to_list() == [1_767_225_600_007_000_000]
 
 
 @pytest.mark.parametrize(
@@ -238,13 +249,13 @@ def test_a_frame_s_datetimes_are_moments():
 )
 def test_a_frame_that_breaks_a_rule_is_refused(columns: dict[str, Any]):
     with pytest.raises(EventError):
-        envelope.check_frame(frame_with(**columns))
+        checked(frame_with(**columns))
 
 
 @pytest.mark.parametrize("payload", [" {} ", "{}", "\t{}", "{\r}"])
 def test_a_frame_s_objects_may_have_spaces_around(payload: str):
-    checked = envelope.check_frame(pl.concat([frame_with(payload=[payload])] * 3))
-    assert checked["payload"].to_list() == [payload] * 3
+    found = checked(pl.concat([frame_with(payload=[payload])] * 3))
+    assert found["payload"].to_list() == [payload] * 3
 
 
 FIELDS = {
@@ -270,11 +281,11 @@ def test_a_frame_is_taken_when_each_of_its_events_is(events: list[dict[str, Any]
         rows = [envelope.row(event | {"timestamp": None}, "pipe") for event in events]
     except RejectedError:
         with pytest.raises(EventError):
-            envelope.check_frame(frame, "pipe")
+            checked(frame, "pipe")
         return
-    checked = envelope.check_frame(frame, "pipe")
-    assert checked.with_columns(pl.lit(None, pl.Int64).alias("timestamp")).rows() == rows
-    assert checked["timestamp"].to_list() == [event["timestamp"] for event in events]
+    found = checked(frame, "pipe")
+    assert found.with_columns(pl.lit(None, pl.Int64).alias("timestamp")).rows() == rows
+    assert found["timestamp"].to_list() == [event["timestamp"] for event in events]
 
 
 @given(st.dictionaries(st.text(max_size=2), st.integers() | st.text(max_size=3) | st.booleans() | st.none()))

@@ -32,6 +32,7 @@ from evtool.ingest.pipeline import Ingest
 from evtool.lifecycle.verify import verify
 from evtool.log import format as log_format
 from evtool.log import frame, sequence, versions
+from evtool.log.frame import Part
 from evtool.log.manifest import Manifest
 from evtool.log.writer import Writer
 
@@ -167,7 +168,7 @@ def some_events(count: int, first: int = 0) -> pl.DataFrame:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log of two partitions: a sealed segment and an active one, batches small, large and empty."""
     folder = tmp_path_factory.mktemp("page") / "segments"
-    config = Config(log=LogConfig(partitions=2, segment_bytes=64 * 1024))
+    config = Config(log=LogConfig(partitions=2, segment_bytes=48 * 1024))
     with evtool.open(folder, create=True, config=config) as log:
         log.append(some_events(3))
         log.append([], resume={"file": "a.ndjson", "line": 3})
@@ -268,7 +269,7 @@ def write_example(folder: Path) -> bytes:
     folder.mkdir()
     manifest = Manifest(bytes(range(16)).hex(), 1, 8, "2026-01-01T00:00:00Z")
     writer = Writer(Files(), folder, manifest, LogConfig(), now_ns=lambda: MOMENT_NS)
-    prepared = writer.prepare(envelope.frame([msgspec.json.decode(line[1])]))
+    prepared = writer.prepare(envelope.batch([msgspec.json.decode(line[1])]))
     writer.commit(prepared, [writer.encode(part) for part in prepared.parts], {"line": 1})
     writer.close()
     return (folder / FIRST_SEGMENT / "frames.log").read_bytes()
@@ -322,16 +323,14 @@ def test_an_independent_reader_finds_the_same_events(folder: Path):
 
 def body_columns(count: int, unit_ns: int = 1, **replaced: Any) -> dict[str, str]:
     """Name -> Arrow type of the columns of a body of `count` events; `replaced` are values for all of them."""
-    numbers = pl.int_range(1, count + 1, eager=True)
-    events = some_events(count).with_columns(
-        numbers.alias("position"),
-        (MOMENT_NS + numbers * unit_ns).alias("timestamp"),
-        pl.lit(1, pl.Int64).alias("stream_version"),
-        pl.lit(1, pl.Int32).alias("schema_version"),
-        *(pl.lit(value, pl.String).alias(name) for name, value in replaced.items()),
+    numbers = np.arange(1, count + 1)
+    given = some_events(count).with_columns(
+        pl.lit(value, pl.String).alias(name) for name, value in replaced.items()
     )
+    events = envelope.frame_to_batch(given)
+    part = Part(0, 1, events, None, numbers, MOMENT_NS + numbers * unit_ns, np.ones(count, np.int64))
     kinds = {}
-    for column in pa.ipc.open_stream(frame.encode(events, 0, 1, Codec()).body).schema:
+    for column in pa.ipc.open_stream(frame.encode(part, Codec()).body).schema:
         is_dictionary = pa.types.is_dictionary(column.type)
         if is_dictionary:
             assert column.type.value_type == pa.string()

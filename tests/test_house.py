@@ -23,7 +23,7 @@ LAYERS = (
     ("config",),
     ("event",),
     ("files",),
-    ("timestamps", "jsontext", "parallel"),
+    ("timestamps", "jsontext", "uuids", "parallel"),
     ("envelope", "ndjson"),
     ("log",),
     ("ingest",),

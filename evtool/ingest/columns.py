@@ -10,15 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from evtool import jsontext, timestamps
-from evtool.event import EVENT_SCHEMA, INT32_MAX, POSITION_SCHEMA, TEXT_BYTES_MAX
+from evtool import jsontext, timestamps, uuids
+from evtool.event import BATCH_SCHEMA, EVENT_SCHEMA, INT32_MAX, INT64_MAX, POSITION_SCHEMA, TEXT_BYTES_MAX
 from evtool.ingest.layout import Fit, Layout
 from evtool.ingest.lines import Lines, Mask, Offsets
 from evtool.jsontext import OBJECT_NESTING_MAX, VALUE_ENDS, VALUE_STARTS
 
-_OBJECTS = ("payload", "metadata")
+PARSED_SCHEMA = BATCH_SCHEMA.append(pa.field("row", pa.int64()))
+
+_VERSIONS = ("stream_version", "schema_version")
 
 
 class Columns:
@@ -37,64 +40,66 @@ class Columns:
         }
         self._count = int(found.fits.sum())
         self._good = np.ones(self._count, bool)
+        keys = [key for key in self._spans if self._is_text(key)]
+        self._texts = dict(zip(keys, lines.texts([self._spans[key] for key in keys]), strict=True))
 
-    def frame(self, rows: Offsets) -> pl.DataFrame:
+    def batch(self, rows: Offsets) -> pa.RecordBatch:
         """The events as PARSED_SCHEMA, without those that break a rule. `rows` are their line numbers."""
         columns = {name: self._text(name) for name in TEXT_BYTES_MAX}
+        columns |= uuids.columns(columns["event_id"])
         columns["timestamp"] = self._timestamp()
-        columns["stream_version"] = self._version("stream_version", pl.Int64, None)
-        columns["schema_version"] = self._version("schema_version", pl.Int32, 1)
+        columns["stream_version"] = self._version("stream_version", INT64_MAX, None)
+        columns["schema_version"] = self._version("schema_version", INT32_MAX, 1)
         columns["payload"] = self._object("payload", "{}")
         columns["metadata"] = self._metadata()
-        frame = pl.DataFrame(
-            [columns[name].alias(name) for name in EVENT_SCHEMA] + [pl.Series("row", rows, pl.Int64)]
-        )
-        return frame if self._good.all() else frame.filter(pl.Series(self._good))
+        columns["row"] = pa.array(rows)
+        batch = pa.RecordBatch.from_arrays([columns[name] for name in PARSED_SCHEMA.names], schema=PARSED_SCHEMA)
+        return batch if self._good.all() else batch.filter(pa.array(self._good))
 
-    def _text(self, name: str) -> pl.Series:
+    def _is_text(self, key: str) -> bool:
+        """Whether a value is wanted as a text, rather than looked at in its place."""
+        if key in POSITION_SCHEMA or key in _VERSIONS:
+            return False
+        return key != "timestamp" or self._kinds[key] == "string"
+
+    def _text(self, name: str) -> pa.Array:
         if name not in self._spans:
             default = self._default_source if name == "source_id" else None
             self._good &= default is not None
-            return _constant(default, pl.String, self._count)
+            return _constant(default or "", pa.string(), self._count)
         starts, ends = self._spans[name]
         lengths = ends - starts
         self._good &= (lengths >= 1) & (lengths <= TEXT_BYTES_MAX[name])
-        return self._lines.texts(starts, ends)
+        return self._texts[name]
 
-    def _timestamp(self) -> pl.Series:
+    def _timestamp(self) -> pa.Array:
         if "timestamp" not in self._spans:
-            return _constant(None, pl.Int64, self._count)
+            return pa.nulls(self._count, pa.int64())
         if self._kinds["timestamp"] == "string":
-            nanoseconds, good = timestamps.parse_texts(self._lines.texts(*self._spans["timestamp"]))
+            nanoseconds, good = timestamps.parse_texts(self._texts["timestamp"])
         else:
             numbers, good = self._lines.whole_numbers(*self._spans["timestamp"])
             nanoseconds, in_range = timestamps.parse_numbers(numbers)
             good = good & in_range
         self._good &= good
-        return pl.Series("timestamp", nanoseconds)
+        return pa.array(nanoseconds)
 
-    def _version(self, name: str, dtype: Any, default: int | None) -> pl.Series:
+    def _version(self, name: str, limit: int, default: int | None) -> pa.Array:
+        dtype = BATCH_SCHEMA.field(name).type
         if name not in self._spans:
             return _constant(default, dtype, self._count)
         numbers, good = self._lines.whole_numbers(*self._spans[name])
-        good &= numbers >= 1
-        if dtype == pl.Int32:
-            good &= numbers <= INT32_MAX
+        good &= (numbers >= 1) & (numbers <= limit)
         self._good &= good
-        return pl.Series(name, np.where(good, numbers, 1)).cast(dtype)
+        return pa.array(np.where(good, numbers, 1)).cast(dtype)
 
-    def _object(self, name: str, default: str | None) -> pl.Series:
+    def _object(self, name: str, default: str | None) -> pa.Array:
         if name not in self._spans:
-            return _constant(default, pl.String, self._count)
-        starts, ends = self._spans[name]
-        texts = self._lines.texts(starts, ends)
-        self._good &= _passing(
-            self._lines.ends_fit(starts, ends, b"{", b"}"),
-            lambda chosen: jsontext.are_documents(_rows(texts, chosen), (ends - starts)[chosen], objects=True),
-        )
-        return texts
+            return _constant(default, pa.string(), self._count)
+        self._check_documents(name, b"{", b"}", objects=True)
+        return self._texts[name]
 
-    def _metadata(self) -> pl.Series:
+    def _metadata(self) -> pa.Array:
         unknown = [key for key in self._spans if key not in EVENT_SCHEMA and key not in POSITION_SCHEMA]
         for key in (*POSITION_SCHEMA, *unknown):
             if self._kinds.get(key, "string") != "string":
@@ -106,30 +111,33 @@ class Columns:
         return self._folded(unknown)
 
     def _check_value(self, key: str) -> None:
-        starts, ends = self._spans[key]
         if self._kinds[key] == "number":
-            _, plain = self._lines.whole_numbers(starts, ends)
+            _, plain = self._lines.whole_numbers(*self._spans[key])
             if plain.all():
                 return
-        texts = self._lines.texts(starts, ends)
+        self._check_documents(key, VALUE_STARTS, VALUE_ENDS, objects=False)
+
+    def _check_documents(self, key: str, first: bytes, last: bytes, objects: bool) -> None:
+        starts, ends = self._spans[key]
+        texts = self._texts[key] if key in self._texts else self._lines.texts([(starts, ends)])[0]
         self._good &= _passing(
-            self._lines.ends_fit(starts, ends, VALUE_STARTS, VALUE_ENDS),
-            lambda chosen: jsontext.are_documents(_rows(texts, chosen), (ends - starts)[chosen], objects=False),
+            self._lines.ends_fit(starts, ends, first, last),
+            lambda chosen: jsontext.are_documents(_rows(texts, chosen), (ends - starts)[chosen], objects),
         )
 
-    def _folded(self, unknown: list[str]) -> pl.Series:
+    def _folded(self, unknown: list[str]) -> pa.Array:
         """Metadata made of the members that the envelope does not know, in their order."""
         pieces = []
         for number, key in enumerate(unknown):
             quote = '"' if self._kinds[key] == "string" else ""
-            pieces.append(pl.lit(("{" if number == 0 else ",") + jsontext.quote(key) + ":" + quote))
-            pieces.append(pl.lit(self._lines.texts(*self._spans[key])))
-            pieces.append(pl.lit(quote))
-        metadata = pl.select(pl.concat_str(*pieces, pl.lit("}")).alias("metadata")).to_series()
+            pieces += [("{" if number == 0 else ",") + jsontext.quote(key) + ":" + quote, self._texts[key], quote]
+        metadata = pc.binary_join_element_wise(*pieces, "}", "")
         # Folding puts a value one level deeper.
-        is_long = (metadata.str.len_bytes() >= 2 * OBJECT_NESTING_MAX).to_numpy()
+        is_long = pc.greater_equal(pc.binary_length(metadata), 2 * OBJECT_NESTING_MAX).to_numpy(
+            zero_copy_only=False
+        )
         for row in np.flatnonzero(is_long).tolist():
-            self._good[row] &= jsontext.nesting(metadata[row].encode()) <= OBJECT_NESTING_MAX
+            self._good[row] &= jsontext.nesting(metadata[row].as_py().encode()) <= OBJECT_NESTING_MAX
         return metadata
 
 
@@ -149,9 +157,9 @@ def _passing(candidates: Mask, check: Callable[[Offsets], bool]) -> Mask:
     return passing
 
 
-def _rows(texts: pl.Series, rows: Offsets) -> pl.Series:
-    return texts if len(rows) == len(texts) else texts[rows]
+def _rows(texts: pa.Array, rows: Offsets) -> pa.Array:
+    return texts if len(rows) == len(texts) else texts.take(pa.array(rows))
 
 
-def _constant(value: Any, dtype: Any, count: int) -> pl.Series:
-    return pl.Series("constant", [value], dtype).new_from_index(0, count)
+def _constant(value: Any, dtype: pa.DataType, count: int) -> pa.Array:
+    return pa.nulls(count, dtype) if value is None else pa.repeat(pa.scalar(value, dtype), count)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import polars as pl
 
 from evtool.event import EVENT_SCHEMA, POSITION_SCHEMA
 from evtool.ingest.lines import Lines, Mask, Offsets
@@ -105,10 +104,8 @@ def fit(layout: Layout, lines: Lines, rows: Offsets) -> Fit:
             end = lines.next_quotes(start, value.size_hint + len(after)) - after.index(b'"')
         else:
             # Where the text after it first stands; if that is inside of the value, it proves invalid.
-            texts = lines.texts(lines.starts[rows], line_ends)
-            at = texts.str.find(after.decode(), literal=True)
-            end = lines.starts[rows] + at.fill_null(0).cast(pl.Int64).to_numpy()
-            fits &= at.is_not_null().to_numpy()
+            # A row that does not fit may be amid a character here, so it is looked at from its beginning.
+            end = lines.find(np.where(fits, start, lines.starts[rows]), line_ends, after)
         fits &= (start <= end) & (end <= line_ends)
         if value.kind != "string":
             fits &= start < end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 Offsets: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+Span: TypeAlias = tuple[Offsets, Offsets]  # starts and ends of one value in many rows
 
 _PADDING = bytes(1024)  # stands behind the text, so that a window of bytes may be read from anywhere in it
 _WINDOWS = (16, 32, 48, 64, 128, 1000)
@@ -67,11 +69,32 @@ class Lines:
         """The bytes of one line."""
         return self.data[self.starts[row] : self.ends[row]]
 
-    def texts(self, starts: Offsets, ends: Offsets) -> pl.Series:
-        """The spans as a column of texts that share the chunk's memory. They must be UTF-8."""
+    def texts(self, spans: Sequence[Span]) -> list[pa.Array]:
+        """A column of texts for each of the spans, which must be UTF-8.
+
+        The spans of a row stand one behind the other, and before those of the next row: so together with what
+        is between them they are one Arrow column that needs no copy, of which every so many are taken.
+        """
+        count, width = len(spans[0][0]) if spans else 0, 2 * len(spans)
+        if not count:
+            return [pa.array([], pa.string()) for _ in spans]
+        offsets = np.empty((count, width), np.int32)
+        for number, (starts, ends) in enumerate(spans):
+            offsets[:, 2 * number], offsets[:, 2 * number + 1] = starts, ends
+        pieces = pa.Array.from_buffers(
+            pa.binary(), count * width - 1, [None, pa.py_buffer(offsets.reshape(-1)), self.buffer]
+        )
+        firsts = np.arange(0, count * width, width, dtype=np.int32)
+        columns = [pieces.take(pa.array(firsts + np.int32(2 * number))) for number in range(len(spans))]
+        return [pa.Array.from_buffers(pa.string(), count, column.buffers()) for column in columns]
+
+    def find(self, starts: Offsets, ends: Offsets, literal: bytes) -> Offsets:
+        """Where `literal` first stands in each of the spans, which must be UTF-8; -1 where it does not."""
         views = _views(self.data, starts, ends)
         column = pa.Array.from_buffers(pa.string_view(), len(starts), [None, pa.py_buffer(views), self.buffer])
-        return pl.Series("text", pl.from_arrow(column))
+        at = pl.Series("text", pl.from_arrow(column)).str.find(literal.decode(), literal=True).fill_null(-1)
+        found = at.cast(pl.Int64).to_numpy()
+        return np.where(found < 0, -1, starts + found)
 
     def next_quotes(self, offsets: Offsets, hint_bytes: int) -> Offsets:
         """The first quotation mark at or behind each of the offsets, if it is at most 1000 bytes away.

@@ -10,14 +10,14 @@ import threading
 from dataclasses import dataclass, field
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 
 from evtool import envelope, jsontext
 from evtool.envelope import RejectedError
 from evtool.errors import ConfigError
-from evtool.event import EVENT_SCHEMA, LINE_BYTES_MAX, NESTING_MAX
+from evtool.event import LINE_BYTES_MAX, NESTING_MAX
 from evtool.ingest import layout, members
-from evtool.ingest.columns import Columns
+from evtool.ingest.columns import PARSED_SCHEMA, Columns
 from evtool.ingest.layout import Layout
 from evtool.ingest.lines import Lines, Offsets, split
 
@@ -26,8 +26,6 @@ ROWS_TOGETHER_MIN = 64
 LAYOUTS_MAX = 16
 SAMPLES = 16  # so many lines, spread over those that are left, are looked at for new layouts
 _SPACE = b" \t\r\n"  # JSON's; Python takes more for it
-
-PARSED_SCHEMA = EVENT_SCHEMA | {"row": pl.Int64()}
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,14 @@ class Reject:
 
 @dataclass(frozen=True)
 class Parsed:
-    """The events of a chunk, as PARSED_SCHEMA in the order of their rows, and its rejects, likewise."""
+    """The events and the rejects of a chunk.
 
-    events: pl.DataFrame
+    `events` has PARSED_SCHEMA and groups the lines by the way they were read; `order` takes its rows in the
+    order of the lines. `rejects` are in the order of the lines.
+    """
+
+    events: pa.Table
+    order: Offsets
     rejects: tuple[Reject, ...]
     lines: Lines
 
@@ -77,14 +80,13 @@ class Parser:
         if not lines.is_utf8():
             rows, broken = _by_encoding(lines, rows)
             slow = np.union1d(slow, broken)
-        frames, rest = self._together(lines, rows)
+        batches, rest = self._together(lines, rows)
         slow = np.union1d(slow, rest)
         rejects: tuple[Reject, ...] = ()
         if len(slow):
-            frame, rejects = self._one_by_one(lines, slow)
-            frames.append(frame)
-        events = pl.concat(frames) if frames else pl.DataFrame(schema=PARSED_SCHEMA)
-        return Parsed(events.sort("row") if len(frames) > 1 else events, rejects, lines)
+            batch, rejects = self._one_by_one(lines, slow)
+            batches.append(batch)
+        return Parsed(*_gathered(batches, len(lines)), rejects, lines)
 
     def parse_oversized(self, beginning: bytes) -> Parsed:
         """The reject of one line that was too long to be read whole."""
@@ -95,11 +97,12 @@ class Parser:
             beginning,
             len(beginning),
         )
-        return Parsed(pl.DataFrame(schema=PARSED_SCHEMA), (reject,), split(b"\n"))
+        return Parsed(*_gathered([], 0), (reject,), split(b"\n"))
 
-    def _together(self, lines: Lines, rows: Offsets) -> tuple[list[pl.DataFrame], Offsets]:
-        """Frames of the rows that fit a layout, and the rows that are left."""
-        frames: list[pl.DataFrame] = []
+    def _together(self, lines: Lines, rows: Offsets) -> tuple[list[pa.RecordBatch], Offsets]:
+        """The events of the rows that fit a layout, and the rows that are left."""
+        batches: list[pa.RecordBatch] = []
+        left = np.ones(len(lines), bool)
         tried: set[Layout] = set()
         with self._mutex:
             patterns = set(self._layouts)
@@ -108,11 +111,13 @@ class Parser:
             # before, until that proves to be no JSON.
             for pattern in sorted(patterns, key=lambda pattern: len(pattern.values), reverse=True):
                 if len(rows):
-                    frame = self._try(pattern, lines, rows)
-                    if len(frame):
-                        frames.append(frame)
-                        rows = np.setdiff1d(rows, frame["row"].to_numpy(), assume_unique=True)
-                    if len(frame) >= ROWS_TOGETHER_MIN:
+                    batch = self._try(pattern, lines, rows)
+                    if batch is None:
+                        continue
+                    batches.append(batch)
+                    left[batch["row"].to_numpy()] = False
+                    rows = rows[left[rows]]
+                    if len(batch) >= ROWS_TOGETHER_MIN:
                         self._remember(pattern)
             tried |= patterns
             if len(rows) < ROWS_TOGETHER_MIN:
@@ -122,22 +127,23 @@ class Parser:
             patterns = {pattern for pattern in learned if pattern is not None} - tried
             if not patterns:
                 break
-        return frames, rows
+        return batches, rows
 
-    def _try(self, pattern: Layout, lines: Lines, rows: Offsets) -> pl.DataFrame:
-        """The events of those rows that fit `pattern` and break no rule."""
+    def _try(self, pattern: Layout, lines: Lines, rows: Offsets) -> pa.RecordBatch | None:
+        """The events of those rows that fit `pattern` and break no rule; None if there are none."""
         found = layout.fit(pattern, lines, rows)
         if not found.fits.any():
-            return pl.DataFrame(schema=PARSED_SCHEMA)
+            return None
         columns = Columns(pattern, lines, found, self.default_source, self.fold_unknown)
-        return columns.frame(rows[found.fits])
+        batch = columns.batch(rows[found.fits])
+        return batch if len(batch) else None
 
     def _remember(self, pattern: Layout) -> None:
         with self._mutex:
             if pattern not in self._layouts and len(self._layouts) < LAYOUTS_MAX:
                 self._layouts.append(pattern)
 
-    def _one_by_one(self, lines: Lines, rows: Offsets) -> tuple[pl.DataFrame, tuple[Reject, ...]]:
+    def _one_by_one(self, lines: Lines, rows: Offsets) -> tuple[pa.RecordBatch, tuple[Reject, ...]]:
         good, good_rows, rejects = [], [], []
         for row in rows.tolist():
             raw = lines.raw(row)
@@ -148,8 +154,17 @@ class Parser:
                 good_rows.append(row)
             except RejectedError as error:
                 rejects.append(Reject(row, error.reason, str(error), raw[:LINE_BYTES_MAX], len(raw)))
-        frame = envelope.to_frame(good).with_columns(pl.Series("row", good_rows, pl.Int64))
-        return frame, tuple(rejects)
+        return envelope.to_batch(good).append_column("row", pa.array(good_rows, pa.int64())), tuple(rejects)
+
+
+def _gathered(batches: list[pa.RecordBatch], count: int) -> tuple[pa.Table, Offsets]:
+    """Batches of rows below `count`, no row twice, as one table, and the order of its rows."""
+    events = pa.Table.from_batches(batches, PARSED_SCHEMA)
+    if len(batches) <= 1:
+        return events, np.arange(len(events))
+    number_of_row = np.full(count, -1)
+    number_of_row[events["row"].to_numpy()] = np.arange(len(events))
+    return events, number_of_row[number_of_row >= 0]
 
 
 def _learn(line: bytes) -> Layout | None:

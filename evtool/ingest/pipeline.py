@@ -16,14 +16,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import polars as pl
+import numpy as np
+import pyarrow as pa
 
 from evtool import timestamps
 from evtool.config import IngestConfig
 from evtool.errors import WriterDeadError
-from evtool.event import EVENT_SCHEMA
+from evtool.event import BATCH_SCHEMA
 from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
-from evtool.ingest.lines import Lines
+from evtool.ingest.lines import Lines, Offsets
 from evtool.ingest.parse import Parsed, Parser
 from evtool.ingest.sources import Chunk, Progress, Reader
 from evtool.log.frame import EncodedFrame
@@ -58,9 +59,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Piece:
-    """The events of a chunk, or of a part of it, in a batch that is being gathered."""
+    """Some events of a chunk in a batch that is being gathered: the rows `order` of `events`, in that order."""
 
-    events: pl.DataFrame
+    events: pa.Table
+    order: Offsets
     lines: Lines
     input: str
     lines_before: int
@@ -219,8 +221,9 @@ class Ingest:
         before = self._line_of_input.get(chunk.input, 0)
         self._line_of_input[chunk.input] = before + len(parsed.lines)
         now = timestamps.to_text(time.time_ns())
-        events = parsed.events
-        mean_bytes = len(chunk.data) / max(len(events), 1)
+        events, order = parsed.events, parsed.order
+        rows = events["row"].to_numpy()
+        mean_bytes = len(chunk.data) / max(len(order), 1)
         rejects = list(parsed.rejects)
         while True:
             batch.started = batch.started if batch.reaches else chunk.arrived
@@ -228,14 +231,14 @@ class Ingest:
                 self._config.batch_events - batch.events,
                 max(int((self._config.batch_bytes - batch.size_bytes) / mean_bytes), 0 if batch.events else 1),
             )
-            part, events = events[:room], events[room:]
+            part, order = order[:room], order[room:]
             last_row = len(parsed.lines) - 1  # up to which this batch reaches
-            if len(events):
-                last_row = int(part["row"][-1]) if len(part) else -1
+            if len(order):
+                last_row = int(rows[part[-1]]) if len(part) else -1
             if last_row >= 0:
                 batch.reaches = (chunk.input, before + last_row + 1)
             if len(part):
-                batch.pieces.append(Piece(part, parsed.lines, chunk.input, before))
+                batch.pieces.append(Piece(events, part, parsed.lines, chunk.input, before))
                 batch.events += len(part)
                 batch.size_bytes += int(len(part) * mean_bytes)
             while rejects and rejects[0].row <= last_row:
@@ -245,7 +248,7 @@ class Ingest:
                 batch.dead_letters.append(
                     DeadLetter(now, reject.reason, reject.message, chunk.input, line, size, reject.raw)
                 )
-            if not len(events):
+            if not len(order):
                 return batch
             batch = self._hand_over(batch, workers)
 
@@ -255,8 +258,7 @@ class Ingest:
             return Gathered()
         prepared, frames = None, []
         if batch.pieces:
-            events = pl.concat([piece.events for piece in batch.pieces])
-            prepared = self._writer.prepare(events.select(EVENT_SCHEMA.keys()))
+            prepared = self._writer.prepare(*_joined(batch.pieces))
             self._bury_conflicts(batch, prepared)
             frames = [workers.submit(self._writer.encode, part) for part in prepared.parts]
         self._jobs.put(Job(prepared, frames, batch.dead_letters, batch.reaches))
@@ -267,13 +269,13 @@ class Ingest:
         now = timestamps.to_text(time.time_ns())
         starts = [0]
         for piece in batch.pieces:
-            starts.append(starts[-1] + len(piece.events))
+            starts.append(starts[-1] + len(piece.order))
         number = 0
         for conflict in prepared.conflicts:
             while conflict.row >= starts[number + 1]:
                 number += 1
             piece = batch.pieces[number]
-            row = int(piece.events["row"][conflict.row - starts[number]])
+            row = piece.events["row"][int(piece.order[conflict.row - starts[number]])].as_py()
             raw = piece.lines.raw(row)
             message = (
                 f"stream {conflict.stream_id!r} expects version {conflict.expected}, "
@@ -310,3 +312,11 @@ class Ingest:
         self._reached = job.reaches
         summary.bytes_in = self._reader.progress.text_bytes
         self._on_commit(summary)
+
+
+def _joined(pieces: list[Piece]) -> tuple[pa.RecordBatch, Offsets]:
+    """The events of some pieces as one batch of BATCH_SCHEMA, and the order of its rows."""
+    table = pa.concat_tables(piece.events for piece in pieces).select(BATCH_SCHEMA.names).combine_chunks()
+    starts = np.cumsum([0, *(len(piece.events) for piece in pieces)])
+    order = np.concatenate([piece.order + start for piece, start in zip(pieces, starts, strict=False)])
+    return table.to_batches()[0], order

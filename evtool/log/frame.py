@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from evtool import uuids
 from evtool.config import Codec
 from evtool.errors import LogDamagedError
 from evtool.event import EVENT_SCHEMA, STORED_SCHEMA
-from evtool.log import uuids
 from evtool.log.format import EVENTS_FRAME, checksum
 
 # Below this many bytes of text, the time to set up a compressor outweighs what it saves.
@@ -26,6 +26,8 @@ COMPRESS_BYTES_MIN = 16 * 1024
 # A dictionary pays when texts repeat, on average, at least this often.
 DICTIONARY_REPEATS_MIN = 2
 DICTIONARY_ROWS_MIN = 256
+
+Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 _TEXTS = ("source_id", "stream_id", "event_type")
 _UNITS = (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000))
@@ -46,32 +48,50 @@ class EncodedFrame:
     timestamp_max: int
 
 
-def encode(events: pl.DataFrame, partition: int, base_position: int, codec: Codec) -> EncodedFrame:
-    """Encode stored events (columns of STORED_SCHEMA but recorded_at, rising positions, at least one row)."""
-    positions = events["position"].to_numpy()
-    timestamps = events["timestamp"].to_numpy()
+@dataclass(frozen=True)
+class Part:
+    """The events of one frame, to be encoded.
+
+    `rows` are their rows in `events` (of BATCH_SCHEMA), or None for all of them; `positions` rise, and
+    `timestamps` and `stream_versions` are those of the events, all given.
+    """
+
+    partition: int
+    base_position: int
+    events: pa.RecordBatch
+    rows: Integers | None
+    positions: Integers
+    timestamps: Integers
+    stream_versions: Integers
+
+
+def encode(part: Part, codec: Codec) -> EncodedFrame:
+    """Encode the events of a part, one at least."""
+    deltas = np.diff(part.positions, prepend=part.base_position).astype(np.uint32)
     columns: dict[str, pa.Array] = {
-        "position_delta": pa.array(np.diff(positions, prepend=base_position).astype(np.uint32)),
-        "timestamp": _coarsest_unit(timestamps),
+        "position_delta": pa.array(deltas),
+        "timestamp": _coarsest_unit(part.timestamps),
     }
-    columns |= _id_columns(events["event_id"])
-    for name in _TEXTS:
-        columns[name] = _dictionary_if_it_pays(_text(events[name]))
-    columns["stream_version"] = pa.array(events["stream_version"].to_numpy())
-    columns["schema_version"] = pa.array(events["schema_version"].to_numpy())
-    columns["payload"] = _text(events["payload"])
-    if events["metadata"].null_count() < len(events):
-        columns["metadata"] = _text(events["metadata"])
+    rows = None if part.rows is None else pa.array(part.rows)
+    for name in ("event_uuid", "event_id", *_TEXTS, "stream_version", "schema_version", "payload", "metadata"):
+        if name == "stream_version":
+            columns[name] = pa.array(part.stream_versions)
+            continue
+        column = part.events[name]
+        if column.null_count < len(column) and rows is not None:
+            column = column.take(rows)
+        if column.null_count < len(column):  # a column without values is left out
+            columns[name] = _dictionary_if_it_pays(column) if name in _TEXTS else column
     body = _write(pa.record_batch(columns), codec)
     return EncodedFrame(
-        partition=partition,
+        partition=part.partition,
         body=body,
         body_checksum=checksum(memoryview(body)),
-        count=len(events),
-        first_position=int(positions[0]),
-        last_position=int(positions[-1]),
-        timestamp_min=int(timestamps.min()),
-        timestamp_max=int(timestamps.max()),
+        count=len(part.positions),
+        first_position=int(part.positions[0]),
+        last_position=int(part.positions[-1]),
+        timestamp_min=int(part.timestamps.min()),
+        timestamp_max=int(part.timestamps.max()),
     )
 
 
@@ -137,10 +157,6 @@ def _read(body: memoryview, wanted: list[str]) -> pa.RecordBatch:
     return pa.ipc.open_stream(buffer, options=options).read_next_batch()
 
 
-def _text(series: pl.Series) -> pa.Array:
-    return series.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
-
-
 def _series(name: str, column: pa.Array) -> pl.Series:
     if isinstance(column, pa.DictionaryArray):
         values = pl.Series(name, pl.from_arrow(column.dictionary), dtype=pl.String)
@@ -164,18 +180,6 @@ def _coarsest_unit(timestamps: np.ndarray[Any, Any]) -> pa.Array:
         if (quotients * nanoseconds == timestamps).all():
             return pa.array(quotients).cast(pa.timestamp(unit, "UTC"))
     return pa.array(timestamps).cast(pa.timestamp("ns", "UTC"))
-
-
-def _id_columns(event_ids: pl.Series) -> dict[str, pa.Array]:
-    binary, is_uuid = uuids.pack(event_ids)
-    columns = {}
-    if is_uuid.any():
-        mask = None if is_uuid.all() else ~is_uuid
-        columns["event_uuid"] = uuids.to_arrow(binary, mask)
-    if not is_uuid.all():
-        texts = event_ids.to_frame().select(pl.when(pl.lit(pl.Series(~is_uuid))).then(pl.col("event_id")))
-        columns["event_id"] = _text(texts.to_series())
-    return columns
 
 
 def _event_ids(batch: pa.RecordBatch) -> pl.Series:

@@ -109,9 +109,9 @@ class Log:
         broken: nothing is stored), LogReadOnlyError, LogLockedError, StorageError.
         """
         if isinstance(events, pl.DataFrame):
-            checked = envelope.check_frame(events, self._default_source)
+            checked = envelope.frame_to_batch(events, self._default_source)
         else:
-            checked = envelope.frame(events, self._default_source)
+            checked = envelope.batch(events, self._default_source)
         with self._mutex:
             writer = self._open_writer()
             if not len(checked) and not resume:

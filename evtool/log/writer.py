@@ -19,10 +19,10 @@ from typing import Any
 import msgpack
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from evtool.config import LogConfig
 from evtool.errors import EventError, LogDamagedError, WriterDeadError
-from evtool.event import EVENT_SCHEMA
 from evtool.files import Buffer, Files
 from evtool.log import frame
 from evtool.log import head as head_file
@@ -45,11 +45,11 @@ from evtool.log.format import (
     seal,
     segment_name,
 )
-from evtool.log.frame import EncodedFrame
+from evtool.log.frame import EncodedFrame, Part
 from evtool.log.manifest import Manifest
 from evtool.log.recovery import Recovered, recover
 from evtool.log.segment import read_index, read_summary, segment_folders
-from evtool.log.sequence import VersionConflict, assign_versions, split
+from evtool.log.sequence import Rows, VersionConflict, assign_versions, split
 from evtool.log.snapshot import SnapshotReader
 from evtool.log.versions import StreamVersions
 from evtool.log.walk import Table, check_header, walk_all
@@ -70,15 +70,6 @@ class Commit:
     def count(self) -> int:
         """How many events it holds."""
         return self.last_position - self.first_position + 1
-
-
-@dataclass(frozen=True)
-class Part:
-    """The events of one frame to be encoded."""
-
-    partition: int
-    base_position: int
-    events: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -120,36 +111,46 @@ class Writer:
             self._lock.release()
             raise
 
-    def prepare(self, events: pl.DataFrame, keep_all: bool = False) -> Prepared:
-        """Give a frame of EVENT_SCHEMA its positions, times and versions; the next call follows on.
+    def prepare(self, events: pa.RecordBatch, rows: Rows | None = None, keep_all: bool = False) -> Prepared:
+        """Give events of BATCH_SCHEMA their positions, times and versions; the next call follows on.
 
-        Events with a wrong version are left out, or with `keep_all` the batch is refused by EventError.
+        `rows` takes the rows of `events` in order of position (default: as they are). Events with a wrong
+        version are left out, or with `keep_all` the batch is refused by EventError.
         """
         self._check_alive()
-        versioned = assign_versions(events, self._versions)
+        is_whole = rows is None
+        versioned = assign_versions(events, np.arange(len(events)) if rows is None else rows, self._versions)
         if keep_all and versioned.conflicts:
             raise _refusal(versioned.conflicts[0])
-        self._versions.reserve(versioned.promise)
-        kept = versioned.events
-        base_position, count = self._next_position, len(kept)
+        base_position, count = self._next_position, len(versioned.rows)
         base_recorded_at = self._clock.take(count)
-        positions = pl.int_range(base_position, base_position + count, eager=True).alias("position")
-        recorded_at = pl.int_range(base_recorded_at, base_recorded_at + count, eager=True)
-        stored = kept.select(
-            positions,
-            *[name for name in EVENT_SCHEMA if name != "timestamp"],
-            pl.col("timestamp").fill_null(recorded_at),
+        numbers = np.arange(count)
+        timestamps = events["timestamp"]
+        times = timestamps.fill_null(0).to_numpy()[versioned.rows]
+        if timestamps.null_count:
+            is_missing = timestamps.is_null().to_numpy(zero_copy_only=False)[versioned.rows]
+            times = np.where(is_missing, base_recorded_at + numbers, times)
+        is_whole = is_whole and count == len(events)
+        parts = tuple(
+            Part(
+                partition,
+                base_position,
+                events,
+                None if is_whole and isinstance(chosen, slice) else versioned.rows[chosen],
+                base_position + numbers[chosen],
+                times[chosen],
+                versioned.versions[chosen],
+            )
+            for partition, chosen in (split(versioned, self._manifest.partitions) if count else ())
         )
-        parts: tuple[Part, ...] = ()
-        if count:
-            pieces = split(stored, versioned.stream_of_row, versioned.stream_ids, self._manifest.partitions)
-            parts = tuple(Part(partition, base_position, piece) for partition, piece in pieces)
+        # Last, so that a batch that is interrupted before has taken no place.
+        self._versions.reserve(versioned.promise)
         self._next_position += count
         return Prepared(base_position, base_recorded_at, count, parts, versioned.conflicts)
 
     def encode(self, part: Part) -> EncodedFrame:
         """Encode one part; safe to call from any thread."""
-        return frame.encode(part.events, part.partition, part.base_position, self._config.codec)
+        return frame.encode(part, self._config.codec)
 
     def commit(
         self, prepared: Prepared, frames: Sequence[EncodedFrame], resume: Mapping[str, Any] | None = None

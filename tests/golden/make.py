@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 import zstandard
 
 import evtool
@@ -77,14 +77,15 @@ def event(number: int, stream_id: str = "user-1", **fields: Any) -> dict[str, An
     } | fields
 
 
-def many(count: int, first: int, streams: int) -> pl.DataFrame:
+def many(count: int, first: int, streams: int) -> pa.RecordBatch:
     """Enough small events for dictionaries and for a frame a partition."""
-    return envelope.frame(event(first + i, f"user-{i % streams}") for i in range(count))
+    return envelope.batch(event(first + i, f"user-{i % streams}") for i in range(count))
 
 
-def timed(times: list[int]) -> pl.DataFrame:
+def timed(times: list[int]) -> pa.RecordBatch:
     """Events at these times, in ns."""
-    return envelope.frame(event(i) for i in range(len(times))).with_columns(timestamp=pl.Series(times))
+    events = envelope.batch(event(i) for i in range(len(times)))
+    return events.set_column(events.schema.get_field_index("timestamp"), "timestamp", pa.array(times))
 
 
 def write(folder: Path, now_ns: Callable[[], int], codec: Codec, segment_bytes: int, *batches: Any) -> None:
@@ -93,9 +94,8 @@ def write(folder: Path, now_ns: Callable[[], int], codec: Codec, segment_bytes: 
     writer = Writer(Files(), folder, manifest, LogConfig(PARTITIONS, segment_bytes, codec=codec), now_ns)
     for batch in batches:
         resume = batch if isinstance(batch, Mapping) else None
-        events = envelope.frame([]) if resume else batch
-        checked = envelope.check_frame(events) if isinstance(events, pl.DataFrame) else envelope.frame(events)
-        prepared = writer.prepare(checked, keep_all=True)
+        events = batch if isinstance(batch, pa.RecordBatch) else envelope.batch([] if resume else batch)
+        prepared = writer.prepare(events, keep_all=True)
         writer.commit(prepared, [writer.encode(part) for part in prepared.parts], resume)
     writer.close()
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from samples import as_frame
 
 from evtool.envelope import RejectedError
 from evtool.errors import ConfigError
@@ -48,9 +49,9 @@ def says(data: bytes, fold_unknown: bool = True, source: str | None = None) -> d
                 rows, (result, data)
             )
         else:
-            events = parsed.events.to_dicts()
-            assert len(events) == 100
-            assert [events[row] for row in rows] == [result | {"row": row} for row in rows]
+            events = as_frame(parsed.events, parsed.order).to_dicts()
+            assert parsed.events["row"].take(parsed.order).to_pylist() == list(range(100))
+            assert [events[row] for row in rows] == [result] * len(rows)
     return result
 
 
@@ -256,6 +257,6 @@ def test_a_line_of_16_mib_is_taken_and_one_byte_more_is_not():
     head, tail = line(payload='{"a":"?"}').split(b"?")
     longest = head + b"x" * (LINE_BYTES_MAX - len(head) - len(tail)) + tail
     parsed = Parser().parse(longest + b"\r\n" + longest + b" \n" + line() + b"\n")
-    assert parsed.events["row"].to_list() == [0, 2]
+    assert parsed.events["row"].take(parsed.order).to_pylist() == [0, 2]
     assert [(reject.row, reject.reason) for reject in parsed.rejects] == [(1, "line_too_long")]
     assert len(parsed.rejects[0].raw) == LINE_BYTES_MAX

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import polars as pl
 import pytest
 from event_lines import chunk, joined
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from line_oracle import decoded, event, problems
+from samples import as_frame
 
 from evtool.envelope import REASONS, RejectedError
 from evtool.event import EVENT_SCHEMA
 from evtool.ingest import members
-from evtool.ingest.parse import PARSED_SCHEMA, Parsed, Parser
+from evtool.ingest.columns import PARSED_SCHEMA
+from evtool.ingest.parse import Parsed, Parser
 
 SEEDS = st.integers(0, 2**48)
 SOURCES = st.sampled_from([None, "pipe", 'a "quoted" source\\'])
@@ -22,13 +23,13 @@ SOURCES = st.sampled_from([None, "pipe", 'a "quoted" source\\'])
 
 def by_row(parsed: Parsed) -> dict[int, Any]:
     """Row -> its columns, or its reason, message and bytes."""
-    assert dict(parsed.events.schema) == PARSED_SCHEMA
-    rows = parsed.events["row"].to_list()
+    assert parsed.events.schema == PARSED_SCHEMA
+    rows = parsed.events["row"].take(parsed.order).to_pylist()
     rejected = [reject.row for reject in parsed.rejects]
     assert rows == sorted(set(rows))
     assert rejected == sorted(set(rejected))
     assert not set(rows) & set(rejected)
-    found: dict[int, Any] = dict(zip(rows, parsed.events.select(EVENT_SCHEMA.keys()).rows(), strict=True))
+    found: dict[int, Any] = dict(zip(rows, as_frame(parsed.events, parsed.order).rows(), strict=True))
     return found | {reject.row: (reject.reason, reject.message, reject.raw) for reject in parsed.rejects}
 
 
@@ -104,8 +105,10 @@ def test_a_line_is_taken_exactly_when_json_and_the_envelope_allow_it(seed: int, 
 def test_payload_and_metadata_are_the_texts_that_were_written(seed: int):
     made = chunk(seed)
     data = joined(made, seed)
-    found = Parser("pipe").parse(data).events
-    for row, payload, metadata in found.select("row", "payload", "metadata").rows():
+    parsed = Parser("pipe").parse(data)
+    rows = parsed.events["row"].take(parsed.order).to_pylist()
+    found = as_frame(parsed.events, parsed.order).select("payload", "metadata").rows()
+    for row, (payload, metadata) in zip(rows, found, strict=True):
         values = made[row].values
         if values is None:
             continue
@@ -155,7 +158,9 @@ def test_one_bad_payload_among_good_ones_takes_none_of_them_along(value: str):
     data = "".join(shape % (number, text) + "\n" for number, text in enumerate(values)).encode()
     parsed = Parser().parse(data)
     assert [reject.row for reject in parsed.rejects] == [0, 70, 199]
-    assert parsed.events["row"].to_list() == [number for number in range(200) if number not in (0, 70, 199)]
+    assert parsed.events["row"].take(parsed.order).to_pylist() == [
+        number for number in range(200) if number not in (0, 70, 199)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -187,4 +192,4 @@ def test_two_values_that_are_only_together_json_are_both_refused(field: str, val
 def test_events_of_a_chunk_keep_no_column_that_is_not_the_envelope_s():
     parsed = Parser().parse(b"\n\n")
     assert (len(parsed.events), parsed.rejects) == (0, ())
-    assert dict(parsed.events.schema) == EVENT_SCHEMA | {"row": pl.Int64()}
+    assert parsed.events.schema == PARSED_SCHEMA

@@ -76,7 +76,7 @@ def test_recorded_at_rises_whatever_the_clock_does(folder: Path, step_ns: int):
     for _ in range(3):
         writer = Writer(Files(), folder, manifest, config().log, now_ns=lambda: next(clock))
         for size in (1, 5, 2):
-            prepared = writer.prepare(envelope.frame([event(number) for number in range(size)]))
+            prepared = writer.prepare(envelope.batch([event(number) for number in range(size)]))
             writer.commit(prepared, [writer.encode(part) for part in prepared.parts])
         writer.close()
     recorded_at = [row["recorded_at"] for row in rows(evtool.open(folder))]
@@ -90,7 +90,7 @@ def test_recorded_at_is_the_time_when_the_clock_is_ahead(folder: Path):
     manifest = evtool.open(folder, create=True).manifest
     for now in (MOMENT_NS, MOMENT_NS + 10**9):
         writer = Writer(Files(), folder, manifest, config().log, now_ns=lambda now=now: now)
-        prepared = writer.prepare(envelope.frame([event(1), event(2)]))
+        prepared = writer.prepare(envelope.batch([event(1), event(2)]))
         commit = writer.commit(prepared, [writer.encode(part) for part in prepared.parts])
         assert commit.first_recorded_at == now
         writer.close()
