@@ -25,7 +25,7 @@ _INLINE_MASKS = np.frombuffer(  # length -> which of those bytes belong to the v
     ),
     np.uint32,
 ).reshape(-1, 3)
-_LINE_FEED, _RETURN, _QUOTE, _BACKSLASH = 10, 13, 34, 92
+_LINE_FEED, _RETURN, _SPACE, _QUOTE, _BACKSLASH = 10, 13, 32, 34, 92
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,17 @@ def split(chunk: bytes) -> Lines:
     """The lines of a chunk of whole lines (its last byte is a line feed)."""
     data = chunk + _PADDING
     array = np.frombuffer(data, np.uint8, len(chunk))
-    breaks = np.flatnonzero(array == _LINE_FEED)
+    control = np.flatnonzero(array < _SPACE)
+    breaks, special = control, np.zeros(0, np.int64)
+    is_break = array[control] == _LINE_FEED
+    if not is_break.all():
+        breaks, special = control[is_break], control[~is_break]
     starts = np.zeros_like(breaks)
     starts[1:] = breaks[:-1] + 1
-    ends, special = breaks, np.zeros(0, np.int64)
-    if np.count_nonzero(array < 32) > len(breaks):
-        control = np.flatnonzero(array < 32)
+    ends = breaks
+    if len(special):
         ends = breaks - ((array[breaks - 1] == _RETURN) & (breaks > starts))
-        special = np.setdiff1d(control, np.concatenate([breaks, ends]), assume_unique=True)
+        special = np.setdiff1d(special, ends, assume_unique=True)
     if b"\\" in chunk:
         special = np.union1d(special, np.flatnonzero(array == _BACKSLASH))
     return Lines(data, starts, ends, special)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -261,6 +261,7 @@ class Ingest:
             prepared = self._writer.prepare(*_joined(batch.pieces))
             self._bury_conflicts(batch, prepared)
             frames = [workers.submit(self._writer.encode, part) for part in prepared.parts]
+            prepared = replace(prepared, parts=())  # the events go as soon as they are encoded
         self._jobs.put(Job(prepared, frames, batch.dead_letters, batch.reaches))
         return Gathered()
 
