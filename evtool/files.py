@@ -19,6 +19,7 @@ import hashlib
 import mmap
 import os
 import socket
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -29,6 +30,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _WRITEV_BUFFERS_MAX = 512
 
 
@@ -72,7 +74,7 @@ class AppendFile:
 
 
 class Files:
-    """The operating system. Tests subclass the three lowest calls: write, fdatasync, replace."""
+    """The operating system. Tests subclass the four lowest calls: write, fdatasync, replace, link."""
 
     def write(self, descriptor: int, buffers: Sequence[memoryview]) -> int:
         """Write some prefix of `buffers`; the number of bytes that were written."""
@@ -89,6 +91,10 @@ class Files:
         """Rename `source` over `target`, atomically."""
         os.replace(source, target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file another name, which must be free. Raises FileExistsError."""
+        os.link(source, target)
+
     def open_append(self, path: Path, create: bool = False, durable: bool = True) -> AppendFile:
         """Open for appending; a file that is made is there after a power cut (if `durable`)."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
@@ -103,19 +109,46 @@ class Files:
     def write_whole(self, path: Path, data: Buffer, durable: bool = True) -> None:
         """Put a file with `data` in the place of `path`, whole or not at all, also after a power cut."""
         temporary = path.with_name(path.name + ".tmp")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        file = self.open_append(temporary, create=True, durable=False)
+        self.remove(temporary)
+        self._write_temporary(temporary, data, durable)
+        with translated("rename", path):
+            self.replace(temporary, path)
+        if durable:
+            self.sync_folder(path.parent)
+
+    def create_whole(self, path: Path, data: Buffer) -> None:
+        """Make a file with `data`, whole or not at all, also after a power cut.
+
+        Raises FileExistsError if there is one: of several processes that make it at once, one does.
+        """
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            self._write_temporary(temporary, data, durable=True)
+            with translated("make", path):
+                self._name(temporary, path)
+        finally:
+            self.remove(temporary)
+        self.sync_folder(path.parent)
+
+    def _write_temporary(self, path: Path, data: Buffer, durable: bool) -> None:
+        file = self.open_append(path, create=True, durable=False)
         try:
             file.append([data])
             if durable:
                 file.sync()
         finally:
             file.close()
-        with translated("rename", path):
+
+    def _name(self, temporary: Path, path: Path) -> None:
+        try:
+            self.link(temporary, path)
+        except OSError as error:
+            # Where a file has one name only, look and rename: nearly as good.
+            if error.errno not in _NO_LINKS:
+                raise
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
             self.replace(temporary, path)
-        if durable:
-            self.sync_folder(path.parent)
 
     def read_whole(self, path: Path) -> bytes:
         """All bytes of a small file. Raises FileNotFoundError as it is, StorageError for the rest."""

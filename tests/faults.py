@@ -32,7 +32,7 @@ class Fault:
     call: int
     done: float = 0.0
     error: int | None = None
-    kinds: tuple[str, ...] = ("write", "fdatasync", "replace")
+    kinds: tuple[str, ...] = ("write", "fdatasync", "replace", "link")
 
 
 class WatchedMap(mmap.mmap):
@@ -93,6 +93,13 @@ class FaultyFiles(Files):
                     self.maps[target] = self.maps.pop(source)
 
         self._call("replace", target, part)
+
+    def link(self, source: Path, target: Path) -> None:
+        def part(share: float) -> None:
+            if share == 1:
+                super(FaultyFiles, self).link(source, target)
+
+        self._call("link", target, part)
 
     def map_writable(self, path: Path, size: int) -> mmap.mmap:
         super().map_writable(path, size).close()

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ _PIECE_BYTES = 4096
 _IDLE_SECONDS = 0.02
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_SKIPPED_MAGIC = b"\x2a\x4d\x18"  # behind 0x50 to 0x5F: a zstd frame of notes; pzstd begins with one
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -87,7 +89,8 @@ class Reader:
         self._chunk_bytes = min(chunk_bytes, CHUNK_BYTES)
         self._latency_seconds = latency_seconds
         self._stop = threading.Event()
-        self._blocks: queue.Queue[tuple[str, bytes] | BaseException | None] = queue.Queue(_BLOCKS_AHEAD)
+        # Of which input, and what: a block or how it broke off. Behind the last one comes None.
+        self._blocks: queue.Queue[tuple[str | None, bytes | BaseException]] = queue.Queue(_BLOCKS_AHEAD)
         # A daemon: a read from a pipe on which nothing comes cannot be called off.
         threading.Thread(target=self._read_all, name="evtool-read", daemon=True).start()
 
@@ -104,38 +107,39 @@ class Reader:
         while not self._stop.is_set():
             waiting = assembler is not None and assembler.has_lines
             try:
-                block = self._blocks.get(timeout=_IDLE_SECONDS if waiting else 10 * _IDLE_SECONDS)
+                name, block = self._blocks.get(timeout=_IDLE_SECONDS if waiting else 10 * _IDLE_SECONDS)
             except queue.Empty:
                 if assembler is not None:
                     yield from assembler.take()
                 continue
-            if assembler is not None and (not isinstance(block, tuple) or block[0] != assembler.input):
-                yield from assembler.finish(torn=isinstance(block, BaseException))
+            if assembler is not None and name != assembler.input:
+                yield from assembler.finish(torn=False)
                 assembler = None
-            if block is None:
-                return
             if isinstance(block, BaseException):
+                if assembler is not None:
+                    yield from assembler.finish(torn=True)
                 raise block
-            assembler = assembler or _Assembler(block[0])
-            yield from assembler.add(block[1])
+            if name is None:
+                return
+            assembler = assembler or _Assembler(name)
+            yield from assembler.add(block)
             late = time.monotonic() - assembler.arrived >= self._latency_seconds
             if assembler.line_bytes >= self._chunk_bytes or late:
                 yield from assembler.take()
 
     def _read_all(self) -> None:
+        name: str | None = None
         try:
-            for number, path in enumerate(self._paths):
-                name = "stdin" if path == STDIN else path
+            for path, name in zip(self._paths, _names(self._paths), strict=True):
                 with _opened(path) as file:
                     for block in _without_mark(self._texts(file, name)):
                         self.progress.text_bytes += len(block)
-                        # The number keeps two inputs of one name apart.
-                        self._blocks.put((name if self._paths.count(path) == 1 else f"{name}#{number + 1}", block))
+                        self._blocks.put((name, block))
                         if self._stop.is_set():
                             return
-            self._blocks.put(None)
+            self._blocks.put((None, b""))
         except BaseException as error:  # handed to the thread that asks for chunks
-            self._blocks.put(error)
+            self._blocks.put((name, error))
 
     def _texts(self, file: io.RawIOBase, name: str) -> Iterator[bytes]:
         counted = _Counted(file, self.progress)
@@ -143,11 +147,26 @@ class Reader:
         blocks = _blocks(counted, name)
         if first.startswith(_GZIP_MAGIC):
             return _decompressed(blocks, lambda: zlib.decompressobj(wbits=31), f"{name}: its gzip data")
-        if first == _ZSTD_MAGIC:
+        if first == _ZSTD_MAGIC or (first[1:] == _SKIPPED_MAGIC and first[0] >> 4 == 5):
             import zstandard
 
             return _decompressed(blocks, zstandard.ZstdDecompressor().decompressobj, f"{name}: its zstd data")
         return blocks
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """What inputs are called, no two the same: `stdin` or the path, with a number where that comes again."""
+    names = ["stdin" if path == STDIN else path for path in paths]
+    times = Counter(names)
+    taken = set(names)
+    for number, name in enumerate(names):
+        if times[name] > 1:
+            unique = f"{name}#{number + 1}"
+            while unique in taken:
+                unique += "'"
+            taken.add(unique)
+            names[number] = unique
+    return names
 
 
 def _blocks(file: _Counted, name: str) -> Iterator[bytes]:
@@ -280,9 +299,9 @@ class _Assembler:
     def finish(self, torn: bool) -> Iterator[Chunk]:
         """What is left at the end of the input, where the last line may lack its line feed.
 
-        If the input was `torn` off, the last line is not whole, and not given.
+        If the input was `torn` off, the last line is not whole, and not given, however long it is already.
         """
-        if self._is_oversized:
+        if self._is_oversized and not torn:
             yield from self.take()
             yield self._oversized(-(self._last == b"\r"))
         if self._tail and not torn:

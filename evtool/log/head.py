@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evtool.files import Files, boot_identity
+from evtool.files import Files, boot_identity, translated
 from evtool.log.format import FORMAT_VERSION, HEAD_FILE, HEAD_MAGIC, HEAD_RECORD, is_whole, seal
 
 _ATTEMPTS = 100  # a reader that meets a store in progress just looks again
@@ -45,7 +45,8 @@ class HeadFile:
     """The mapped HEAD of a log, for its writer."""
 
     def __init__(self, files: Files, folder: Path) -> None:
-        self._map = files.map_writable(folder / HEAD_FILE, HEAD_RECORD.itemsize)
+        self._path = folder / HEAD_FILE
+        self._map = files.map_writable(self._path, HEAD_RECORD.itemsize)
 
     def store(
         self, position: int, segment: int, log_bytes: int, frames: int, recorded_at: int, is_synced: bool
@@ -57,6 +58,11 @@ class HeadFile:
         record["frames"], record["recorded_at"], record["boot"] = frames, recorded_at, boot_identity()
         record["is_synced"] = is_synced
         self._map[:] = seal(record)
+
+    def sync(self) -> None:
+        """Bring it to stable storage. Raises StorageError."""
+        with translated("sync", self._path):
+            self._map.flush()
 
     def close(self) -> None:
         """Unmap it."""

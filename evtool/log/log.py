@@ -21,7 +21,7 @@ import polars as pl
 
 from evtool import envelope, ndjson
 from evtool.config import Config, LogConfig
-from evtool.errors import LogReadOnlyError, PositionError
+from evtool.errors import LogExistsError, LogReadOnlyError, PositionError
 from evtool.event import empty_frame
 from evtool.files import Files
 from evtool.log import manifest as manifest_file
@@ -52,7 +52,12 @@ def open(
     files = files or Files()
     log_config = (config or Config()).log
     if create and not (folder / LOG_FILE).exists():
-        manifest_file.create(files, folder, log_config.partitions)
+        try:
+            manifest_file.create(files, folder, log_config.partitions)
+        except LogExistsError:
+            if not (folder / LOG_FILE).exists():
+                raise
+            # Another process was quicker: then that log is the one.
     source = (config or Config()).ingest.source
     return Log(files, folder, manifest_file.read(files, folder), log_config, read_only, source)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from dataclasses import asdict, dataclass
@@ -16,6 +17,8 @@ from evtool.log.format import FORMAT_VERSION, LOG_FILE, parse_segment_name
 _KIND = "evtool log"
 # May stand in a folder before it becomes a log: notes about it, and what a file manager leaves.
 _HARMLESS = {"README.md", ".gitignore", ".gitkeep", ".DS_Store", "lost+found"}
+
+_UNFINISHED = re.compile(re.escape(LOG_FILE) + r"(\.[0-9a-f]+)?\.tmp")
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,10 @@ def create(files: Files, folder: Path, partitions: int) -> Manifest:
     except (FileExistsError, NotADirectoryError) as error:
         raise LogExistsError(f"{folder} is a file, not a folder") from error
     names = {entry.name for entry in folder.iterdir()}
-    if LOG_FILE in names:
-        raise LogExistsError(f"there is a log in {folder} already", "Use it, or name another folder.")
-    strangers = sorted(names - _HARMLESS - {LOG_FILE + ".tmp"})
+    # It is the first file of a log: if another process makes one now, it is there before the others are.
+    if (folder / LOG_FILE).exists():
+        raise _exists(folder)
+    strangers = sorted(name for name in names - _HARMLESS if not _UNFINISHED.fullmatch(name))
     if any(parse_segment_name(name) is not None for name in strangers):
         raise LogDamagedError(
             f"{folder} holds segments but no {LOG_FILE}",
@@ -55,8 +59,15 @@ def create(files: Files, folder: Path, partitions: int) -> Manifest:
         )
     now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     manifest = Manifest(id=uuid.uuid4().hex, version=FORMAT_VERSION, partitions=partitions, created_at=now)
-    files.write_whole(folder / LOG_FILE, json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+    try:
+        files.create_whole(folder / LOG_FILE, json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+    except FileExistsError as error:
+        raise _exists(folder) from error
     return manifest
+
+
+def _exists(folder: Path) -> LogExistsError:
+    return LogExistsError(f"there is a log in {folder} already", "Use it, or name another folder.")
 
 
 def read(files: Files, folder: Path) -> Manifest:

@@ -7,8 +7,10 @@ is never cut: it is an error, and the file stays as it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from evtool.log.format import (
     INDEX_FILE,
     SEGMENT_HEADER_BYTES,
     is_whole,
+    segment_name,
 )
 from evtool.log.head import Head
 from evtool.log.segment import read_index
@@ -42,6 +45,21 @@ class Recovered:
     log_bytes: int
     last_checksum: int
     cut_bytes: int
+
+
+def refuse_holes(
+    folder: Path, first_positions: Sequence[int], summaries: Sequence[Mapping[str, Any] | None]
+) -> None:
+    """Raise LogDamagedError if a segment of a log does not start where the summary before it says that it ends."""
+    expected: int | None = 1
+    for first_position, summary in zip(first_positions, summaries, strict=True):
+        if expected is not None and first_position != expected:
+            raise LogDamagedError(
+                f"{folder / segment_name(first_position)} starts at position {first_position}, but the segment "
+                f"before it ends at {expected - 1}",
+                "Nothing was changed. A segment is missing: bring it back from a backup.",
+            )
+        expected = summary["last_position"] + 1 if summary else None
 
 
 def recover(

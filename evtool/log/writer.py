@@ -47,7 +47,7 @@ from evtool.log.format import (
 )
 from evtool.log.frame import EncodedFrame, Part
 from evtool.log.manifest import Manifest
-from evtool.log.recovery import Recovered, recover
+from evtool.log.recovery import Recovered, recover, refuse_holes
 from evtool.log.segment import read_index, read_summary, segment_folders
 from evtool.log.sequence import Rows, VersionConflict, assign_versions, split
 from evtool.log.snapshot import SnapshotReader
@@ -218,7 +218,8 @@ class Writer:
         self._batch = int(previous["last_batch"]) if previous else 0
         self._previous_digest = int(previous["digest"]) if previous else 0
         head = head_file.read(self._files, self._folder)
-        may_lose_synced = self._config.fsync == "never" or (head is not None and not head.is_claim)
+        # How the log was written counts, and HEAD knows; how it is written from now on says nothing of that.
+        may_lose_synced = self._config.fsync == "never" if head is None else not head.is_claim
         if head is not None and head.position >= first_position and not (may_lose_synced or folder.is_dir()):
             raise LogDamagedError(
                 f"{self._folder}: position {head.position} was acknowledged, but the segments end at "
@@ -240,6 +241,10 @@ class Writer:
         self._clock = RecordedClock(self._recorded_at, now_ns)
         self._head = head_file.HeadFile(self._files, self._folder)
         self._store_head()
+        if head is None or bool(head.is_synced) != (self._config.fsync == "batch"):
+            # After a power cut it tells whether batches can be missing: it must not be that of other times.
+            self._head.sync()
+            self._files.sync_folder(self._folder)
         self._versions = StreamVersions(self._files, self._folder / INDEX_FOLDER, self._manifest.id_bytes)
         self._bring_versions_up_to_date()
 
@@ -247,20 +252,26 @@ class Writer:
         """The summary of the last sealed segment, and where the active one starts.
 
         A sealed segment whose summary was lost gets a new one: every segment but the last is sealed.
+        Raises LogDamagedError, with nothing changed, if one does not start where the one before it ends.
         """
         folders = list(segment_folders(self._folder))
+        summaries = [read_summary(self._files, folder) for _, folder in folders]
+        refuse_holes(self._folder, [first for first, _ in folders], summaries)
         previous, next_first = None, 1
         for number, (first_position, folder) in enumerate(folders):
-            summary = read_summary(self._files, folder)
+            summary = summaries[number]
             if summary is None and number == len(folders) - 1:
                 return previous, first_position
             if summary is None or not _has_index(self._files, folder, summary):
-                summary = self._seal_again(folder, first_position, int(previous["digest"]) if previous else 0)
+                end = summary["last_position"] if summary else folders[number + 1][0] - 1
+                summary = self._seal_again(folder, first_position, end, int(previous["digest"]) if previous else 0)
             previous, next_first = summary, summary["last_position"] + 1
         return previous, next_first
 
-    def _seal_again(self, folder: Path, first_position: int, previous_digest: int) -> dict[str, Any]:
-        """Make the index and the summary of a sealed segment from its frames."""
+    def _seal_again(
+        self, folder: Path, first_position: int, last_position: int, previous_digest: int
+    ) -> dict[str, Any]:
+        """Make the index and the summary of a sealed segment from its frames, which must go to `last_position`."""
         path = folder / FRAMES_FILE
         try:
             data = self._files.map(path)
@@ -270,6 +281,9 @@ class Writer:
         if not problem:
             found = walk_all(data, first_position, check_bodies=True)
             problem = found.stop if len(found.table) else "it holds no batch"
+            end = int(found.table["header"]["last_position"][-1]) if len(found.table) else 0
+            if not problem and end != last_position:
+                problem = f"it ends at position {end}, and must end at {last_position}"
         if problem:
             raise LogDamagedError(
                 f"{path}: {problem}",

@@ -136,6 +136,33 @@ def test_an_input_named_twice_is_two_inputs(tmp_path: Path):
     assert first.input != second.input
 
 
+def test_what_inputs_are_called_tells_them_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file may be called what standard input is called, or what an input that comes twice is."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("stdin", "stdin#1", "a", "a#4"):
+        written(tmp_path, name, name.encode())
+    read, write = os.pipe()
+    os.write(write, b"-")
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        monkeypatch.setattr("sys.stdin", pipe)
+        paths = ["-", "stdin", "stdin#1", "a", "a", "./a", "a#4", "stdin"]
+        chunks = chunks_of(*paths)
+    assert [chunk.data for chunk in chunks] == [
+        *(b"-\n", b"stdin\n", b"stdin#1\n", b"a\n", b"a\n", b"a\n", b"a#4\n", b"stdin\n")
+    ]
+    assert len({chunk.input for chunk in chunks}) == len(paths)
+    assert [chunk.input for chunk in chunks[4:7]] == ["a#5", "./a", "a#4"]
+
+
+def test_an_input_that_cannot_be_opened_tears_nothing_off_the_one_before(tmp_path: Path):
+    good = written(tmp_path, "good", b"1\n2")
+    chunks: list[Chunk] = []
+    with pytest.raises(InputError, match="gone"):
+        chunks.extend(Reader([good, str(tmp_path / "gone")]).chunks())
+    assert b"".join(chunk.data for chunk in chunks) == b"1\n2\n"
+
+
 def test_a_byte_order_mark_is_dropped_from_the_start_of_each_input(tmp_path: Path):
     mark = b"\xef\xbb\xbf"
     first, second = written(tmp_path, "a", mark + b"1\n" + mark + b"2\n"), written(tmp_path, "b", mark + b"3\n")
@@ -175,6 +202,16 @@ class TestCompressed:
         assert path in error.message
         assert error.hint
 
+    @pytest.mark.parametrize("length", [sources.BLOCK_BYTES, LINE_BYTES_MAX - 5, LINE_BYTES_MAX + 5 * 2**20])
+    def test_cut_short_within_a_line_of_any_length_it_gives_nothing_of_that_line(
+        self, tmp_path: Path, compress, length: int
+    ):
+        data = compress(b"first\n" + os.urandom(length // 2).hex().encode() + b"\nlast\n")
+        path = written(tmp_path, "events", data[: -len(data) // 50])
+        lines, error = lines_before_failure(path)
+        assert lines == [b"first"]
+        assert "cut short" in error.message
+
     def test_damage_is_told(self, tmp_path: Path, compress):
         data = bytearray(compress(SOME_TEXT))
         data[len(data) // 2] ^= 0xFF
@@ -186,6 +223,26 @@ class TestCompressed:
         reader = Reader([written(tmp_path, "events", data)])
         assert b"".join(chunk.data for chunk in reader.chunks()) == SOME_TEXT
         assert (reader.progress.raw_bytes, reader.progress.text_bytes) == (len(data), len(SOME_TEXT))
+
+
+def skippable(number: int, data: bytes = b"") -> bytes:
+    """A frame of zstd that holds no text but notes for programs, as pzstd writes them."""
+    return (0x184D2A50 + number).to_bytes(4, "little") + len(data).to_bytes(4, "little") + data
+
+
+@pytest.mark.parametrize("number", range(16))
+def test_zstd_that_begins_with_notes(tmp_path: Path, number: int):
+    frames = [zstd(SOME_TEXT[:999]), zstd(SOME_TEXT[999:])]
+    noted = b"".join(skippable(number, len(frame).to_bytes(4, "little")) + frame for frame in frames)
+    assert text_of(written(tmp_path, "events", noted + skippable(number))) == SOME_TEXT
+    assert text_of(written(tmp_path, "empty", skippable(number))) == b""
+    _, error = lines_before_failure(written(tmp_path, "cut", noted[:10]))
+    assert "cut short" in error.message
+
+
+def test_text_that_is_nearly_such_notes_is_text(tmp_path: Path):
+    for text in (b"\x4f\x2a\x4d\x18\n", b"\x60\x2a\x4d\x18\n", b"\x2a\x4d\x18\n", b"\x50\x2a\x4d\n"):
+        assert text_of(written(tmp_path, "events", text)) == text
 
 
 class TestPipe:

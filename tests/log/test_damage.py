@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from faults import boot_again, flip
-from samples import Row, event, frames_log, ids, make_log, make_segments, rows, segments
+from samples import Row, config, event, frames_log, ids, make_log, make_segments, rows, segments
 
 import evtool
 from evtool.errors import LogDamagedError, LogError, LogExistsError, LogFormatError, LogNotFoundError
@@ -127,6 +127,17 @@ def test_flipped_bit_in_the_header_of_the_active_segment(log_folder: Path, byte:
     assert not verify(evtool.open(log_folder, read_only=True)).is_clean
 
 
+@on_places
+def test_flipped_bit_is_not_cut_by_a_writer_that_does_not_sync(log_folder: Path, place: int):
+    """How the log is written from now on says nothing of how it was: what is in it was synced."""
+    flip(frames_log(log_folder), place)
+    boot_again(log_folder)
+    before = frames_log(log_folder).read_bytes()
+    with evtool.open(log_folder, config=config(fsync="never")) as log, pytest.raises(LogDamagedError):
+        log.append([event(100)])
+    assert frames_log(log_folder).read_bytes() == before
+
+
 @pytest.mark.parametrize("head", [same_boot, boot_again], ids=lambda change: change.__name__)
 def test_flipped_bit_in_the_last_acknowledged_batch(log_folder: Path, head: Change):
     """No later batch shows that this one was acknowledged, but HEAD does."""
@@ -174,15 +185,56 @@ def test_sealed_frames_log_missing(log_folder: Path):
     assert not verify(evtool.open(log_folder, read_only=True)).is_clean
 
 
+def disk(folder: Path) -> dict[Path, bytes | None]:
+    """Everything in a log's folder but the lock, which names its holder."""
+    paths = (path for path in folder.rglob("*") if path.name != "writer.lock")
+    return {path: path.read_bytes() if path.is_file() else None for path in paths}
+
+
 @pytest.mark.parametrize("number", [0, 1], ids=["first", "middle"])
-def test_missing_segment(log_folder: Path, number: int):
+@pytest.mark.parametrize("is_summed_up", [True, False], ids=["", "others lost their summaries"])
+def test_missing_segment(log_folder: Path, number: int, is_summed_up: bool):
     missing = segments(log_folder)[number]
     shutil.rmtree(missing)
+    if not is_summed_up:
+        for path in log_folder.glob("*/segment.msgpack"):
+            path.unlink()
     with pytest.raises(LogDamagedError, match="missing"):
         ids(evtool.open(log_folder, read_only=True))
+    before = disk(log_folder)
+    with evtool.open(log_folder) as log, pytest.raises(LogDamagedError, match=r"ends? at (position )?\d"):
+        log.append([event(100)])
+    assert disk(log_folder) == before
     report = verify(evtool.open(log_folder, read_only=True))
     assert report.digest is None
     assert any("missing" in finding.message + finding.hint for finding in report.findings)
+
+
+@pytest.mark.parametrize("head", [same_boot, boot_again], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_missing_last_segments(log_folder: Path, lost: int, head: Change):
+    for path in segments(log_folder)[-lost:]:
+        shutil.rmtree(path)
+    head(log_folder)
+    before = disk(log_folder)
+    for _ in range(2):
+        with evtool.open(log_folder) as log, pytest.raises(LogDamagedError, match="position 18 was acknowledged"):
+            log.append([event(100)])
+        with pytest.raises(LogDamagedError, match="position 18 was acknowledged"):
+            ids(evtool.open(log_folder, read_only=True))
+    assert disk(log_folder) == before
+    assert not verify(evtool.open(log_folder, read_only=True)).is_clean
+
+
+def test_sealed_segment_that_is_shorter_than_its_summary_and_lost_its_index(log_folder: Path):
+    path = frames_log(log_folder, 1)
+    data = path.read_bytes()
+    path.write_bytes(data[: [at for at in range(len(data)) if data[at : at + 4] == b"EVF1"][-2]])
+    (path.parent / "frames.idx").unlink()
+    before = disk(log_folder)
+    with evtool.open(log_folder) as log, pytest.raises(LogDamagedError, match="ends at position 9"):
+        log.append([event(100)])
+    assert disk(log_folder) == before
 
 
 def test_segment_of_another_log(log_folder: Path, tmp_path: Path):
@@ -238,7 +290,9 @@ def test_batch_taken_out_of_a_segment(log_folder: Path):
 
 
 @pytest.mark.parametrize("active", [0, 2], ids=["empty active segment", "filled active segment"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "header", "first batch", "last batch", "cut", "no commit"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "empty", "header", "first batch", "last batch", "cut", "no commit", "a batch less"]
+)
 def test_sealed_segment_that_is_damaged_and_lost_its_summary(folder: Path, damage: str, active: int):
     make_segments(folder, BATCHES[:2], BATCHES[2:4], BATCHES[4 : 4 + active])
     path = frames_log(folder, 1)
@@ -246,8 +300,10 @@ def test_sealed_segment_that_is_damaged_and_lost_its_summary(folder: Path, damag
     data = path.read_bytes()
     if damage == "missing":
         path.unlink()
-    elif damage in ("empty", "cut", "no commit"):
-        path.write_bytes(data[: {"empty": 0, "cut": 1_000, "no commit": data.rindex(b"EVF1")}[damage]])
+    elif damage in ("empty", "cut", "no commit", "a batch less"):
+        starts = [at for at in range(len(data)) if data[at : at + 4] == b"EVF1"]
+        sizes = {"empty": 0, "cut": 1_000, "no commit": starts[-1], "a batch less": starts[-2]}
+        path.write_bytes(data[: sizes[damage]])
     else:
         flip(path, {"header": 20, "first batch": PLACES["length"], "last batch": -3}[damage])
     left = path.read_bytes() if path.exists() else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import pytest
 from faults import Fault, FaultyFiles, Killed, boot_again
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from samples import Event, check_sound, config, event, frames_log, ids, make_log, rows
 
 import evtool
+from evtool.errors import LogDamagedError
 from evtool.log.format import SEGMENT_HEADER_BYTES
 
 BATCHES: list[list[Event]] = [
@@ -155,3 +157,41 @@ def test_log_that_is_never_synced_keeps_a_whole_beginning(folder: Path, lost: fl
         assert ids(log)[:-6] == seen
         assert len(rows(log)) == len(seen) + 6
     check_sound(folder)
+
+
+def cut_the_power(folder: Path, files: FaultyFiles, head: bytes, hole: int) -> bytes:
+    """Leave of HEAD what was synced, or else `head`, and a hole in frames.log; what that then is."""
+    path = frames_log(folder)
+    data = path.read_bytes()
+    path.write_bytes(data[:hole] + bytes(200) + data[hole + 200 :])
+    (folder / "HEAD").write_bytes(files.maps[folder / "HEAD"].flushed or head)
+    boot_again(folder)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("next_one", ["batch", "never"])
+def test_batches_behind_synced_ones_that_were_not_synced_may_go(folder: Path, next_one: Literal["batch", "never"]):
+    make_log(folder, BATCHES[:2])
+    head, size = (folder / "HEAD").read_bytes(), frames_log(folder).stat().st_size
+    files = FaultyFiles()
+    with evtool.open(folder, config=config(fsync="never"), files=files) as log:
+        for batch in BATCHES[2:5]:
+            log.append(batch)
+    cut_the_power(folder, files, head, size)
+    with evtool.open(folder, config=config(fsync=next_one)) as log:
+        log.append([event(1_000)])
+        assert ids(log) == [*flat(IDS[:2]), "event-1000"]
+
+
+@pytest.mark.parametrize("next_one", ["batch", "never"])
+def test_synced_batches_behind_others_are_not_taken_for_those(folder: Path, next_one: Literal["batch", "never"]):
+    make_log(folder, BATCHES[:2], config(fsync="never"))
+    head, size = (folder / "HEAD").read_bytes(), frames_log(folder).stat().st_size
+    files = FaultyFiles()
+    with evtool.open(folder, files=files) as log:
+        for batch in BATCHES[2:5]:
+            log.append(batch)
+    before = cut_the_power(folder, files, head, size)  # this is damage: all of it was synced
+    with evtool.open(folder, config=config(fsync=next_one)) as log, pytest.raises(LogDamagedError):
+        log.append([event(1_000)])
+    assert frames_log(folder).read_bytes() == before

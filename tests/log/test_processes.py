@@ -17,6 +17,7 @@ from samples import check_sound, config, event, ids
 
 import evtool
 from evtool.errors import LogLockedError
+from evtool.lifecycle.verify import verify
 
 APPENDING = Path(__file__).with_name("appending.py")
 ROUNDS = 15
@@ -121,7 +122,9 @@ def test_a_reader_sees_whole_batches_and_a_rising_position_while_another_process
                 last = events["position"][-1]
                 seen.append((last, events))
             if len(seen) % 5 == 0:  # one that knows nothing of earlier segments sees the same
-                assert evtool.open(folder, read_only=True).position >= last
+                report = verify(evtool.open(folder, read_only=True))
+                assert report.findings == []
+                assert report.position >= last
         said = list(acknowledgements(process, "writer"))
         assert process.returncode == 0
     assert len(said) == 60
