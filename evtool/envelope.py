@@ -43,6 +43,7 @@ REASONS = {
     "timestamp_invalid": "the time is neither RFC 3339 nor a number since 1970",
     "timestamp_without_offset": "the time has no offset, so it names no moment",
     "timestamp_out_of_range": "the time lies outside of 1677-09-21 to 2262-04-11",
+    "id_conflict": "the source has sent this id before, with another content",
     "version_conflict": "the stream_version is not the next one of its stream",
 }
 
@@ -92,15 +93,20 @@ def row(event: Mapping[str, Any], default_source: str | None = None) -> Row:
 
 def batch(events: Iterable[Mapping[str, Any]], default_source: str | None = None) -> pa.RecordBatch:
     """A batch of BATCH_SCHEMA from mappings. Raises EventError, naming the event by its index."""
-    rows = []
+    return to_batch(rows(events, default_source))
+
+
+def rows(events: Iterable[Mapping[str, Any]], default_source: str | None = None) -> list[Row]:
+    """Mappings, checked. Raises EventError, naming the event by its index."""
+    checked = []
     for number, event in enumerate(events):
         try:
-            rows.append(row(event, default_source))
+            checked.append(row(event, default_source))
         except RejectedError as error:
             raise EventError(
                 f"event {number} of the batch: {error} ({error.reason})", "Nothing of the batch was stored."
             ) from error
-    return to_batch(rows)
+    return checked
 
 
 def to_batch(rows: list[Row]) -> pa.RecordBatch:

@@ -4,6 +4,8 @@
      ├─ ConfigError                3   evtool.toml, an environment variable or a flag makes no sense
      ├─ InputError                 4   an input file cannot be read
      ├─ EventError                 5   an event handed to `append` breaks the rules of the envelope
+     │   ├─ IdConflictError        6   another event has its id
+     │   └─ VersionConflictError   7   its stream is at another version than was expected
      ├─ LogError
      │   ├─ LogNotFoundError      10   there is no log in this folder
      │   ├─ LogExistsError        11   there is one already, or something else is in the way
@@ -25,6 +27,9 @@ worth of apology. 0 is success, 2 is the command line's usage error, 130 and 143
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+_EXPECTATIONS: dict[int | str, str] = {"no_stream": "no event of it", "exists": "an event of it"}
 
 
 class EvtoolError(Exception):
@@ -37,7 +42,7 @@ class EvtoolError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple[type[EvtoolError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[EvtoolError], tuple[Any, ...]]:
         return type(self), (self.message, self.hint)
 
 
@@ -57,6 +62,52 @@ class EventError(EvtoolError):
     """An event handed to `append` breaks the rules of the envelope; nothing of its batch was stored."""
 
     exit_code = 5
+
+
+class IdConflictError(EventError):
+    """Another event has this id; nothing of the batch was stored. `place` is the event's in the batch, from 0."""
+
+    exit_code = 6
+
+    def __init__(self, source_id: str, event_id: str, first_position: int, place: int) -> None:
+        super().__init__(
+            f"event {place} of the batch: id_conflict: source {source_id!r} has sent {event_id!r} with another "
+            f"content, as position {first_position}",
+            "Nothing of the batch was stored. Give a new event an id of its own.",
+        )
+        self.source_id = source_id
+        self.event_id = event_id
+        self.first_position = first_position
+        self.place = place
+
+    def __reduce__(self) -> tuple[type[EvtoolError], tuple[Any, ...]]:
+        return type(self), (self.source_id, self.event_id, self.first_position, self.place)
+
+
+class VersionConflictError(EventError):
+    """A stream is at another version than was expected; nothing of the batch was stored.
+
+    `expected` is what the caller said (of an event: the version it brought), `version` the stream's last one.
+    """
+
+    exit_code = 7
+
+    def __init__(self, stream_id: str, expected: int | str, version: int, place: int | None = None) -> None:
+        found = f"stream {stream_id!r} is at version {version}"
+        message = f"{found}, and {_EXPECTATIONS.get(expected, f'version {expected}')} was expected"
+        if place is not None:
+            message = (
+                f"event {place} of the batch: version_conflict: stream {stream_id!r} expects version "
+                f"{version + 1}, and {expected} was given"
+            )
+        super().__init__(message, "Nothing of the batch was stored. Read the stream again, then decide again.")
+        self.stream_id = stream_id
+        self.expected = expected
+        self.version = version
+        self.place = place
+
+    def __reduce__(self) -> tuple[type[EvtoolError], tuple[Any, ...]]:
+        return type(self), (self.stream_id, self.expected, self.version, self.place)
 
 
 class LogError(EvtoolError):

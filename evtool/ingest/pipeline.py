@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +28,10 @@ from evtool.ingest.lines import Lines, Offsets
 from evtool.ingest.parse import Parsed, Parser
 from evtool.ingest.sources import Chunk, Progress, Reader
 from evtool.log.frame import EncodedFrame
+from evtool.log.identity import IdConflict
 from evtool.log.log import Log
-from evtool.log.writer import Prepared, Writer
+from evtool.log.preparing import Conflict, Prepared
+from evtool.log.writer import Writer
 from evtool.parallel import WORKERS
 
 _CHUNKS_AHEAD = WORKERS + 1
@@ -261,32 +263,25 @@ class Ingest:
             prepared = self._writer.prepare(*_joined(batch.pieces))
             self._bury_conflicts(batch, prepared)
             frames = [workers.submit(self._writer.encode, part) for part in prepared.parts]
-            prepared = replace(prepared, parts=())  # the events go as soon as they are encoded
         self._jobs.put(Job(prepared, frames, batch.dead_letters, batch.reaches))
         return Gathered()
 
     def _bury_conflicts(self, batch: Gathered, prepared: Prepared) -> None:
-        """Make dead letters of the events whose version is not the next one of their stream."""
+        """Make dead letters of the events whose id or version is in conflict with what is stored."""
         now = timestamps.to_text(time.time_ns())
         starts = [0]
         for piece in batch.pieces:
             starts.append(starts[-1] + len(piece.order))
         number = 0
         for conflict in prepared.conflicts:
-            while conflict.row >= starts[number + 1]:
+            while conflict.place >= starts[number + 1]:
                 number += 1
             piece = batch.pieces[number]
-            row = piece.events["row"][int(piece.order[conflict.row - starts[number]])].as_py()
+            row = piece.events["row"][int(piece.order[conflict.place - starts[number]])].as_py()
             raw = piece.lines.raw(row)
-            message = (
-                f"stream {conflict.stream_id!r} expects version {conflict.expected}, "
-                f"and {conflict.given} was given"
-            )
-            batch.dead_letters.append(
-                DeadLetter(
-                    now, "version_conflict", message, piece.input, piece.lines_before + row + 1, len(raw), raw
-                )
-            )
+            reason, message = _explained(conflict)
+            line = piece.lines_before + row + 1
+            batch.dead_letters.append(DeadLetter(now, reason, message, piece.input, line, len(raw), raw))
 
     def _write(self) -> None:
         """Bring prepared batches to the disk, in order; the rest is only taken off the queue after a failure."""
@@ -305,14 +300,29 @@ class Ingest:
         summary.dead_letters += len(job.dead_letters)
         if job.prepared is not None:
             commit = self._writer.commit(job.prepared, [frame.result() for frame in job.frames])
-            summary.batches += 1
+            summary.batches += commit.count > 0
             summary.accepted += commit.count
+            summary.duplicates += commit.duplicates
             if commit.count and summary.first_position is None:
                 summary.first_position = commit.first_position
             summary.last_position = commit.last_position if commit.count else summary.last_position
         self._reached = job.reaches
         summary.bytes_in = self._reader.progress.text_bytes
         self._on_commit(summary)
+
+
+def _explained(conflict: Conflict) -> tuple[str, str]:
+    """Reason and message of a dead letter."""
+    if isinstance(conflict, IdConflict):
+        return (
+            "id_conflict",
+            f"source {conflict.source_id!r} has sent {conflict.event_id!r} with another content, as position "
+            f"{conflict.first_position}",
+        )
+    return (
+        "version_conflict",
+        f"stream {conflict.stream_id!r} expects version {conflict.expected}, and {conflict.given} was given",
+    )
 
 
 def _joined(pieces: list[Piece]) -> tuple[pa.RecordBatch, Offsets]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from evtool import uuids
 from evtool.config import Codec
 from evtool.errors import LogDamagedError
-from evtool.event import EVENT_SCHEMA, STORED_SCHEMA
+from evtool.event import BATCH_SCHEMA, EVENT_SCHEMA, STORED_SCHEMA
 from evtool.log.format import EVENTS_FRAME, checksum
 
 # Below this many bytes of text, the time to set up a compressor outweighs what it saves.
@@ -28,6 +28,8 @@ DICTIONARY_REPEATS_MIN = 2
 DICTIONARY_ROWS_MIN = 256
 
 Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+
+PLACED_SCHEMA = pa.schema([("position", pa.int64()), ("recorded_at", pa.int64()), *BATCH_SCHEMA])  # as stored
 
 _TEXTS = ("source_id", "stream_id", "event_type")
 _UNITS = (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000))
@@ -102,13 +104,8 @@ def decode(body: memoryview, header: np.void, columns: Collection[str] | None = 
     Raises LogDamagedError when the body is not what the format says.
     """
     wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
-    try:
-        batch = _read(body, wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise LogDamagedError(f"a frame's body does not decode: {error}") from error
-    count = int(header["count"])
-    if header["kind"] != EVENTS_FRAME or batch.num_rows != count:
-        raise LogDamagedError(f"a frame says {count} events and holds {batch.num_rows}")
+    batch = _read_checked(body, header, wanted)
+    count = len(batch)
     names = set(batch.schema.names)
     result: dict[str, pl.Series] = {}
     for name in wanted:
@@ -131,6 +128,27 @@ def decode(body: memoryview, header: np.void, columns: Collection[str] | None = 
     return pl.DataFrame([result[name] for name in wanted])
 
 
+def decode_batch(body: memoryview, header: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
+    """The same as the asked columns of PLACED_SCHEMA: for those who compare or hash, and do not show."""
+    fields = [field for field in PLACED_SCHEMA if columns is None or field.name in columns]
+    batch = _read_checked(body, header, [field.name for field in fields])
+    names = set(batch.schema.names)
+    result = []
+    for field in fields:
+        if field.name in ("position", "recorded_at"):
+            offsets = np.cumsum(batch.column("position_delta").to_numpy(), dtype=np.int64)
+            column = pa.array(offsets + header["base_" + field.name])
+        elif field.name == "timestamp":
+            column = batch.column("timestamp").cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
+        elif field.name in names:
+            column = batch.column(field.name)
+            column = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+        else:
+            column = pa.nulls(len(batch), field.type)
+        result.append(column)
+    return pa.RecordBatch.from_arrays(result, schema=pa.schema(fields))
+
+
 def _write(batch: pa.RecordBatch, codec: Codec) -> pa.Buffer:
     small = batch.nbytes < COMPRESS_BYTES_MIN
     compression = None
@@ -141,6 +159,16 @@ def _write(batch: pa.RecordBatch, codec: Codec) -> pa.Buffer:
     with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
     return sink.getvalue()
+
+
+def _read_checked(body: memoryview, header: np.void, wanted: list[str]) -> pa.RecordBatch:
+    try:
+        batch = _read(body, wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise LogDamagedError(f"a frame's body does not decode: {error}") from error
+    if header["kind"] != EVENTS_FRAME or batch.num_rows != int(header["count"]):
+        raise LogDamagedError(f"a frame says {int(header['count'])} events and holds {batch.num_rows}")
+    return batch
 
 
 def _read(body: memoryview, wanted: list[str]) -> pa.RecordBatch:

@@ -12,6 +12,7 @@ held until `close`.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +27,10 @@ from evtool.event import empty_frame
 from evtool.files import Files
 from evtool.log import manifest as manifest_file
 from evtool.log import scan as scanning
+from evtool.log.appending import Append, append_all
 from evtool.log.format import LOG_FILE
 from evtool.log.manifest import Manifest
+from evtool.log.preparing import Expected
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot, SnapshotReader
 from evtool.log.writer import Commit, Writer
@@ -83,6 +86,7 @@ class Log:
         self._reader = SnapshotReader(files, folder, manifest)
         self._writer: Writer | None = None
         self._mutex = threading.Lock()
+        self._appends: deque[Append] = deque()
 
     @property
     def partitions(self) -> int:
@@ -105,24 +109,35 @@ class Log:
             return self._reader.take()
 
     def append(
-        self, events: Iterable[Mapping[str, Any]] | pl.DataFrame, *, resume: Mapping[str, Any] | None = None
+        self,
+        events: Iterable[Mapping[str, Any]] | pl.DataFrame,
+        *,
+        expected_version: Mapping[str, Expected] | None = None,
+        resume: Mapping[str, Any] | None = None,
     ) -> Commit:
-        """Store a batch, all of it or nothing; it is durable when this returns.
+        """Store a batch, all that is new of it or nothing; it is durable when this returns.
 
         `events` are mappings with the fields of the envelope, or a Polars frame with such columns
-        (payload and metadata as JSON text). Raises EventError (a rule of the envelope or a version is
-        broken: nothing is stored), LogReadOnlyError, LogLockedError, StorageError.
+        (payload and metadata as JSON text). An event that is stored already, with the same content, is counted
+        as a duplicate, so a batch may be sent again when it is not known whether it arrived.
+
+        `expected_version` names streams and their last versions before the batch, or "no_stream", "exists" or
+        "any". Appends of several threads are made durable together, each of them whole.
+
+        Raises EventError (a rule of the envelope is broken), IdConflictError (an id is used by another event),
+        VersionConflictError, LogReadOnlyError, LogLockedError, StorageError; then nothing was stored.
         """
         if isinstance(events, pl.DataFrame):
-            checked = envelope.frame_to_batch(events, self._default_source)
+            append = Append(envelope.frame_to_batch(events, self._default_source), expected_version, resume)
         else:
-            checked = envelope.batch(events, self._default_source)
+            append = Append(envelope.rows(events, self._default_source), expected_version, resume)
+        self._appends.append(append)
         with self._mutex:
-            writer = self._open_writer()
-            if not len(checked) and not resume:
-                return Commit(0, writer.last_position + 1, writer.last_position, 0)
-            prepared = writer.prepare(checked, keep_all=True)
-            return writer.commit(prepared, [writer.encode(part) for part in prepared.parts], resume)
+            # Whoever comes first serves all who wait for their turn; the others find that it is done.
+            if not append.is_done:
+                waiting = [self._appends.popleft() for _ in range(len(self._appends))]
+                append_all(waiting, self._open_writer)
+        return append.result()
 
     def writer(self) -> Writer:
         """The log's writer, for who prepares, encodes and commits in steps of its own (as ingest does)."""

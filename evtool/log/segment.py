@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import msgpack
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from evtool.errors import LogDamagedError
 from evtool.files import Files, forget
@@ -84,6 +85,14 @@ class Segment:
         body = self.body(row)
         try:
             return frame.decode(body, row["header"], columns)
+        except LogDamagedError as error:
+            raise self._damage(row, error.message) from error
+
+    def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
+        """The same as Arrow columns of PLACED_SCHEMA."""
+        body = self.body(row)
+        try:
+            return frame.decode_batch(body, row["header"], columns)
         except LogDamagedError as error:
             raise self._damage(row, error.message) from error
 

@@ -29,7 +29,7 @@ Codes: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
 class VersionConflict:
     """An event (its place in the batch) that brought another version than the next one of its stream."""
 
-    row: int
+    place: int
     stream_id: str
     expected: int
     given: int

@@ -18,7 +18,6 @@ from typing import Any
 
 import msgpack
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from evtool.config import LogConfig
@@ -26,6 +25,7 @@ from evtool.errors import EventError, LogDamagedError, WriterDeadError
 from evtool.files import Buffer, Files
 from evtool.log import frame
 from evtool.log import head as head_file
+from evtool.log.caches import Caches
 from evtool.log.clock import RecordedClock
 from evtool.log.format import (
     COMMIT_FRAME,
@@ -47,40 +47,39 @@ from evtool.log.format import (
 )
 from evtool.log.frame import EncodedFrame, Part
 from evtool.log.manifest import Manifest
+from evtool.log.preparing import Expected, Prepared, check_expected, place, refusal
 from evtool.log.recovery import Recovered, recover, refuse_holes
 from evtool.log.segment import read_index, read_summary, segment_folders
-from evtool.log.sequence import Rows, VersionConflict, assign_versions, split
-from evtool.log.snapshot import SnapshotReader
-from evtool.log.versions import StreamVersions
+from evtool.log.sequence import Rows
 from evtool.log.walk import Table, check_header, walk_all
-
-INDEX_FOLDER = "index"
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A durable batch: its positions (last < first when it holds no event) and recorded_at, in ns."""
+    """A durable batch: its positions (last < first when nothing of it was new) and first recorded_at, in ns.
+
+    `duplicates` events of it were stored before.
+    """
 
     batch: int
     first_position: int
     last_position: int
     first_recorded_at: int
+    duplicates: int = 0
 
     @property
     def count(self) -> int:
-        """How many events it holds."""
+        """How many events were stored."""
         return self.last_position - self.first_position + 1
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A batch with its places given, not yet on disk. `conflicts` are the events that were left out."""
+class Encoded:
+    """A prepared batch with its frames, ready to be written; `resume` is a small map for its producer."""
 
-    base_position: int
-    base_recorded_at: int
-    count: int
-    parts: tuple[Part, ...]
-    conflicts: tuple[VersionConflict, ...]
+    prepared: Prepared
+    frames: Sequence[EncodedFrame]
+    resume: Mapping[str, Any] | None = None
 
 
 class Writer:
@@ -103,7 +102,7 @@ class Writer:
         self._config = config
         self._dead: BaseException | None = None
         self._committed = 0
-        self._versions: StreamVersions
+        self._caches: Caches
         self._lock = files.lock(folder / LOCK_FILE)
         try:
             self._recover(now_ns)
@@ -111,42 +110,32 @@ class Writer:
             self._lock.release()
             raise
 
-    def prepare(self, events: pa.RecordBatch, rows: Rows | None = None, keep_all: bool = False) -> Prepared:
-        """Give events of BATCH_SCHEMA their positions, times and versions; the next call follows on.
+    def prepare(
+        self,
+        events: pa.RecordBatch,
+        rows: Rows | None = None,
+        keep_all: bool = False,
+        expected: Mapping[str, Expected] | None = None,
+    ) -> Prepared:
+        """Find out what of some events (of BATCH_SCHEMA) is new, and give it its place; the next call follows on.
 
-        `rows` takes the rows of `events` in order of position (default: as they are). Events with a wrong
-        version are left out, or with `keep_all` the batch is refused by EventError.
+        `rows` takes the rows of `events` in order (default: as they are). Events that are stored already, or
+        whose id or version is in conflict, are left out; with `keep_all` a conflict refuses the batch:
+        IdConflictError, VersionConflictError. `expected` are the last versions of streams before it, which must
+        hold unless all of it is stored already.
         """
         self._check_alive()
-        is_whole = rows is None
-        versioned = assign_versions(events, np.arange(len(events)) if rows is None else rows, self._versions)
-        if keep_all and versioned.conflicts:
-            raise _refusal(versioned.conflicts[0])
-        base_position, count = self._next_position, len(versioned.rows)
-        base_recorded_at = self._clock.take(count)
-        numbers = np.arange(count)
-        timestamps = events["timestamp"]
-        times = timestamps.fill_null(0).to_numpy()[versioned.rows]
-        if timestamps.null_count:
-            is_missing = timestamps.is_null().to_numpy(zero_copy_only=False)[versioned.rows]
-            times = np.where(is_missing, base_recorded_at + numbers, times)
-        is_whole = is_whole and count == len(events)
-        parts = tuple(
-            Part(
-                partition,
-                base_position,
-                events,
-                None if is_whole and isinstance(chosen, slice) else versioned.rows[chosen],
-                base_position + numbers[chosen],
-                times[chosen],
-                versioned.versions[chosen],
-            )
-            for partition, chosen in (split(versioned, self._manifest.partitions) if count else ())
-        )
-        # Last, so that a batch that is interrupted before has taken no place.
-        self._versions.reserve(versioned.promise)
-        self._next_position += count
-        return Prepared(base_position, base_recorded_at, count, parts, versioned.conflicts)
+        chosen = np.arange(len(events)) if rows is None else rows
+        prepared = place(events, chosen, self._caches, self._next_position, self._clock, self._manifest.partitions)
+        if expected and (prepared.count or prepared.conflicts):
+            check_expected(expected, self._caches)
+        if keep_all and prepared.conflicts:
+            raise refusal(prepared.conflicts[0])
+        # Last, so that a batch that is refused or interrupted has taken no place.
+        if prepared.placed is not None:
+            self._caches.reserve(prepared.promise, prepared.placed)
+            self._next_position += prepared.count
+        return prepared
 
     def encode(self, part: Part) -> EncodedFrame:
         """Encode one part; safe to call from any thread."""
@@ -157,38 +146,40 @@ class Writer:
     ) -> Commit:
         """Write a batch and return when it is durable. Batches are committed in the order of `prepare`.
 
-        `resume` is a small map that the commit frame carries for the producer. Raises StorageError; the
-        batch is then not acknowledged, and every later call raises WriterDeadError.
+        A batch without a new event is written only if it has a `resume`. Raises StorageError; the batch is
+        then not acknowledged, and every later call raises WriterDeadError.
         """
+        return self.commit_together([Encoded(prepared, frames, resume)])[0]
+
+    def commit_together(self, batches: Sequence[Encoded]) -> list[Commit]:
+        """The same for several batches, with one write and one sync."""
         self._check_alive()
-        if prepared.base_position != self._committed + 1:
-            self._dead = EventError(f"the batch before position {prepared.base_position} was never committed")
-            self._check_alive()
+        commits: list[Commit] = []
         try:
-            buffers, rows = self._compose(prepared, frames, resume)
-            self._log.append(buffers)
-            if self._config.fsync == "batch":
-                self._log.sync()
-            self._index.append([rows.tobytes()])
-            self._rows += len(rows)
-            self._batch += 1
-            self._committed = prepared.base_position + prepared.count - 1
-            self._recorded_at = prepared.base_recorded_at + max(prepared.count, 1) - 1
-            self._store_head()
-            self._versions.settle(self._committed)
+            buffers, rows = self._compose_all(batches, commits)
+            if buffers:
+                self._log.append(buffers)
+                if self._config.fsync == "batch":
+                    self._log.sync()
+                self._index.append([rows.tobytes()])
+                self._rows += len(rows)
+                self._store_head()
+            for batch, commit in zip(batches, commits, strict=True):
+                if batch.prepared.count:
+                    self._caches.settle(commit.last_position)
             # A segment is named by its first event, so one without events cannot be followed by another.
             if self._log.size >= self._config.segment_bytes and self._committed >= self._segment:
                 self._roll()
         except BaseException as error:
             self._dead = error
             raise
-        return Commit(self._batch, prepared.base_position, self._committed, prepared.base_recorded_at)
+        return commits
 
     def close(self) -> None:
         """Let the log go. What was committed is durable already; the caches are synced for a quick open."""
         try:
-            if self._dead is None and self._config.fsync == "batch":
-                self._versions.close()
+            if self._dead is None:
+                self._caches.close(durable=self._config.fsync == "batch")
             self._head.close()
             self._log.close()
             self._index.close()
@@ -245,8 +236,7 @@ class Writer:
             # After a power cut it tells whether batches can be missing: it must not be that of other times.
             self._head.sync()
             self._files.sync_folder(self._folder)
-        self._versions = StreamVersions(self._files, self._folder / INDEX_FOLDER, self._manifest.id_bytes)
-        self._bring_versions_up_to_date()
+        self._caches = Caches(self._files, self._folder, self._manifest, self._committed)
 
     def _seal_leftovers(self) -> tuple[dict[str, Any] | None, int]:
         """The summary of the last sealed segment, and where the active one starts.
@@ -300,23 +290,6 @@ class Writer:
         self._log = self._files.open_append(segment.folder / FRAMES_FILE)
         self._index = self._files.open_append(segment.folder / INDEX_FILE)
 
-    def _bring_versions_up_to_date(self) -> None:
-        if self._versions.reaches > self._committed:  # a table of a longer log: a copy, or one cut back
-            self._versions.reset()
-        if self._versions.applied == self._committed:
-            return
-        after = self._versions.applied
-        for segment in SnapshotReader(self._files, self._folder, self._manifest).take().segments:
-            rows = segment.event_rows()
-            for row in rows[rows["header"]["last_position"] > after]:
-                events = segment.events(row, ("stream_id", "stream_version"))
-                last = events.group_by("stream_id").agg(pl.col("stream_version").max())
-                stream_ids = last["stream_id"].cast(pl.Binary).to_list()
-                versions = last["stream_version"].to_numpy()
-                self._versions.apply(stream_ids, versions)
-            segment.forget(rows)
-        self._versions.mark_applied(self._committed)
-
     def _store_head(self) -> None:
         self._head.store(
             self._committed,
@@ -327,13 +300,38 @@ class Writer:
             self._config.fsync == "batch",
         )
 
-    def _compose(
-        self, prepared: Prepared, frames: Sequence[EncodedFrame], resume: Mapping[str, Any] | None
-    ) -> tuple[list[Buffer], Table]:
-        """The buffers of a batch in the order of the file, and its rows for frames.idx."""
+    def _compose_all(self, batches: Sequence[Encoded], commits: list[Commit]) -> tuple[list[Buffer], Table]:
+        """The buffers of some batches and their rows for frames.idx; adds what each is to `commits`."""
+        buffers: list[Buffer] = []
+        tables = [np.zeros(0, INDEX_ROW)]
+        offset = self._log.size
+        for batch in batches:
+            prepared = batch.prepared
+            if prepared.count and prepared.base_position != self._committed + 1:
+                raise EventError(f"the batch before position {prepared.base_position} was never committed")
+            if prepared.count or batch.resume:
+                pieces, table, offset = self._compose(batch, offset)
+                buffers += pieces
+                tables.append(table)
+                self._batch += 1
+                self._recorded_at = prepared.base_recorded_at + max(prepared.count, 1) - 1
+            self._committed += prepared.count
+            commits.append(
+                Commit(
+                    self._batch,
+                    self._committed - prepared.count + 1,
+                    self._committed,
+                    prepared.base_recorded_at,
+                    prepared.duplicates,
+                )
+            )
+        return buffers, np.concatenate(tables)
+
+    def _compose(self, batch: Encoded, offset: int) -> tuple[list[Buffer], Table, int]:
+        """The buffers of a batch in the order of the file, its rows for frames.idx, and where it ends."""
+        prepared, frames, resume = batch.prepared, batch.frames, batch.resume
         buffers: list[Buffer] = []
         rows = np.zeros(len(frames) + 1, INDEX_ROW)
-        offset = self._log.size
         last_position = prepared.base_position + prepared.count - 1
         resume_body = msgpack.packb(dict(resume)) if resume else b""
         commit = EncodedFrame(
@@ -355,7 +353,7 @@ class Writer:
             rows["offset"][number] = offset
             rows["header"][number] = np.frombuffer(header, FRAME_HEADER)[0]
             offset += FRAME_HEADER_BYTES + len(body) + padding
-        return buffers, rows
+        return buffers, rows, offset
 
     def _header(self, prepared: Prepared, encoded: EncodedFrame, kind: int) -> bytes:
         record = np.zeros(1, FRAME_HEADER)
@@ -381,7 +379,7 @@ class Writer:
         self._write_summary(self._segment_folder, self._segment, table, self._log.size, self._previous_digest)
         self._previous_digest = int(table["header"]["checksum"][-1])
         if self._config.fsync == "batch":
-            self._versions.sync()
+            self._caches.sync()
         self._log.close()
         self._index.close()
         first_position = self._committed + 1
@@ -418,14 +416,6 @@ class Writer:
         packed = msgpack.packb(summary)
         self._files.write_whole(folder / SUMMARY_FILE, packed + checksum(packed).to_bytes(8, "little"))
         return summary
-
-
-def _refusal(conflict: VersionConflict) -> EventError:
-    return EventError(
-        f"event {conflict.row} of the batch: version_conflict: stream {conflict.stream_id!r} expects version "
-        f"{conflict.expected}, and {conflict.given} was given",
-        "Nothing of the batch was stored. Read the stream again, then decide again.",
-    )
 
 
 def _has_index(files: Files, folder: Path, summary: Mapping[str, Any]) -> bool:

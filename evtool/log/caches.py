@@ -1,0 +1,104 @@
+"""What a writer knows of the whole log without reading it: stream versions and ids, kept on disk.
+
+All of it is derived from committed events. What is missing, stale or of another log is built anew when
+the log is opened to be written; what a crash left behind the log is brought up to date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from evtool.files import Files
+from evtool.log.identity import Identity, Placed, hash_events
+from evtool.log.ids import EventIds
+from evtool.log.manifest import Manifest
+from evtool.log.segment import Segment
+from evtool.log.snapshot import SnapshotReader
+from evtool.log.sourcenames import SourceNames
+from evtool.log.versions import Promise, StreamVersions
+
+INDEX_FOLDER = "index"
+
+_IDENTITY = ("position", "source_id", "event_uuid", "event_id")
+
+
+class Caches:
+    """The derived tables of a log, for its writer. `committed` is the log's last position.
+
+    `on_progress` is told the position reached while they are built from the log. Raises LogDamagedError when
+    what they are built from cannot be read, StorageError.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        log_folder: Path,
+        manifest: Manifest,
+        committed: int,
+        is_anew: bool = False,
+        on_progress: Callable[[int], None] = lambda position: None,
+    ) -> None:
+        folder, log_id = log_folder / INDEX_FOLDER, manifest.id_bytes
+        self._reader = SnapshotReader(files, log_folder, manifest)
+        self._log_id = log_id
+        self.versions = StreamVersions(files, folder, log_id)
+        self._ids = EventIds(files, folder, log_id)
+        self._sources = SourceNames(files, folder, log_id)
+        self.identity = Identity(self._ids, self._sources, log_id, self._reader.take)
+        # A table that reaches further is of a longer log: of a copy, or of this one before it was cut back.
+        if is_anew or self.versions.reaches > committed:
+            self.versions.reset()
+        if is_anew or self._ids.reaches > committed or self._sources.is_new:
+            self._ids.reset()
+            self._sources.reset()
+        if min(self.versions.applied, self._ids.applied) < committed:
+            self._ids.make_room(committed - self._ids.applied)
+            for segment in self._reader.take().segments:
+                self._apply(segment)
+                on_progress(segment.last_position)
+
+    def reserve(self, promise: Promise, placed: Placed) -> None:
+        """Keep in mind what a batch will change; batches are committed in this order."""
+        self.versions.reserve(promise)
+        self.identity.reserve(placed)
+
+    def settle(self, applied: int) -> None:
+        """Store what the oldest of these changes: it is durable, up to position `applied`."""
+        self.versions.settle(applied)
+        self.identity.settle(applied)
+
+    def sync(self) -> None:
+        """Bring all to stable storage, so that a power cut costs no more than what follows."""
+        self._sources.sync()
+        self._ids.sync()
+        self.versions.sync()
+
+    def close(self, durable: bool) -> None:
+        """Sync, where that is wanted, and let go."""
+        if durable:
+            self.sync()
+        self._sources.close()
+        self._ids.close()
+        self.versions.close()
+
+    def _apply(self, segment: Segment) -> None:
+        """Bring all up to the end of a segment."""
+        after_versions, after_ids = self.versions.applied, self._ids.applied
+        if min(after_versions, after_ids) >= segment.last_position:
+            return
+        rows = segment.event_rows()
+        ends = rows["header"]["last_position"]
+        for row in rows[ends > after_versions]:
+            events = segment.events(row, ("stream_id", "stream_version"))
+            last = events.group_by("stream_id").agg(pl.col("stream_version").max())
+            self.versions.apply(last["stream_id"].cast(pl.Binary).to_list(), last["stream_version"].to_numpy())
+        for row in rows[ends > after_ids]:
+            batch = segment.batch(row, _IDENTITY)
+            self._sources.add_new(batch["source_id"].unique().to_pylist())
+            self._ids.add(hash_events(batch, self._log_id), batch["position"].to_numpy())
+        segment.forget(rows)
+        self.versions.mark_applied(max(after_versions, segment.last_position))
+        self._ids.mark_applied(max(after_ids, segment.last_position))

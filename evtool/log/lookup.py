@@ -1,0 +1,47 @@
+"""Stored events by their positions: for those who know which ones, wherever in the log they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from evtool.log.frame import PLACED_SCHEMA
+from evtool.log.segment import Segment
+from evtool.log.snapshot import Snapshot
+
+Positions: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+
+
+def events_at(snapshot: Snapshot, positions: Positions, columns: Collection[str] | None = None) -> pa.Table:
+    """The events at some positions, as the asked columns of PLACED_SCHEMA (default: all), in order of position.
+
+    `positions` rise; one that the snapshot does not have is passed over. Of the frames that may hold one, only
+    the positions are read before it is known that they do. Raises LogDamagedError.
+    """
+    wanted = {*(columns or PLACED_SCHEMA.names), "position"}
+    schema = pa.schema([field for field in PLACED_SCHEMA if field.name in wanted])
+    batches = [batch for segment in snapshot.segments for batch in _within(segment, positions, schema.names)]
+    found = pa.Table.from_batches(batches, schema).combine_chunks()
+    return found.take(np.argsort(found["position"].to_numpy(), kind="stable"))
+
+
+def _within(segment: Segment, positions: Positions, columns: Collection[str]) -> Iterator[pa.RecordBatch]:
+    first, last = np.searchsorted(positions, (segment.first_position, segment.last_position + 1))
+    if first == last:
+        return
+    inside = positions[first:last]
+    rows = segment.event_rows()
+    starts = np.searchsorted(inside, rows["header"]["first_position"])
+    ends = np.searchsorted(inside, rows["header"]["last_position"], side="right")
+    for number in np.flatnonzero(starts < ends).tolist():
+        row = rows[number]
+        held = segment.batch(row, ("position",))["position"].to_numpy()
+        asked = inside[starts[number] : ends[number]]
+        at = np.searchsorted(held, asked)
+        hits = at[held[at] == asked]
+        if len(hits):
+            yield segment.batch(row, columns).take(pa.array(hits))
+        segment.forget(rows[number : number + 1])

@@ -1,0 +1,152 @@
+"""A batch gets its place in the log: what is new of it, positions, times, versions, and its parts.
+
+    events -> which are new (identity) -> stream versions (sequence) -> positions and times -> parts
+
+Nothing is changed here: the writer reserves what comes out, once it is sure to commit it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from evtool.errors import IdConflictError, VersionConflictError
+from evtool.log.caches import Caches
+from evtool.log.clock import RecordedClock
+from evtool.log.frame import Part
+from evtool.log.hashing import Hashes
+from evtool.log.identity import IdConflict, Placed, Sight, Verdicts, compare
+from evtool.log.sequence import Rows, VersionConflict, Versioned, assign_versions, split
+from evtool.log.versions import Promise, stream_keys
+
+Conflict: TypeAlias = IdConflict | VersionConflict
+Expected: TypeAlias = int | Literal["any", "no_stream", "exists"]  # a stream's last version, before an append
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch with its places given, not yet on disk.
+
+    `count` events are new, as `parts`. `duplicates` are stored already; `conflicts` were left out, in the order
+    of the batch. `kept` are the places in the batch of those that are new.
+    """
+
+    base_position: int
+    base_recorded_at: int
+    count: int
+    parts: tuple[Part, ...]
+    kept: Rows
+    duplicates: int
+    conflicts: tuple[Conflict, ...]
+    placed: Placed | None
+    promise: Promise
+
+
+def place(
+    events: pa.RecordBatch, rows: Rows, caches: Caches, base_position: int, clock: RecordedClock, partitions: int
+) -> Prepared:
+    """Prepare the given rows of `events` (of BATCH_SCHEMA), in their order, to follow on `base_position` - 1.
+
+    Raises LogDamagedError when what an id points to cannot be read.
+    """
+    hashes = caches.identity.hashes(events)[rows]
+    sight, versioned, kept, refused = _settle(events, rows, hashes, caches)
+    count = len(kept)
+    base_recorded_at = clock.take(count)
+    numbers = np.arange(count)
+    timestamps = _timestamps(events["timestamp"], versioned.rows, base_recorded_at + numbers)
+    placed = Placed(
+        events, versioned.rows, hashes[kept], base_position, base_recorded_at, timestamps, versioned.versions
+    )
+    verdicts = [sight.verdicts]
+    if len(sight.followers):
+        verdicts.append(compare(events, rows, sight.followers, placed, np.searchsorted(kept, sight.firsts)))
+    known = Verdicts.joined(verdicts)
+    conflicts: list[Conflict] = [*known.conflicts(events, rows), *refused]
+    conflicts.sort(key=lambda conflict: conflict.place)
+    parts = _parts(placed, versioned, partitions) if count else ()
+    return Prepared(
+        base_position,
+        base_recorded_at,
+        count,
+        parts,
+        kept,
+        known.duplicates,
+        tuple(conflicts),
+        placed,
+        versioned.promise,
+    )
+
+
+def check_expected(expected: Mapping[str, Expected], caches: Caches) -> None:
+    """Raise VersionConflictError unless each stream is, before a batch, as it was expected to be."""
+    stream_ids = [stream_id.encode() for stream_id in expected]
+    found = caches.versions.lookup(stream_ids, stream_keys(stream_ids)).tolist()
+    for (stream_id, wanted), version in zip(expected.items(), found, strict=True):
+        holds = {"any": True, "no_stream": version == 0, "exists": version > 0}
+        if not (holds[wanted] if isinstance(wanted, str) else version == wanted):
+            raise VersionConflictError(stream_id, wanted, version)
+
+
+def refusal(conflict: Conflict) -> IdConflictError | VersionConflictError:
+    """What is raised when a batch was to be stored whole or not at all."""
+    if isinstance(conflict, IdConflict):
+        return IdConflictError(conflict.source_id, conflict.event_id, conflict.first_position, conflict.place)
+    return VersionConflictError(conflict.stream_id, conflict.given, conflict.expected - 1, conflict.place)
+
+
+def _settle(
+    events: pa.RecordBatch, rows: Rows, hashes: Hashes, caches: Caches
+) -> tuple[Sight, Versioned, Rows, list[VersionConflict]]:
+    """What is known of the rows, the versions of the new ones, their places, and those with a wrong version.
+
+    A row with a wrong version is not stored, so one that has its id later in the batch does not follow it: then
+    all is looked at again without that row.
+    """
+    refused: list[VersionConflict] = []
+    left = np.arange(len(rows))
+    while True:
+        sight = caches.identity.sight(events, rows[left], hashes[left])
+        new = left[sight.is_new]
+        versioned = assign_versions(events, rows[new], caches.versions)
+        conflicts = [replace(conflict, place=int(new[conflict.place])) for conflict in versioned.conflicts]
+        refused += conflicts
+        wrong = np.array([conflict.place for conflict in conflicts], np.int64)
+        if not np.isin(left[sight.firsts], wrong).any():
+            kept = np.setdiff1d(new, wrong, assume_unique=True) if len(wrong) else new
+            return _at(sight, left), versioned, kept, refused
+        left = np.setdiff1d(left, wrong, assume_unique=True)
+
+
+def _at(sight: Sight, places: Rows) -> Sight:
+    """The same, said of the whole batch: `places` are those that were looked at."""
+    verdicts = replace(sight.verdicts, places=places[sight.verdicts.places])
+    return replace(sight, followers=places[sight.followers], firsts=places[sight.firsts], verdicts=verdicts)
+
+
+def _timestamps(given: pa.Array, rows: Rows, recorded_at: Rows) -> Rows:
+    times: Rows = given.fill_null(0).to_numpy()[rows]
+    if not given.null_count:
+        return times
+    return np.where(given.is_null().to_numpy(zero_copy_only=False)[rows], recorded_at, times)
+
+
+def _parts(placed: Placed, versioned: Versioned, partitions: int) -> tuple[Part, ...]:
+    numbers = np.arange(len(placed.rows))
+    is_whole = len(placed.rows) == len(placed.events) and bool((placed.rows == numbers).all())
+    return tuple(
+        Part(
+            partition,
+            placed.base_position,
+            placed.events,
+            None if is_whole and isinstance(chosen, slice) else placed.rows[chosen],
+            placed.base_position + numbers[chosen],
+            placed.timestamps[chosen],
+            placed.stream_versions[chosen],
+        )
+        for partition, chosen in split(versioned, partitions)
+    )
