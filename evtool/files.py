@@ -80,10 +80,7 @@ class Files:
 
     def fdatasync(self, descriptor: int) -> None:
         """Bring the file's data, and what is needed to find it, to stable storage."""
-        if hasattr(os, "fdatasync"):
-            os.fdatasync(descriptor)
-        else:
-            os.fsync(descriptor)
+        _fdatasync(descriptor)
 
     def replace(self, source: Path, target: Path) -> None:
         """Rename `source` over `target`, atomically."""
@@ -197,6 +194,20 @@ class Files:
             finally:
                 os.close(descriptor)
 
+    def flush(self, path: Path, mapping: mmap.mmap) -> None:
+        """Bring what was stored in a mapped file to stable storage.
+
+        Most of it by a sync of the file, during which other threads run: `mmap.flush` keeps the
+        interpreter's lock. Where a sync leaves stores through a mapping aside, that one writes them.
+        """
+        with translated("sync", path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                _fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+            mapping.flush()
+
     def lock(self, path: Path) -> Lock:
         """Take the lock file `path` for this process. Raises LogLockedError, naming the holder."""
         with translated("open", path):
@@ -213,6 +224,13 @@ class Files:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         return Lock(descriptor)
+
+
+def _fdatasync(descriptor: int) -> None:
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
 
 
 def forget(view: memoryview, start: int, end: int) -> None:

@@ -31,7 +31,7 @@ from evtool.files import Files
 from evtool.ingest.pipeline import Ingest
 from evtool.lifecycle.verify import verify
 from evtool.log import format as log_format
-from evtool.log import frame, sequence, versions
+from evtool.log import frame, sequence, table, versions
 from evtool.log.manifest import Manifest
 from evtool.log.writer import Writer
 
@@ -183,7 +183,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (FRAME_HEADER, log_format.FRAME_HEADER),
         (INDEX_ROW, log_format.INDEX_ROW),
         (HEAD, log_format.HEAD_RECORD),
-        (STREAMS_HEADER, versions._HEADER),
+        (STREAMS_HEADER, table.HEADER),
         (STREAMS_SLOT, versions._SLOT),
     ],
     ids=["segment header", "frame header", "frames.idx", "HEAD", "streams.table", "slot"],
@@ -207,7 +207,7 @@ def test_names_and_numbers_of_the_code_are_on_the_page():
         f"{sequence.SPLIT_EVENTS_MIN:,} events a partition",
         f"below {frame.COMPRESS_BYTES_MIN // 1024} KiB",
         f"from {frame.DICTIONARY_ROWS_MIN} rows on",
-        f"zero bytes up to {versions._HEADER_BYTES}",
+        f"zero bytes up to {table.HEADER_BYTES}",
         f"multiple of {log_format.FRAME_ALIGNMENT_BYTES}",
         f"0x{log_format.MIXED_PARTITIONS:X}",
         f"format version {log_format.FORMAT_VERSION}",

@@ -5,15 +5,12 @@ share them with a probability of 10^-21. A slot is (key high, key low, version),
 is 0. Collisions probe the next slot (Knuth, The Art of Computer Programming 3, section 6.4, algorithm L).
 A batch is looked up and stored as columns: each round settles all streams whose slot is decided.
 
-The file is a cache of committed events; what batches on their way to the disk have been promised is kept
-beside it in memory. `applied` says up to which position it was brought; events after
-it are applied again at the next open, which changes nothing where they were in it already. `synced` is
-the same for what has reached stable storage: after a power cut the table goes on from there.
+The table holds what was committed (`table.py` says what that means over crashes); what batches on their way
+to the disk have been promised is kept beside it in memory.
 """
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -24,25 +21,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import xxhash
 
-from evtool.files import Files, boot_identity
+from evtool.files import Files
+from evtool.log.table import Column, Mapped, MappedTable
 
-TABLE_FILE = "streams.table"
-_MAGIC = b"EVSTRM01"
-_HEADER_BYTES = 4096
-_HEADER = np.dtype(
-    [
-        ("magic", "S8"),
-        ("log_id", "V16"),
-        ("capacity", "<u8"),
-        ("count", "<u8"),
-        ("applied", "<i8"),
-        ("synced", "<i8"),
-        ("boot", "<u8"),
-    ]
-)
 _SLOT = np.dtype([("high", "<u8"), ("low", "<u8"), ("version", "<i8")])
-_CAPACITY_MIN = 1 << 12
-_LOAD_MAX = 0.6
 _GROW_SLOTS = 1 << 20
 
 Keys: TypeAlias = "np.ndarray[Any, Any]"  # n x 2 of uint64
@@ -64,33 +46,20 @@ class Promise:
     versions: Versions
 
 
-class StreamVersions:
+class StreamVersions(MappedTable):
     """Stream -> last version, for the writer of a log."""
 
+    file_name = "streams.table"
+    magic = b"EVSTRM01"
+    column_types = (_SLOT,)
+    load_max = 0.6
+    growth = 2
+
     def __init__(self, files: Files, folder: Path, log_id: bytes) -> None:
-        self._files = files
-        self._path = folder / TABLE_FILE
-        self._log_id = log_id
-        files.make_folder(folder)
-        self._map: mmap.mmap | None = None
         self._mutex = threading.Lock()
         self._reserved: dict[bytes, int] = {}
         self._batches: deque[Promise] = deque()
-        if not self._open():
-            self.reset()
-
-    @property
-    def applied(self) -> int:
-        """The position up to which the table is sure to hold every stream's last version."""
-        return int(self._header["applied"] if self._is_of_this_boot() else self._header["synced"])
-
-    @property
-    def reaches(self) -> int:
-        """The last position that may have left something in the table."""
-        return max(int(self._header["applied"]), int(self._header["synced"]))
-
-    def __len__(self) -> int:
-        return int(self._header["count"])
+        super().__init__(files, folder, log_id)
 
     def lookup(self, stream_ids: Sequence[bytes], keys: Keys) -> Versions:
         """The last version of each (different) stream, reserved or committed; 0 for a new one."""
@@ -126,124 +95,73 @@ class StreamVersions:
         with self._mutex:
             self._store(stream_keys(stream_ids), versions)
 
-    def mark_applied(self, position: int) -> None:
-        """State that the table holds every stream's last version up to `position`."""
-        self._header["applied"] = position
-        self._header["boot"] = boot_identity()
-
-    def sync(self) -> None:
-        """Bring the table to stable storage. Called when a segment is sealed and at the end."""
-        assert self._map is not None
-        self._map.flush()
-        self._header["synced"] = self._header["applied"]
-        self._map.flush()
-
     def _find(self, keys: Keys) -> Versions:
+        (slots,) = self._mapped.columns
         versions = np.zeros(len(keys), np.int64)
         pending = np.arange(len(keys))
-        slots = self._home(keys)
+        at = _home(slots, keys)
         while len(pending):
-            found = self._slots[slots]
+            found = slots[at]
             same = (found["high"] == keys[pending, 0]) & (found["low"] == keys[pending, 1])
             versions[pending[same]] = found["version"][same]
             go_on = ~same & (found["version"] != 0)
-            pending, slots = pending[go_on], self._next(slots[go_on])
+            pending, at = pending[go_on], _next(slots, at[go_on])
         return versions
 
     def _store(self, keys: Keys, versions: Versions) -> None:
         self._make_room(len(keys))
-        self._header["count"] += self._put(self._slots, keys, versions)
+        header = self._mapped.header
+        header["count"] += len(keys)  # before, so that whoever ends this process leaves no count that is too low
+        header["count"] -= len(keys) - _put(self._mapped.columns[0], keys, versions)
 
-    def reset(self) -> None:
-        """Forget everything, to be built from the log anew."""
-        self._create(self._path, _CAPACITY_MIN)
+    @classmethod
+    def _is_capacity(cls, capacity: int) -> bool:
+        return capacity > 0 and capacity & (capacity - 1) == 0
 
-    def close(self) -> None:
-        """Sync and unmap."""
-        self.sync()
-        self._unmap()
+    def _count_used(self, mapped: Mapped) -> int:
+        return int(np.count_nonzero(mapped.columns[0]["version"]))
 
-    def _is_of_this_boot(self) -> bool:
-        return boot_identity() != 0 and int(self._header["boot"]) == boot_identity()
-
-    def _open(self) -> bool:
-        size = self._files.size(self._path)
-        if size <= _HEADER_BYTES:
-            return False
-        self._adopt(self._path, size)
-        capacity = int(self._header["capacity"])
-        fits = size == _HEADER_BYTES + capacity * _SLOT.itemsize and capacity & (capacity - 1) == 0
-        mine = self._header["magic"] == _MAGIC and self._header["log_id"].tobytes() == self._log_id
-        if not (fits and mine):
-            self._unmap()
-        elif not self._is_of_this_boot():  # a power cut may have kept a slot and lost its count
-            self._header["count"] = np.count_nonzero(self._slots["version"])
-        return bool(fits and mine)
-
-    def _adopt(self, path: Path, size: int) -> None:
-        self._map = self._files.map_writable(path, size)
-        self._header = np.frombuffer(self._map, _HEADER, 1)[0:1].reshape(())
-        self._slots = np.frombuffer(self._map, _SLOT, (size - _HEADER_BYTES) // _SLOT.itemsize, _HEADER_BYTES)
-
-    def _unmap(self) -> None:
-        # The arrays hold the mapping; it goes with the last of them.
-        self._map = None
-        del self._header, self._slots
-
-    def _create(self, path: Path, capacity: int) -> None:
-        self._files.remove(path)
-        self._adopt(path, _HEADER_BYTES + capacity * _SLOT.itemsize)
-        self._header["magic"], self._header["capacity"] = _MAGIC, capacity
-        self._header["log_id"] = np.void(self._log_id)
-
-    def _make_room(self, more: int) -> None:
-        needed = len(self) + more
-        capacity = len(self._slots)
-        if needed <= capacity * _LOAD_MAX:
-            return
-        while needed > capacity * _LOAD_MAX:
-            capacity *= 2
-        old_slots, old_header = self._slots, self._header.copy()
-        larger = self._path.with_suffix(".growing")
-        self._create(larger, capacity)
-        for start in range(0, len(old_slots), _GROW_SLOTS):
-            part = old_slots[start : start + _GROW_SLOTS]
+    def _refill(self, old: Mapped, new: Mapped) -> int:
+        (slots,), (larger,) = old.columns, new.columns
+        count = 0
+        for start in range(0, len(slots), _GROW_SLOTS):
+            part = slots[start : start + _GROW_SLOTS]
             part = part[part["version"] != 0]
-            self._put(self._slots, np.stack([part["high"], part["low"]], axis=1), part["version"])
-        for name in ("count", "applied", "boot"):
-            self._header[name] = old_header[name]
-        self.sync()
-        self._files.replace(larger, self._path)
+            count += _put(larger, np.stack([part["high"], part["low"]], axis=1), part["version"])
+        return count
 
-    def _put(self, slots: np.ndarray[Any, Any], keys: Keys, versions: Versions) -> int:
-        """Store, and return how many streams are new."""
-        pending = np.arange(len(keys))
-        at = self._home(keys)
-        new = 0
-        while len(pending):
-            found = slots[at]
-            same = (found["high"] == keys[pending, 0]) & (found["low"] == keys[pending, 1])
-            empty = found["version"] == 0
-            # Of several new streams that want one empty slot, the one that numpy writes last gets it;
-            # the others see a stranger there and go on.
-            claim = np.zeros(int(empty.sum()), _SLOT)
-            claimed = pending[empty]
-            claim["high"], claim["low"], claim["version"] = (
-                keys[claimed, 0],
-                keys[claimed, 1],
-                versions[claimed],
-            )
-            slots[at[empty]] = claim
-            won = np.zeros(len(pending), bool)
-            won[empty] = (slots["high"][at[empty]] == claim["high"]) & (slots["low"][at[empty]] == claim["low"])
-            slots["version"][at[same]] = versions[pending[same]]
-            new += int(won.sum())
-            go_on = ~same & ~won
-            pending, at = pending[go_on], self._next(at[go_on])
-        return new
 
-    def _home(self, keys: Keys) -> np.ndarray[Any, Any]:
-        return (keys[:, 0] & np.uint64(len(self._slots) - 1)).astype(np.int64)
+def _put(slots: Column, keys: Keys, versions: Versions) -> int:
+    """Store, and return how many streams are new."""
+    pending = np.arange(len(keys))
+    at = _home(slots, keys)
+    new = 0
+    while len(pending):
+        found = slots[at]
+        same = (found["high"] == keys[pending, 0]) & (found["low"] == keys[pending, 1])
+        empty = found["version"] == 0
+        # Of several new streams that want one empty slot, the one that numpy writes last gets it;
+        # the others see a stranger there and go on.
+        claim = np.zeros(int(empty.sum()), _SLOT)
+        claimed = pending[empty]
+        claim["high"], claim["low"], claim["version"] = (
+            keys[claimed, 0],
+            keys[claimed, 1],
+            versions[claimed],
+        )
+        slots[at[empty]] = claim
+        won = np.zeros(len(pending), bool)
+        won[empty] = (slots["high"][at[empty]] == claim["high"]) & (slots["low"][at[empty]] == claim["low"])
+        slots["version"][at[same]] = versions[pending[same]]
+        new += int(won.sum())
+        go_on = ~same & ~won
+        pending, at = pending[go_on], _next(slots, at[go_on])
+    return new
 
-    def _next(self, slots: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return (slots + 1) & (len(self._slots) - 1)
+
+def _home(slots: Column, keys: Keys) -> Column:
+    return (keys[:, 0] & np.uint64(len(slots) - 1)).astype(np.int64)
+
+
+def _next(slots: Column, at: Column) -> Column:
+    return (at + 1) & (len(slots) - 1)

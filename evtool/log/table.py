@@ -1,0 +1,189 @@
+"""A hash table in a memory-mapped file: what the derived tables of a log have in common.
+
+A file is a header of 4 KiB and then columns of `capacity` values each, one column behind the other; a slot
+is a value of each of them. What a slot means is for the class that derives from MappedTable; this one
+makes the file, finds out whether it may be believed, and grows it: into a new file that then takes the
+place of the old one, so that there is a whole table at any moment.
+
+The file is a cache of committed events. `applied` says up to which position it was brought; events after
+it are applied again at the next open, which must change nothing where they were in it already. `synced`
+is the same for what has reached stable storage: after a power cut the table goes on from there. Of its
+pages any may then be newer than that, so a slot may be there, or a part of one, that no count knows of.
+"""
+
+from __future__ import annotations
+
+import mmap
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from evtool.files import Files, boot_identity
+
+HEADER_BYTES = 4096
+HEADER = np.dtype(
+    [
+        ("magic", "S8"),
+        ("log_id", "V16"),
+        ("capacity", "<u8"),
+        ("count", "<u8"),
+        ("applied", "<i8"),
+        ("synced", "<i8"),
+        ("boot", "<u8"),
+    ]
+)
+
+Column: TypeAlias = "np.ndarray[Any, Any]"
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A table's file, mapped. The arrays hold the mapping: it goes with the last of them."""
+
+    memory: mmap.mmap | memoryview
+    header: np.ndarray[Any, Any]
+    columns: tuple[Column, ...]
+
+    @property
+    def capacity(self) -> int:
+        """Its slots."""
+        return len(self.columns[0])
+
+
+class MappedTable(ABC):
+    """A table of one log. One thread changes it; `applied`, `reaches` and `len` may be asked by any."""
+
+    file_name: ClassVar[str]
+    magic: ClassVar[bytes]  # 8 bytes
+    column_types: ClassVar[tuple[np.dtype[Any], ...]]
+    capacity_min: ClassVar[int] = 1 << 12
+    load_max: ClassVar[float]  # the part of the slots that may be in use
+    growth: ClassVar[float]  # by which the capacity is multiplied
+
+    def __init__(self, files: Files, folder: Path, log_id: bytes, mapped: Mapped | None = None) -> None:
+        self._files = files
+        self._path = folder / self.file_name
+        self._log_id = log_id
+        if mapped is not None:
+            self._mapped = mapped
+            return
+        files.make_folder(folder)
+        mapped = self._open(files, self._path, log_id)
+        if mapped is None:
+            self.reset()
+            return
+        self._mapped = mapped
+        if not self._is_of_this_boot():  # a power cut may have kept a slot and lost its count
+            mapped.header["count"] = self._count_used(mapped)
+
+    @property
+    def applied(self) -> int:
+        """The position up to which the table is sure to hold every event."""
+        header = self._mapped.header
+        return int(header["applied"] if self._is_of_this_boot() else header["synced"])
+
+    @property
+    def reaches(self) -> int:
+        """The last position that may have left something in the table."""
+        header = self._mapped.header
+        return max(int(header["applied"]), int(header["synced"]))
+
+    def __len__(self) -> int:
+        return int(self._mapped.header["count"])
+
+    def mark_applied(self, position: int) -> None:
+        """State that the table holds every event up to `position`."""
+        header = self._mapped.header
+        header["applied"] = position
+        header["boot"] = boot_identity()
+
+    def sync(self) -> None:
+        """Bring the table to stable storage. Called when a segment is sealed and at the end."""
+        mapped, applied = self._mapped, self.applied
+        self._flush(self._path, mapped)
+        mapped.header["synced"] = applied
+        self._flush(self._path, mapped)
+
+    def reset(self) -> None:
+        """Forget everything, to be built from the log anew."""
+        self._mapped = self._create(self._path, self.capacity_min)
+
+    def close(self) -> None:
+        """Sync and unmap."""
+        self.sync()
+        del self._mapped
+
+    @abstractmethod
+    def _count_used(self, mapped: Mapped) -> int:
+        """How many slots are in use."""
+
+    @abstractmethod
+    def _refill(self, old: Mapped, new: Mapped) -> int:
+        """Store everything that is in `old` in `new`, which is larger and empty; how many slots that takes."""
+
+    @classmethod
+    def _is_capacity(cls, capacity: int) -> bool:
+        """Whether a table can have so many slots."""
+        return capacity > 0
+
+    @classmethod
+    def _open(cls, files: Files, path: Path, log_id: bytes, read_only: bool = False) -> Mapped | None:
+        """The table in a file, if it is one of this log."""
+        size = files.size(path)
+        if size <= HEADER_BYTES:
+            return None
+        memory = files.map(path) if read_only else files.map_writable(path, size)
+        if len(memory) <= HEADER_BYTES:
+            return None
+        header = np.frombuffer(memory, HEADER, 1).reshape(())
+        capacity = int(header["capacity"])
+        fits = len(memory) == cls._size_of(capacity) and cls._is_capacity(capacity)
+        mine = header["magic"] == cls.magic and header["log_id"].tobytes() == log_id
+        return cls._take(memory, capacity) if fits and mine else None
+
+    @classmethod
+    def _size_of(cls, capacity: int) -> int:
+        return HEADER_BYTES + capacity * sum(kind.itemsize for kind in cls.column_types)
+
+    @classmethod
+    def _take(cls, memory: mmap.mmap | memoryview, capacity: int) -> Mapped:
+        columns, start = [], HEADER_BYTES
+        for kind in cls.column_types:
+            columns.append(np.frombuffer(memory, kind, capacity, start))
+            start += capacity * kind.itemsize
+        return Mapped(memory, np.frombuffer(memory, HEADER, 1).reshape(()), tuple(columns))
+
+    def _create(self, path: Path, capacity: int) -> Mapped:
+        self._files.remove(path)
+        mapped = self._take(self._files.map_writable(path, self._size_of(capacity)), capacity)
+        mapped.header["magic"], mapped.header["capacity"] = self.magic, capacity
+        mapped.header["log_id"] = np.void(self._log_id)
+        return mapped
+
+    def _make_room(self, more: int) -> None:
+        """Let so many slots more be used. Raises StorageError; then the table is as it was."""
+        old = self._mapped
+        needed, capacity = len(self) + more, old.capacity
+        if needed <= capacity * self.load_max:
+            return
+        while needed > capacity * self.load_max:
+            capacity = int(capacity * self.growth)
+        larger = self._path.with_suffix(".growing")
+        new = self._create(larger, capacity)
+        new.header["count"] = self._refill(old, new)
+        # Not what the old header says: of another boot it may tell of events that are being applied again.
+        new.header["applied"] = new.header["synced"] = self.applied
+        new.header["boot"] = boot_identity()
+        self._flush(larger, new)
+        self._files.replace(larger, self._path)
+        self._mapped = new
+
+    def _flush(self, path: Path, mapped: Mapped) -> None:
+        assert isinstance(mapped.memory, mmap.mmap), "it was opened to be read"
+        self._files.flush(path, mapped.memory)
+
+    def _is_of_this_boot(self) -> bool:
+        return boot_identity() != 0 and int(self._mapped.header["boot"]) == boot_identity()
