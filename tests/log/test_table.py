@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from faults import Fault, FaultyFiles, Killed, boot_again
 
 from evtool.errors import NoSpaceError
 from evtool.files import Files, translated
-from evtool.log.table import HEADER, HEADER_BYTES
+from evtool.log import ids as ids_module
+from evtool.log import versions as versions_module
+from evtool.log.ids import EventIds
+from evtool.log.table import HEADER, HEADER_BYTES, MappedTable
 from evtool.log.versions import StreamVersions, stream_keys
 
 LOG_ID = bytes(range(16))
@@ -183,3 +187,28 @@ def test_a_grown_table_is_counted_anew(closed: Path):
     table._mapped.header["count"] += 3
     apply(table, 6, 40)
     assert len(table) == 39
+
+
+@pytest.mark.parametrize("kind", ["streams", "ids"])
+def test_process_that_ends_while_it_stores_leaves_no_count_that_is_too_low(
+    closed: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    module, name = (versions_module, "_put") if kind == "streams" else (ids_module, "_insert")
+    store: Callable[..., int] = getattr(module, name)
+
+    def stores_and_ends(*arguments: object) -> int:
+        store(*arguments)
+        raise Killed
+
+    monkeypatch.setattr(module, name, stores_and_ends)
+    table: MappedTable
+    if kind == "streams":
+        table = open_table(closed)
+        with pytest.raises(Killed):
+            apply(table, 6, 9)
+        assert len(open_table(closed)) == 8
+    else:
+        table = EventIds(Files(), closed, LOG_ID)
+        with pytest.raises(Killed):
+            table.add(np.arange(3, dtype=np.uint64), np.arange(1, 4))
+        assert len(EventIds(Files(), closed, LOG_ID)) == 3
