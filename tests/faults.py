@@ -126,14 +126,13 @@ def full_disk(call: int) -> FaultyFiles:
 
 
 def boot_again(folder: Path) -> None:
-    """Let HEAD and the table of streams have been written in another boot of the machine than this one."""
+    """Let HEAD and the tables have been written in another boot of the machine than this one."""
     head = folder / "HEAD"
     if head.exists():
         record = np.frombuffer(head.read_bytes(), HEAD_RECORD).copy()
         record["boot"] = ANOTHER_BOOT
         head.write_bytes(seal(record))
-    table = folder / "index" / "streams.table"
-    if table.exists():
+    for table in folder.glob("index/*.table"):
         mine = boot_identity().to_bytes(8, "little")
         data = table.read_bytes()
         assert data[:4096].count(mine) <= 1  # none in a new table

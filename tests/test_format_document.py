@@ -24,15 +24,17 @@ import pytest
 import xxhash
 
 import evtool
-from evtool import envelope, timestamps
+from evtool import envelope, timestamps, uuids
 from evtool.config import Codec, Config, IngestConfig, LogConfig
 from evtool.event import EVENT_SCHEMA
 from evtool.files import Files
 from evtool.ingest.pipeline import Ingest
 from evtool.lifecycle.verify import verify
 from evtool.log import format as log_format
-from evtool.log import frame, sequence, table, versions
+from evtool.log import frame, hashing, sequence, table, versions
 from evtool.log.frame import Part
+from evtool.log.hashing import hash_ids, source_seeds
+from evtool.log.ids import EventIds
 from evtool.log.manifest import Manifest
 from evtool.log.writer import Writer
 
@@ -65,7 +67,7 @@ RECORDS = [
     for table in tables()
     if table[0][0] == "offset"
 ]
-SEGMENT_HEADER, FRAME_HEADER, INDEX_ROW, HEAD, STREAMS_HEADER, STREAMS_SLOT = RECORDS
+SEGMENT_HEADER, FRAME_HEADER, INDEX_ROW, HEAD, TABLE_HEADER, STREAMS_SLOT = RECORDS
 COLUMNS, SUMMARY_KEYS = (
     next(table[1:] for table in tables() if table[0][0] == name) for name in ("column", "key")
 )
@@ -184,10 +186,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (FRAME_HEADER, log_format.FRAME_HEADER),
         (INDEX_ROW, log_format.INDEX_ROW),
         (HEAD, log_format.HEAD_RECORD),
-        (STREAMS_HEADER, table.HEADER),
+        (TABLE_HEADER, table.HEADER),
         (STREAMS_SLOT, versions._SLOT),
     ],
-    ids=["segment header", "frame header", "frames.idx", "HEAD", "streams.table", "slot"],
+    ids=["segment header", "frame header", "frames.idx", "HEAD", "table", "slot of streams.table"],
 )
 def test_the_tables_are_the_records_of_the_code(record: list[Field], dtype: np.dtype[Any]):
     assert dtype.names is not None
@@ -198,7 +200,7 @@ def test_the_tables_are_the_records_of_the_code(record: list[Field], dtype: np.d
     assert [(field.offset, field.size, field.kind[0], field.name) for field in record] == in_code
     assert size_of(record) == dtype.itemsize
     assert [field.offset for field in record[1:]] == [field.offset + field.size for field in record[:-1]]
-    assert re.search(rf"\b{dtype.itemsize} bytes\b", PAGE) or record is STREAMS_HEADER
+    assert re.search(rf"\b{dtype.itemsize} bytes\b", PAGE) or record is TABLE_HEADER
 
 
 def test_names_and_numbers_of_the_code_are_on_the_page():
@@ -212,6 +214,8 @@ def test_names_and_numbers_of_the_code_are_on_the_page():
         f"multiple of {log_format.FRAME_ALIGNMENT_BYTES}",
         f"0x{log_format.MIXED_PARTITIONS:X}",
         f"format version {log_format.FORMAT_VERSION}",
+        *(f"0x{number:X}" for number in (*hashing._MULTIPLIERS, hashing._LENGTH_FACTOR)),
+        *(f">> {shift})" for shift in hashing._SHIFTS),
     ]
     assert not [word for word in words if word not in PAGE]
     assert log_format.BODY_BYTES_MAX == 2**31
@@ -410,7 +414,7 @@ def test_a_summary_is_as_the_page_says(folder: Path):
 
 def test_the_table_of_streams_is_as_the_page_says(folder: Path):
     data = (folder / "index" / "streams.table").read_bytes()
-    header = decoded(STREAMS_HEADER, data)
+    header = decoded(TABLE_HEADER, data)
     capacity = header["capacity"]
     assert header["magic"] == b"EVSTRM01"
     assert len(data) == 4096 + capacity * size_of(STREAMS_SLOT)
@@ -429,6 +433,38 @@ def test_the_table_of_streams_is_as_the_page_says(folder: Path):
                 break
             at = (at + 1) % capacity
         assert slot["version"] == version
+
+
+def test_the_table_of_ids_is_as_the_page_says(tmp_path: Path):
+    log_id = bytes(range(16))
+    events = some_events(10_000)
+    names = events["source_id"].to_list()
+    packed, is_uuid = uuids.pack(events["event_id"])
+    sources = sorted(set(names))
+    hashes = hash_ids(
+        np.array([sources.index(name) for name in names]),
+        source_seeds(log_id, sources),
+        packed,
+        events["event_id"].to_arrow(compat_level=pl.CompatLevel.oldest()),
+        is_uuid,
+    )
+    ids_table = EventIds(Files(), tmp_path, log_id)
+    ids_table.add(hashes, np.arange(1, len(hashes) + 1))
+    ids_table.mark_applied(len(hashes))
+    ids_table.close()
+    data = (tmp_path / "ids.table").read_bytes()
+    header = decoded(TABLE_HEADER, data)
+    capacity = header["capacity"]
+    assert (header["magic"], header["log_id"]) == (b"EVIDS001", log_id)
+    assert header["count"] == header["applied"] == header["synced"] == len(hashes)
+    assert len(data) == 4096 + 12 * capacity
+    low = struct.unpack_from(f"<{capacity}Q", data, 4096)
+    high = struct.unpack_from(f"<{capacity}I", data, 4096 + 8 * capacity)
+    for position, value in enumerate(hashes.tolist(), 1):
+        at = (value >> 32) * capacity >> 32
+        while (high[at], low[at]) != (value >> 32, (value & 0xFFFF_FF00) << 32 | position):
+            assert low[at]
+            at = (at + 1) % capacity
 
 
 def test_dead_letters_have_the_keys_of_the_page(tmp_path: Path):

@@ -182,6 +182,8 @@ def _insert(mapped: Mapped, low_values: Column, high_values: Column) -> int:
     rows, width, count, seen = np.arange(len(low_values)), 1, 0, 0
     at = _home(high_values, capacity)
     while len(rows):
+        if seen > capacity:  # without meeting an empty slot
+            raise _damaged()
         window = low.take(at + _STEPS[:width], mode="wrap")
         is_before = (window & _POSITION_MASK) != 0
         if width > 1:  # and none before it is empty
@@ -205,8 +207,6 @@ def _insert(mapped: Mapped, low_values: Column, high_values: Column) -> int:
         left = np.flatnonzero(goes_on)
         rows, at = rows[left], at[left] + steps[left]  # whoever lost a slot looks at it again
         seen = 0 if len(won) else seen + width
-        if seen > capacity:
-            raise _without_end()
         width = min(2 * width, _WINDOW_MAX)
     return count
 
@@ -235,7 +235,7 @@ def _first_empty(low: Column) -> int:
         empty = np.flatnonzero((low[start : start + _GROW_SLOTS] & _POSITION_MASK) == 0)
         if len(empty):
             return start + int(empty[0])
-    raise _without_end()
+    raise _damaged()
 
 
 def _move(block: tuple[int, Column, Column], old_capacity: int, new: Mapped) -> int:
@@ -269,5 +269,5 @@ def _move(block: tuple[int, Column, Column], old_capacity: int, new: Mapped) -> 
     return len(at)
 
 
-def _without_end() -> LogDamagedError:
+def _damaged() -> LogDamagedError:
     return LogDamagedError("index/ids.table has no empty slot", "Delete this file: it is made anew from the log.")

@@ -24,7 +24,8 @@ from evtool.log.format import checksum
 SOURCES_FILE = "sources.msgpack"
 _VERSION = 1
 _NAMES_MAX = 1 << 20
-_NAMES_BYTES_MAX = 64 << 20  # UTF-8; a file can be somewhat larger
+_NAMES_BYTES_MAX = 64 << 20  # UTF-8
+_FILE_BYTES_MAX = 2 * _NAMES_BYTES_MAX
 
 
 class SourceNames:
@@ -114,7 +115,7 @@ def _record(body: Any) -> bytes:
 
 def _read(files: Files, path: Path, log_id: bytes) -> tuple[list[str], bool, int]:
     """The names, whether there are too many, and where the last whole record ends: 0 if there is none."""
-    if files.size(path) > 2 * _NAMES_BYTES_MAX:
+    if files.size(path) > _FILE_BYTES_MAX:
         return [], False, 0
     try:
         data = files.read_whole(path)

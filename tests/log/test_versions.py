@@ -27,7 +27,7 @@ STREAMS = [f"stream-{number}".encode() for number in range(60)]
 def tiny_capacity(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A table of few slots, so that streams collide and it grows often."""
     with monkeypatch.context() as patch:
-        patch.setattr(versions_module, "_CAPACITY_MIN", 4)
+        patch.setattr(StreamVersions, "capacity_min", 4)
         patch.setattr(versions_module, "_GROW_SLOTS", 3)
         yield
 
