@@ -65,7 +65,10 @@ class EventError(EvtoolError):
 
 
 class IdConflictError(EventError):
-    """Another event has this id; nothing of the batch was stored. `place` is the event's in the batch, from 0."""
+    """Another event has this id; nothing of the batch was stored.
+
+    `place` is the event's in the batch, from 0.
+    """
 
     exit_code = 6
 

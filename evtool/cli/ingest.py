@@ -96,9 +96,10 @@ def _report(summary: Summary, as_json: bool) -> None:
     if summary.last_position is not None:
         positions = f" at positions {summary.first_position:,} to {summary.last_position:,}"
     batches = render.count(summary.batches, "batch", "batches")
-    rejected = f", {render.count(summary.dead_letters, 'dead letter')}" if summary.dead_letters else ""
+    others = f", {render.count(summary.duplicates, 'duplicate')}" if summary.duplicates else ""
+    others += f", {render.count(summary.dead_letters, 'dead letter')}" if summary.dead_letters else ""
     render.say(
-        f"accepted {render.count(summary.accepted, 'event')}{positions} in {batches}{rejected}; "
+        f"accepted {render.count(summary.accepted, 'event')}{positions} in {batches}{others}; "
         f"{render.size(summary.bytes_in)} in {summary.seconds:.2f} s, {summary.events_per_second:,} events/s"
     )
 

@@ -25,6 +25,7 @@ from evtool.config import Config, LogConfig
 from evtool.errors import LogExistsError, LogReadOnlyError, PositionError
 from evtool.event import empty_frame
 from evtool.files import Files
+from evtool.log import finding
 from evtool.log import manifest as manifest_file
 from evtool.log import scan as scanning
 from evtool.log.appending import Append, append_all
@@ -170,19 +171,18 @@ class Log:
         chosen = selection or Selection.of(**selected)
         return ndjson.blocks(self.scan(chosen))
 
-    def find(self, event_id: str) -> int:
-        """The position of the event with this id, of the first one if several sources use it.
+    def find(self, event_id: str, source_id: str | None = None) -> int:
+        """The position of the event with this id; without a source, of the first one if several have used it.
 
-        Raises PositionError when there is none. It reads the ids of the whole log.
+        Raises PositionError when there is none, LogDamagedError.
         """
-        for events in self.scan(columns=("position", "event_id")):
-            hits = events.filter(pl.col("event_id") == event_id)
-            if len(hits):
-                return int(hits["position"][0])
-        raise PositionError(
-            f"no event of {self.folder} has the id {event_id!r}",
-            "A time is written as 2026-01-31, 2026-01-31T12:00:00Z or -24h, a position as @123.",
-        )
+        position = finding.find(self.files, self.folder, self.manifest, self.snapshot(), event_id, source_id)
+        if position is None:
+            raise PositionError(
+                f"no event of {self.folder} has the id {event_id!r}",
+                "A time is written as 2026-01-31, 2026-01-31T12:00:00Z or -24h, a position as @123.",
+            )
+        return position
 
     def close(self) -> None:
         """Let the log go. What was appended is durable already."""
