@@ -233,6 +233,13 @@ def table(tmp_path: Path) -> EventIds:
     return open_ids(tmp_path)
 
 
+@pytest.fixture
+def grows_as_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table grows by its own factor from the first slot on."""
+    monkeypatch.setattr("evtool.log.table.SMALL_SLOTS", 0)
+
+
+@pytest.mark.usefixtures("grows_as_a_large_one")
 def test_growing_keeps_every_id_and_stays_small(tmp_path: Path, table: EventIds):
     hashes = many(60_000)
     for first in range(0, len(hashes), 2_500):
@@ -270,7 +277,7 @@ def test_every_id_is_found_however_they_collide_and_wherever_blocks_end(highs: l
         assert len(table) == len(hashes)
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny", "grows_as_a_large_one")
 def test_ids_that_belong_at_the_end_go_on_at_the_beginning_and_back_when_it_grows(tmp_path: Path):
     table = open_ids(tmp_path)
     last = [hash_of(0xFFFF_FFFF, number) for number in range(5)]
