@@ -121,9 +121,8 @@ def output(path: str | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = Path(path)
-    with translated("write", target):
-        target = target.resolve() if target.is_symlink() else target
+    with translated("write", path):
+        target = _behind_links(Path(path))
         if target.is_dir():
             raise ConfigError(f"{target} is a folder", "Name a file.")
         if not target.parent.is_dir():
@@ -135,11 +134,22 @@ def output(path: str | None) -> Iterator[BinaryIO]:
                 with target.open("wb") as file:
                     yield file
                 return
-            with temporary.open("wb") as file, _compressed(file, target.suffix) as stream:
+            with temporary.open("wb") as file, _compressed(file, Path(path).suffix) as stream:
                 yield stream
             temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _behind_links(path: Path) -> Path:
+    """What a path leads to, which need not be there. Raises ConfigError when it leads nowhere."""
+    try:
+        target = path.resolve() if path.is_symlink() else path
+    except RuntimeError:  # of Python before 3.13
+        target = path
+    if target.is_symlink():
+        raise ConfigError(f"the links of {path} lead in a circle", "Name a file.")
+    return target
 
 
 def _first(frames: Iterator[pl.DataFrame], limit: int) -> Iterator[pl.DataFrame]:

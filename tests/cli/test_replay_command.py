@@ -85,6 +85,9 @@ def test_lines_have_their_keys_in_order_and_times_nine_digits(log: Path):
         (("--from", "@²"), 3, "'@²'"),
         (("--partition", "8"), 3, "0 to 7"),
         (("--from", b"\xff"), 16, ""),
+        (("--from", ""), 3, "a bound is empty"),
+        (("--to", ""), 3, "a bound is empty"),
+        (("--from", "@" + "9" * 30), 3, "no position"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -92,7 +95,7 @@ def test_what_cannot_be_selected_is_an_error_in_a_sentence(log: Path, flags, cod
     assert told in failed(code, "replay", "--log", log, *flags, cwd=log.parent)
 
 
-@pytest.mark.parametrize("flags", [("--limit", "-1"), ("--clock", "wall")])
+@pytest.mark.parametrize("flags", [("--limit", "-1"), ("--limit", f"{10**30}"), ("--clock", "wall")])
 def test_a_flag_that_makes_no_sense_is_the_command_line_s_error(log: Path, flags: tuple[str, ...]):
     run("replay", "--log", log, *flags, cwd=log.parent, code=2)
 
@@ -107,6 +110,27 @@ def test_a_file_holds_what_standard_output_would_and_is_there_when_it_is_whole(l
     assert (tmp_path / "plain").read_bytes() == whole
     assert failed(3, "replay", "--log", log, "--out", "/", cwd=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zst", "plain"]
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_written(log: Path, tmp_path: Path):
+    whole = run("replay", "--log", log, cwd=tmp_path).stdout
+    (tmp_path / "folder").mkdir()
+    target = tmp_path / "folder" / "target"
+    (tmp_path / "link").symlink_to("folder/target")
+    (tmp_path / "link.zst").symlink_to("link")
+    for name in ("link", "link", "link.zst"):  # to nothing, to a file, to another link
+        run("replay", "--log", log, "--out", name, cwd=tmp_path)
+        assert (tmp_path / name).is_symlink()
+        found = target.read_bytes()
+        assert (unzstd(found) if name == "link.zst" else found) == whole
+    (tmp_path / "circle").symlink_to("circle")
+    assert "in a circle" in failed(3, "replay", "--log", log, "--out", "circle", cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["circle", "folder", "link", "link.zst", "target"]
+
+
+def test_a_limit_may_be_larger_than_the_log(log: Path):
+    assert len(lines_of(log, "--limit", f"{2**63 - 1}")) == 100
+    assert lines_of(log, "--limit", "0") == []
 
 
 @pytest.fixture(scope="module")
