@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,18 @@ def test_a_file_may_have_any_name(tmp_path: Path):
     assert numbers(tmp_path / "segments") == [0]
     assert len(letters(tmp_path / "segments")) == 1
     assert "[bold]" in failed(4, "ingest", b"[bold]\xff", cwd=tmp_path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has another unit there")
+def test_a_very_long_line_is_an_event_and_takes_bounded_memory(tmp_path: Path):
+    data = line(0, payload={"n": 0, "text": "x" * (15 * 2**20)}) + line(1)
+    (tmp_path / "long.ndjson").write_bytes(data)
+    process = subprocess.Popen([*COMMAND, "ingest", "long.ndjson"], cwd=tmp_path, env=environment())
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert usage.ru_maxrss < 600 * 1024  # KiB
+    assert [len(event["payload"].get("text", "")) for event in replayed(tmp_path / "segments")] == [15 * 2**20, 0]
 
 
 def test_a_closed_standard_input_is_an_error_in_a_sentence(tmp_path: Path):
