@@ -26,7 +26,6 @@ from evtool.event import empty_frame
 from evtool.files import Files
 from evtool.log import manifest as manifest_file
 from evtool.log import scan as scanning
-from evtool.log.format import LOG_FILE
 from evtool.log.manifest import Manifest
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot, SnapshotReader
@@ -51,11 +50,11 @@ def open(
     folder = Path(path)
     files = files or Files()
     log_config = (config or Config()).log
-    if create and not (folder / LOG_FILE).exists():
+    if create and not manifest_file.exists(folder):
         try:
             manifest_file.create(files, folder, log_config.partitions)
         except LogExistsError:
-            if not (folder / LOG_FILE).exists():
+            if not manifest_file.exists(folder):
                 raise
             # Another process was quicker: then that log is the one.
     source = (config or Config()).ingest.source
