@@ -197,7 +197,8 @@ class Files:
     def size(self, path: Path) -> int:
         """Bytes of a file; 0 when it is absent."""
         try:
-            return path.stat().st_size
+            with translated("look at", path):
+                return path.stat().st_size
         except FileNotFoundError:
             return 0
 
