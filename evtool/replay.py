@@ -111,11 +111,11 @@ def blocks(log: Log, selection: Selection, limit: int | None = None) -> Iterator
 
 
 @contextlib.contextmanager
-def output(path: str | None) -> Iterator[BinaryIO]:
+def output(path: str | None, log_folder: Path | None = None) -> Iterator[BinaryIO]:
     """Where to write: standard output (None or "-") or a file, compressed if it ends in .zst or .gz.
 
     A file appears under its name when it is whole; if it cannot be finished, nothing is left of it.
-    Raises StorageError.
+    Raises StorageError, or ConfigError for a file that cannot be, or lies in the folder of the log.
     """
     if path is None or path == "-":
         yield sys.stdout.buffer
@@ -127,7 +127,10 @@ def output(path: str | None) -> Iterator[BinaryIO]:
             raise ConfigError(f"{target} is a folder", "Name a file.")
         if not target.parent.is_dir():
             raise ConfigError(f"there is no folder {target.parent}", "Make it first.")
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+        if log_folder is not None and target.resolve().is_relative_to(log_folder.resolve()):
+            raise ConfigError(f"{path} lies in the folder of the log", "Name a file in another folder.")
+    beginning = os.fsdecode(os.fsencode(target.name)[:200])
+    temporary = target.with_name(f".{beginning}.{os.getpid()}.tmp")
     try:
         with translated("write", target):
             if target.exists() and not target.is_file():  # a pipe or a device is written to as it is

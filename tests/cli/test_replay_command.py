@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,21 @@ def test_a_link_stays_one_and_what_it_leads_to_is_written(log: Path, tmp_path: P
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["circle", "folder", "link", "link.zst", "target"]
 
 
+@pytest.mark.parametrize("name", ["log.json", "new.ndjson", "00000000000000000001/frames.log", "link"])
+def test_no_replay_is_written_over_its_own_log(log: Path, tmp_path: Path, name: str):
+    (tmp_path / "link").symlink_to(log / "HEAD")
+    target = tmp_path / name if name == "link" else log / name
+    before = {path: path.read_bytes() for path in log.rglob("*") if path.is_file()}
+    assert "folder of the log" in failed(3, "replay", "--log", log, "--out", target, cwd=tmp_path)
+    assert {path: path.read_bytes() for path in log.rglob("*") if path.is_file()} == before
+
+
+def test_a_name_may_be_as_long_as_the_file_system_has_it(log: Path, tmp_path: Path):
+    for name in ("é" * 125, "x" * 255):
+        run("replay", "--log", log, "--out", name, cwd=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_limit_may_be_larger_than_the_log(log: Path):
     assert len(lines_of(log, "--limit", f"{2**63 - 1}")) == 100
     assert lines_of(log, "--limit", "0") == []
@@ -158,6 +174,22 @@ def test_an_interrupt_is_told_in_a_word(large: Path):
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     check(process.returncode, told, 130)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_no_part_of_a_file(large: Path, tmp_path: Path, number: signal.Signals, code: int):
+    (tmp_path / "out.zst").write_text("before")
+    process = start("replay", "--log", large, "--out", "out.zst", cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("the machine was quicker than the signal")
+    check(process.returncode, told, code)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zst"]
+    assert (tmp_path / "out.zst").read_text() == "before"
 
 
 def test_a_full_disk_behind_standard_output_is_an_error(large: Path):
