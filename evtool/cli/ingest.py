@@ -52,7 +52,7 @@ def ingest(
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
-    from evtool.ingest import sources
+    from evtool.ingest import deadletters, sources
     from evtool.ingest.parse import Parser
     from evtool.ingest.pipeline import Ingest
     from evtool.log.log import open as open_log
@@ -67,7 +67,7 @@ def ingest(
     )
     Parser(options.source)  # raises ConfigError, before a log is made
     inputs = paths or [sources.STDIN]
-    total_bytes = sources.check(inputs)
+    total_bytes = sources.check(inputs, config.log_path / deadletters.FOLDER / deadletters.FILE)
     if sources.STDIN in inputs and sys.stdin.isatty():
         render.say("reading events from the terminal, one a line; Ctrl-D ends them")
     with open_log(config.log_path, create=True, config=config) as opened:
