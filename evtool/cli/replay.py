@@ -50,6 +50,6 @@ def replay(
     config = configuration.load(log)
     with open_log(config.log_path, read_only=True, config=config) as opened:
         selection = replaying.select(opened, start, end, clock, stream, event_type, source, partition)
-        with replaying.output(out) as target:
+        with replaying.output(out, opened.folder) as target:
             for block in replaying.blocks(opened, selection, limit):
                 target.write(block)

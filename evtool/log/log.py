@@ -29,7 +29,6 @@ from evtool.log import finding
 from evtool.log import manifest as manifest_file
 from evtool.log import scan as scanning
 from evtool.log.appending import Append, append_all
-from evtool.log.format import LOG_FILE
 from evtool.log.manifest import Manifest
 from evtool.log.preparing import Expected
 from evtool.log.selection import Selection
@@ -55,11 +54,11 @@ def open(
     folder = Path(path)
     files = files or Files()
     log_config = (config or Config()).log
-    if create and not (folder / LOG_FILE).exists():
+    if create and not manifest_file.exists(folder):
         try:
             manifest_file.create(files, folder, log_config.partitions)
         except LogExistsError:
-            if not (folder / LOG_FILE).exists():
+            if not manifest_file.exists(folder):
                 raise
             # Another process was quicker: then that log is the one.
     source = (config or Config()).ingest.source

@@ -103,6 +103,26 @@ def test_flags_that_make_no_sense(tmp_path: Path):
     assert not letters(tmp_path / "segments")
 
 
+@pytest.mark.parametrize("source", ["", "x" * 1025, b"\xff"], ids=["empty", "long", "no UTF-8"])
+def test_a_source_that_makes_no_sense_leaves_no_log_behind(tmp_path: Path, source: str | bytes):
+    assert "--source" in failed(3, "ingest", "--source", source, cwd=tmp_path, stdin=lines(0))
+    assert list(tmp_path.iterdir()) == []
+    if isinstance(source, str):
+        (tmp_path / "evtool.toml").write_text(f'[ingest]\nsource = "{source}"\n')
+        assert "source" in failed(3, "ingest", cwd=tmp_path, stdin=lines(0))
+        assert not (tmp_path / "segments").exists()
+
+
+def test_a_name_that_is_too_long(tmp_path: Path):
+    name = "x" * 300
+    for command in (("ingest", "--log", name), ("replay", "--log", name), ("init", "--log", f"a/{name}/b")):
+        assert "shorter name" in failed(20, *command, cwd=tmp_path, stdin=lines(0))
+    assert "File name too long" in failed(4, "ingest", name, cwd=tmp_path)
+    assert not (tmp_path / "segments").exists()
+    run("ingest", cwd=tmp_path, stdin=lines(0))
+    assert "shorter name" in failed(20, "replay", "--out", name, cwd=tmp_path)
+
+
 def test_where_the_log_is_flag_then_environment_then_file(tmp_path: Path):
     (tmp_path / "evtool.toml").write_text('[log]\npath = "of-file"\n')
     run("ingest", cwd=tmp_path, stdin=lines(0))

@@ -92,6 +92,11 @@ def index_of_another_segment(folder: Path) -> None:
     shutil.copy(segments(folder)[1] / "frames.idx", segments(folder)[0] / "frames.idx")
 
 
+def summary_that_is_a_head(folder: Path) -> None:
+    """Its checksum has the same form, and matches."""
+    shutil.copy(folder / "HEAD", segments(folder)[0] / "segment.msgpack")
+
+
 def older_head(folder: Path) -> None:
     """HEAD as it was when the active segment was begun."""
     record = np.frombuffer((folder / "HEAD").read_bytes(), HEAD_RECORD).copy()
@@ -145,6 +150,7 @@ CHANGES = {
     "segment.msgpack missing": remove("*/segment.msgpack"),
     "segment.msgpack empty": put("segment.msgpack", b"", 0),
     "segment.msgpack garbage": put("segment.msgpack", GARBAGE[:200], 1),
+    "segment.msgpack that is HEAD": summary_that_is_a_head,
     "segment.msgpack torn": cut("segment.msgpack", 100, -2),
     "streams.table missing": remove("index/streams.table"),
     "index folder missing": derived_folder,
