@@ -156,7 +156,11 @@ class Identity:
             return Sight(is_new, _NONE, _NONE, Verdicts.none())
         found = []
         if len(places):
-            known = events_at(self._snapshot(), np.unique(positions))
+            snapshot = self._snapshot()
+            # One that was copied while it was written may know of events that this log does not have.
+            is_there = positions <= snapshot.last_position
+            places, positions = places[is_there], positions[is_there]
+            known = events_at(snapshot, np.unique(positions))
             at = np.searchsorted(known["position"].to_numpy(), positions)
             found.append(_judge(events, rows, places, known.take(at)))
         for batch in pending if len(suspects) else ():
