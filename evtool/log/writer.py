@@ -307,7 +307,8 @@ class Writer:
         offset = self._log.size
         for batch in batches:
             prepared = batch.prepared
-            if prepared.count and prepared.base_position != self._committed + 1:
+            # Without a new event too: those that it repeats may be in the batch that was never committed.
+            if prepared.base_position != self._committed + 1:
                 raise EventError(f"the batch before position {prepared.base_position} was never committed")
             if prepared.count or batch.resume:
                 pieces, table, offset = self._compose(batch, offset)
