@@ -45,7 +45,9 @@ SUMMARY_KEYS = [
 
 def nested(levels: int) -> bytes:
     """A line that nests so deep, itself counted."""
-    return line(0).replace(b'{"n": 0}', b'{"n":' + b"[" * (levels - 2) + b"]" * (levels - 2) + b"}")
+    return line(0, event_id="nested").replace(
+        b'{"n": 0}', b'{"n":' + b"[" * (levels - 2) + b"]" * (levels - 2) + b"}"
+    )
 
 
 # line -> its reason; None for one that is an event
@@ -66,12 +68,13 @@ LINES: list[tuple[bytes, str | None]] = [
     (line(0, payload=[]), "wrong_type"),
     (line(0, event_id="é" * 128 + "x"), "text_too_long"),
     (line(0, event_id="é" * 128), None),
+    (line(0, timestamp="2026-01-01T00:00:00Z"), "id_conflict"),
     (line(0, schema_version=0), "number_out_of_range"),
     (line(0, timestamp="2026-02-30T00:00:00Z"), "timestamp_invalid"),
     (line(0, timestamp="2026-01-01T00:00:00"), "timestamp_without_offset"),
     (line(0, timestamp="2262-04-12T00:00:00Z"), "timestamp_out_of_range"),
     (line(0, timestamp=9_999_999_999), "timestamp_out_of_range"),
-    (line(0, stream_id="versioned", stream_version=2), "version_conflict"),
+    (line(0, event_id="versioned", stream_id="versioned", stream_version=2), "version_conflict"),
     (b"\x00", "invalid_json"),
     (b"x" * (LINE_BYTES_MAX + 10), "line_too_long"),
     (b"x" * (LINE_BYTES_MAX + 2**21), "line_too_long"),
@@ -85,10 +88,12 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bad = (text.rstrip(b"\n") for text, _ in LINES)
     data = b"".join(line(number) + b"\n" + text + b"\r\n" for number, text in enumerate(bad))
     (folder / "first.ndjson").write_bytes(b"\xef\xbb\xbf" + data)
-    (folder / "second.ndjson").write_bytes(lines(*range(100, 200)) + b"not the last\n" + line(200) + b"the last")
+    last = lines(*range(100, 200)) + b"not the last\n" + lines(200, 0, 100) + b"the last"  # two come again
+    (folder / "second.ndjson").write_bytes(last)
     done = as_json("ingest", "first.ndjson", "second.ndjson", "--log", folder / "log", cwd=folder)
     rejected = sum(reason is not None for _, reason in LINES)
     assert (done["accepted"], done["dead_letters"]) == (2 * len(LINES) - rejected + 101, rejected + 2)
+    assert done["duplicates"] == 2
     return folder / "log"
 
 
@@ -113,7 +118,7 @@ def test_a_dead_letter_keeps_the_bytes_of_its_line_and_says_when_and_why(ingeste
 
 def test_the_lines_of_another_file_are_counted_anew(ingested: Path):
     found = [letter for letter in letters(ingested) if letter["input"] == "second.ndjson"]
-    assert [(letter["line"], raw(letter)) for letter in found] == [(101, b"not the last"), (103, b"the last")]
+    assert [(letter["line"], raw(letter)) for letter in found] == [(101, b"not the last"), (105, b"the last")]
 
 
 def test_the_good_lines_around_them_are_kept(ingested: Path):
@@ -134,19 +139,22 @@ def test_unknown_fields_are_folded_or_refused(tmp_path: Path):
     assert as_json("ingest", cwd=tmp_path, stdin=data)["dead_letters"] == 1
     assert [letter["reason"] for letter in letters(tmp_path / "segments")] == ["unknown_field"]
     (tmp_path / "evtool.toml").write_text('[ingest]\nunknown_fields = "metadata"\n')
-    assert as_json("ingest", cwd=tmp_path, stdin=data)["dead_letters"] == 0
-    assert [event.get("metadata") for event in replayed(tmp_path / "segments")] == [None, {"colour": 1.1}, None]
+    done = as_json("ingest", cwd=tmp_path, stdin=data)
+    assert (done["dead_letters"], done["accepted"], done["duplicates"]) == (0, 1, 1)
+    assert [event.get("metadata") for event in replayed(tmp_path / "segments")] == [None, {"colour": 1.1}]
 
 
 def test_a_pipe_a_dash_and_several_files_in_their_order(tmp_path: Path):
     (tmp_path / "a").write_bytes(lines(1, 2).rstrip(b"\n"))
     (tmp_path / "b").write_bytes(lines(5))
+    (tmp_path / "c").write_bytes(lines(6))
     run("ingest", cwd=tmp_path, stdin=lines(0))
-    run("ingest", "a", "-", "b", "a", cwd=tmp_path, stdin=lines(3, 4))
-    assert numbers(tmp_path / "segments") == [0, 1, 2, 3, 4, 5, 1, 2]
-    with (tmp_path / "b").open("rb") as file:
+    done = as_json("ingest", "a", "-", "b", "a", cwd=tmp_path, stdin=lines(3, 4))
+    assert (done["accepted"], done["duplicates"]) == (5, 2)
+    assert numbers(tmp_path / "segments") == [0, 1, 2, 3, 4, 5]
+    with (tmp_path / "c").open("rb") as file:
         run("ingest", "-", cwd=tmp_path, stdin=file)
-    assert numbers(tmp_path / "segments")[8:] == [5]
+    assert numbers(tmp_path / "segments") == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_what_is_compressed_is_told_by_content(tmp_path: Path):
@@ -197,9 +205,11 @@ def test_batches_are_cut_as_the_flags_say(tmp_path: Path):
     data = lines(*range(1000))
     flags = ("--batch-events", "300", "--max-latency", "1h")
     assert as_json("ingest", *flags, cwd=tmp_path, stdin=data)["batches"] == 4
+    assert as_json("ingest", *flags, cwd=tmp_path, stdin=data)["batches"] == 0  # all of it is there
+    data = lines(*range(1000, 2000))
     flags = ("--batch-bytes", str(len(data) // 5 + 1000), "--max-latency", "1h")
     assert 5 <= as_json("ingest", *flags, cwd=tmp_path, stdin=data)["batches"] <= 8
-    assert numbers(tmp_path / "segments") == [*range(1000), *range(1000)]
+    assert numbers(tmp_path / "segments") == list(range(2000))
 
 
 def test_a_source_stands_in_where_there_is_none(tmp_path: Path):
