@@ -38,6 +38,8 @@ REASONS = {
     "timestamp_invalid": "the time is neither RFC 3339 nor a number since 1970",
     "timestamp_without_offset": "the time has no offset, so it names no moment",
     "timestamp_out_of_range": "the time lies outside of 1677-09-21 to 2262-04-11",
+    "schema_invalid": "the payload breaks a rule of the schema of its event_type and schema_version",
+    "schema_missing": "there is no schema for this event_type and schema_version, and there has to be one",
     "version_conflict": "the stream_version is not the next one of its stream",
 }
 

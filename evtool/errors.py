@@ -4,6 +4,7 @@
      ├─ ConfigError                3   evtool.toml, an environment variable or a flag makes no sense
      ├─ InputError                 4   an input file cannot be read
      ├─ EventError                 5   an event handed to `append` breaks the rules of the envelope
+     ├─ SchemaError                6   a schema or an upcaster makes no sense, or breaks compatibility
      ├─ LogError
      │   ├─ LogNotFoundError      10   there is no log in this folder
      │   ├─ LogExistsError        11   there is one already, or something else is in the way
@@ -57,6 +58,12 @@ class EventError(EvtoolError):
     """An event handed to `append` breaks the rules of the envelope; nothing of its batch was stored."""
 
     exit_code = 5
+
+
+class SchemaError(EvtoolError):
+    """A schema or an upcaster makes no sense, breaks compatibility, or fails on an event."""
+
+    exit_code = 6
 
 
 class LogError(EvtoolError):
