@@ -55,7 +55,7 @@ class Breach:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path or 'the payload'}: {self.message} (rule {self.rule})"
+        return f"{self.path or 'the payload'}: {self.message} (rule {self.rule or 'none'})"
 
 
 def parse(data: bytes | str, name: str = "the schema") -> Document:

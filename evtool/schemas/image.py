@@ -112,8 +112,11 @@ class _Carrier:
         if creates and (not is_there or self._takes_null(value)):
             inner["required"] = []  # a new object has nothing in it
         self._change(inner, tuple(below), change, creates, for_sure)
-        keeps_null = self._takes_null(value) and not (creates and for_sure)
-        plain["properties"][name] = _or_null(inner, keeps_null)
+        if creates:
+            # Where nothing comes, what there was stays, whatever it is.
+            plain["properties"][name] = inner if for_sure else _either(inner, value)
+        else:
+            plain["properties"][name] = _or_null(inner, self._takes_null(value))
         if creates and for_sure and not is_there:
             plain["required"].append(name)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from evtool import envelope, timestamps
 from evtool.config import Compatibility
 from evtool.envelope import RejectedError
-from evtool.errors import LogDamagedError, LogLockedError, SchemaError
+from evtool.errors import LogDamagedError, LogLockedError, LogReadOnlyError, SchemaError
 from evtool.event import INT32_MAX
 from evtool.files import Files, Lock, translated
 from evtool.schemas import compatibility as rules
@@ -46,8 +46,9 @@ class Proposal:
 class Registry:
     """The schemas of one log."""
 
-    def __init__(self, files: Files, log_folder: Path) -> None:
+    def __init__(self, files: Files, log_folder: Path, read_only: bool = False) -> None:
         self._files = files
+        self._read_only = read_only
         self._folder = log_folder / FOLDER
         self._path = self._folder / FILE
         self._mutex = threading.Lock()
@@ -98,8 +99,11 @@ class Registry:
         Without `compatibility` the mode of the version before goes on, or for a new type `default` holds. The
         first version of a type may have any number. Adding the same text again changes nothing. `steps`
         make a payload of the version before one of this version. Raises SchemaError (it breaks
-        compatibility, or the version is not the next one, or has another text), LogLockedError, StorageError.
+        compatibility, or the version is not the next one, or has another text), LogReadOnlyError,
+        LogLockedError, StorageError.
         """
+        if self._read_only:
+            raise LogReadOnlyError(f"{self._folder.parent} was opened to be read only")
         self._files.make_folder(self._folder)
         lock = self._lock()
         try:

@@ -8,7 +8,6 @@ payload that no step changes stays as it is, and so does one on which a step fai
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,8 @@ from evtool.schemas.steps import Path, Step
 
 ERROR_COLUMN = "upcast_error"
 
+_EMPTY = msgspec.Raw(b"{}")
+_encode = msgspec.json.Encoder().encode
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str)
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
@@ -37,58 +38,56 @@ class StepError(ValueError):
 class _Members:
     """The members of one object; objects in it are opened when a step goes into them."""
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: msgspec.Raw | bytes) -> None:
         self._raw = raw
-        self.is_changed = False
-        self.values: dict[str, bytes | _Members] = {}
-        given = _MEMBERS.decode(raw)
-        for name, value in given.items():
-            self.values[name] = bytes(value)
-        # A compact object without names that come twice is as long as what came out of it.
-        if sum(len(value) + len(_quoted(name)) + 2 for name, value in given.items()) + 1 != len(raw):
-            _refuse_twins(raw)
+        self._is_changed = False
+        self.values: dict[str, msgspec.Raw | _Members] = {**_MEMBERS.decode(raw)}
+        # Nothing that is written without white space gets longer or shorter, unless a name stood in it twice.
+        if len(_encode(self.values)) != len(memoryview(raw)):
+            _refuse_twins(bytes(raw))
 
     def open(self, name: str, create: bool) -> _Members | None:
         """The object that a member is; None when it is absent or null, and shall not be made."""
         value = self.values.get(name)
         if isinstance(value, _Members):
             return value
-        if value is None or (value == b"null" and not create):
+        if value is None:
             if not create:
                 return None
-            value = b"{}"
-            self.is_changed = True
-        if value[:1] != b"{":
+            value = _EMPTY
+            self._is_changed = True
+        start = bytes(memoryview(value)[:1])
+        if start == b"n" and not create:
+            return None
+        if start != b"{":
             raise StepError(f"{name!r} is no object")
-        opened = _Members(value)
-        self.values[name] = opened
+        opened = self.values[name] = _Members(value)
         return opened
 
-    def take(self, name: str) -> bytes:
+    def take(self, name: str) -> msgspec.Raw:
         """Remove a member that is there; its value."""
-        self.is_changed = True
+        self._is_changed = True
         value = self.values.pop(name)
         return value.encode() if isinstance(value, _Members) else value
 
-    def put(self, name: str, value: bytes) -> None:
+    def put(self, name: str, value: msgspec.Raw) -> None:
         """Give a member a value."""
-        self.is_changed = True
+        self._is_changed = True
         self.values[name] = value
 
-    def encode(self) -> bytes:
+    def encode(self) -> msgspec.Raw:
         """The object as JSON; as it was, if nothing in it has changed."""
         if self.is_same:
-            return self._raw
-        written = (
-            _quoted(name) + b":" + (value.encode() if isinstance(value, _Members) else value)
-            for name, value in self.values.items()
-        )
-        return b"{" + b",".join(written) + b"}"
+            return msgspec.Raw(self._raw)
+        written = {
+            name: value.encode() if isinstance(value, _Members) else value for name, value in self.values.items()
+        }
+        return msgspec.Raw(_encode(written))
 
     @property
     def is_same(self) -> bool:
         """Whether nothing in it has changed."""
-        return not self.is_changed and all(
+        return not self._is_changed and all(
             value.is_same for value in self.values.values() if isinstance(value, _Members)
         )
 
@@ -101,7 +100,7 @@ def payload(steps: Sequence[Step], text: str) -> str:
             _take(root, step)
         except StepError as error:
             raise StepError(f"{step}: {error}") from error
-    return root.encode().decode()
+    return bytes(root.encode()).decode()
 
 
 def upcast(events: pl.DataFrame, schemas: Schemas, targets: Mapping[str, int] | None = None) -> pl.DataFrame:
@@ -171,7 +170,7 @@ def _take(root: _Members, step: Step) -> None:
         return
     if step.kind == "default":
         if name not in holder.values:
-            holder.put(name, step.value.encode())
+            holder.put(name, msgspec.Raw(step.value.encode()))
         return
     if name not in holder.values:
         return
@@ -181,14 +180,15 @@ def _take(root: _Members, step: Step) -> None:
         value = holder.values[name]
         if isinstance(value, _Members):
             raise StepError(f"{name!r} is an object")
-        changed = _cast(value, step.type)
-        if changed != value:
-            holder.put(name, changed)
+        before = bytes(value)
+        after = _cast(before, step.type)
+        if after != before:
+            holder.put(name, msgspec.Raw(after))
     else:
         _put_new(root, step.to, holder.take(name))
 
 
-def _put_new(root: _Members, path: Path, value: bytes) -> None:
+def _put_new(root: _Members, path: Path, value: msgspec.Raw) -> None:
     *parents, name = path
     holder = _walk(root, tuple(parents), create=True)
     assert holder is not None
@@ -250,11 +250,6 @@ def _whole(text: str) -> str | None:
         if cut.strip("0"):
             return None
     return ("-" if sign else "") + written
-
-
-@functools.lru_cache(maxsize=4096)
-def _quoted(name: str) -> bytes:
-    return msgspec.json.encode(name)
 
 
 def _refuse_twins(raw: bytes) -> None:

@@ -1,14 +1,16 @@
 """Payloads held against the schemas of their types, by the column.
 
-A payload is decoded once, with integers of any size as they are and fractions as Decimal, so that no bound is
-compared with a rounded number. jsonschema-rs holds the interpreter's lock; two threads are no faster than one.
+Numbers count as they are written. Integers are decoded whole. A fraction of up to 15 digits may become a double,
+as different ones become different doubles in the same order; payloads and schemas with longer ones are found first
+and decoded with Decimals. Decoding and jsonschema-rs hold the interpreter's lock: more threads are not faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -16,16 +18,18 @@ import numpy.typing as npt
 import polars as pl
 
 from evtool.schemas import document
+from evtool.schemas.document import Breach
 from evtool.schemas.record import Schema, Schemas
 from evtool.schemas.registry import Registry
-
-if TYPE_CHECKING:
-    import jsonschema_rs
 
 Bad: TypeAlias = tuple[int, str, str]  # row, reason of a dead letter, message
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
-_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+_UNCHECKABLE = (ValueError, ArithmeticError, RecursionError)
+# What may be a number that a double does not hold exactly enough; in a text it only costs time.
+_LONG_NUMBER = r"[0-9.]{16}|[0-9][eE]-[0-9]{3}"
+_decode = msgspec.json.Decoder().decode
+_decode_exactly = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 class Validator:
@@ -69,7 +73,11 @@ def check(
         schema = schemas.get(name, number)
         here = rows["row"].to_numpy()
         if schema is not None:
-            bad += failures(schema, payloads, here)
+            texts = payloads if len(here) == len(payloads) else payloads.gather(here)
+            bad += [
+                (int(here[at]), "schema_invalid", f"{breach(schema, texts[at])} of {name} version {number}")
+                for at in invalid(schema, texts)
+            ]
         elif rejects_unknown or name in schemas.types:
             message = _missing(schemas, name, number)
             bad += [(int(row), "schema_missing", message) for row in here]
@@ -78,37 +86,44 @@ def check(
     return good, bad
 
 
-def failures(schema: Schema, payloads: pl.Series, rows: npt.NDArray[Any]) -> list[Bad]:
-    """Which of some rows are not valid under a schema, and why."""
-    validator = document.compiled(schema.text)
-    texts = (payloads if len(rows) == len(payloads) else payloads.gather(rows)).to_list()
-    return [
-        (int(rows[at]), "schema_invalid", f"{explain(validator, texts[at])} of {schema.name}")
-        for at in _invalid(validator.is_valid, texts)
-    ]
-
-
-def explain(validator: jsonschema_rs.Validator, text: str) -> str:
-    """The first rule that a payload breaks, with its place."""
+def breach(schema: Schema, text: str) -> Breach:
+    """The first rule that a payload breaks, of which is known that it breaks one."""
     try:
-        found = document.breach(validator, _decode(text))
-    except (ValueError, ArithmeticError, RecursionError) as error:
-        return f"the payload: it cannot be checked: {error} (rule /)"
-    return str(found)
+        found = document.breach(document.compiled(schema.text), _decode_exactly(text))
+    except _UNCHECKABLE as error:
+        return Breach("", "", f"it cannot be checked: {error}")
+    assert found is not None
+    return found
 
 
-def _invalid(is_valid: Callable[[Any], bool], texts: Sequence[str]) -> list[int]:
+def invalid(schema: Schema, payloads: pl.Series) -> list[int]:
+    """Which of some payloads are not valid under a schema, as indices."""
+    is_valid = document.compiled(schema.text).is_valid
+    texts = payloads.to_list()
+    exact = _needs_exactness(schema, payloads)
     try:
-        verdicts = [is_valid(_decode(text)) for text in texts]
-    except (ValueError, ArithmeticError, RecursionError):  # a number beyond all bounds in one of them
+        if exact is None:
+            verdicts = [is_valid(_decode(text)) for text in texts]
+        else:
+            both = zip(texts, exact.to_list(), strict=True)
+            verdicts = [is_valid(_decode_exactly(text) if long else _decode(text)) for text, long in both]
+    except _UNCHECKABLE:  # a number beyond all bounds in one of them
         verdicts = [_is_valid(is_valid, text) for text in texts]
     return [at for at, verdict in enumerate(verdicts) if not verdict]
 
 
+def _needs_exactness(schema: Schema, payloads: pl.Series) -> pl.Series | None:
+    """For which payloads a double may be too coarse; None for none of them."""
+    if re.search(_LONG_NUMBER, schema.text):
+        return pl.Series([True]).new_from_index(0, len(payloads))
+    found = payloads.str.contains(_LONG_NUMBER)
+    return found if found.any() else None
+
+
 def _is_valid(is_valid: Callable[[Any], bool], text: str) -> bool:
     try:
-        return is_valid(_decode(text))
-    except (ValueError, ArithmeticError, RecursionError):
+        return is_valid(_decode_exactly(text))
+    except _UNCHECKABLE:
         return False
 
 
