@@ -56,7 +56,7 @@ class Step:
         """As it is written in JSON; the value is kept as its text."""
         written: dict[str, Any] = {self.kind: _written(self.path)}
         if self.to:
-            written["to"] = _written(self.to)
+            written["to"] = _written(self.to[-1:] if self.kind == "rename" else self.to)
         if self.type:
             written["to"] = self.type
         if self.value:
@@ -141,9 +141,17 @@ def _path(written: Any) -> Path:
 
 def _value(value: Any) -> str:
     try:
-        return encode(value).decode() if not isinstance(value, msgspec.Raw) else bytes(value).decode()
+        # Of what TOML has and JSON has not (times, infinity) nothing is made into something else.
+        json.dumps(value, allow_nan=False, default=_fraction)
+        return encode(value).decode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"the value cannot be written as JSON: {error}") from error
+
+
+def _fraction(value: Any) -> float:
+    if isinstance(value, Decimal) and value.is_finite():
+        return 0.0
+    raise TypeError(f"{value} is a {type(value).__name__}")
 
 
 def _written(path: Path) -> str | list[str]:
