@@ -17,9 +17,7 @@ ALL_TYPES = frozenset({"null", "boolean", "object", "array", "string", "integer"
 NUMBERS = frozenset({"integer", "fraction"})
 _EXPONENT_MAX = 300  # beyond it a fraction would take long to compute with
 _OLD_DRAFTS = ("draft-06", "draft-07")
-# Keywords that older drafts do not know, and pass over.
-_NEWER = {"draft-06": {"dependentRequired", "prefixItems"}, "2019-09": {"prefixItems"}}
-_NEWER["draft-07"] = _NEWER["draft-06"]
+_LIST_DRAFTS = (*_OLD_DRAFTS, "2019-09")  # where `items` may be a list, and prefixItems means nothing
 
 Part: TypeAlias = Mapping[str, Any]
 Claim: TypeAlias = tuple[str, str, str]  # rule, keyword, sentence
@@ -137,9 +135,9 @@ def opaque(draft: str, types: Iterable[str]) -> Iterator[tuple[str, ...]]:
 
 
 def newer_keyword(root: Node, draft: str) -> str | None:
-    """A keyword that this draft does not know, and that would be understood as that of a newer one."""
-    words = next((words for name, words in _NEWER.items() if name in draft), set())
-    return next((word for word in _keys(root) if word in words), None)
+    """A keyword that this draft passes over, and that would be understood as that of a newer one."""
+    is_older = any(name in draft for name in _LIST_DRAFTS)
+    return "prefixItems" if is_older and "prefixItems" in _keys(root) else None
 
 
 def target(root: Node, reference: str) -> Node:

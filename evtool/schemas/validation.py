@@ -1,13 +1,15 @@
 """Payloads held against the schemas of their types, by the column.
 
 Numbers count as they are written. Integers are decoded whole. A fraction of up to 15 digits may become a double,
-as different ones become different doubles in the same order; payloads and schemas with longer ones are found first
-and decoded with Decimals. Decoding and jsonschema-rs hold the interpreter's lock: more threads are not faster.
+as different ones become different doubles in the same order, and jsonschema-rs takes a double for the shortest
+number that it stands for; payloads with longer ones are found first and decoded with Decimals. What stays inexact
+is in jsonschema-rs: a fraction beyond 2^53 is compared with an integer bound as a double.
+
+Decoding and jsonschema-rs hold the interpreter's lock: more threads are not faster.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
@@ -100,24 +102,16 @@ def invalid(schema: Schema, payloads: pl.Series) -> list[int]:
     """Which of some payloads are not valid under a schema, as indices."""
     is_valid = document.compiled(schema.text).is_valid
     texts = payloads.to_list()
-    exact = _needs_exactness(schema, payloads)
+    has_long = payloads.str.contains(_LONG_NUMBER)
     try:
-        if exact is None:
-            verdicts = [is_valid(_decode(text)) for text in texts]
-        else:
-            both = zip(texts, exact.to_list(), strict=True)
+        if has_long.any():
+            both = zip(texts, has_long.to_list(), strict=True)
             verdicts = [is_valid(_decode_exactly(text) if long else _decode(text)) for text, long in both]
+        else:
+            verdicts = [is_valid(_decode(text)) for text in texts]
     except _UNCHECKABLE:  # a number beyond all bounds in one of them
         verdicts = [_is_valid(is_valid, text) for text in texts]
     return [at for at, verdict in enumerate(verdicts) if not verdict]
-
-
-def _needs_exactness(schema: Schema, payloads: pl.Series) -> pl.Series | None:
-    """For which payloads a double may be too coarse; None for none of them."""
-    if re.search(_LONG_NUMBER, schema.text):
-        return pl.Series([True]).new_from_index(0, len(payloads))
-    found = payloads.str.contains(_LONG_NUMBER)
-    return found if found.any() else None
 
 
 def _is_valid(is_valid: Callable[[Any], bool], text: str) -> bool:

@@ -188,6 +188,44 @@ def test_other_drafts_are_compared_by_their_own_words():
     assert conflicts("backward", {"type": "object"}, seven) == [("backward", "cannot_be_proved", "/$schema")]
 
 
+SEVEN = {"$schema": "http://json-schema.org/draft-07/schema#"}
+LOOP = {"$defs": {"d": {"anyOf": [{"$ref": "#/$defs/d"}]}}, "$ref": "#/$defs/d"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            {"patternProperties": {"^a": {"type": "string"}}, "additionalProperties": {"type": "integer"}},
+            {"properties": {"a": {"type": "integer"}}},
+        ),
+        (
+            {"$defs": {"d": {"type": "string"}}, "properties": {"a": {"not": {"$ref": "#/$defs/d"}}}},
+            {"$defs": {"d": {"type": "integer"}}, "properties": {"a": {"not": {"$ref": "#/$defs/d"}}}},
+        ),
+        (
+            SEVEN | {"properties": {"a": {"prefixItems": [{"type": "integer"}]}}},
+            SEVEN | {"properties": {"a": {"items": [{"type": "integer"}]}}},
+        ),
+        (
+            SEVEN
+            | {"properties": {"a": {"$ref": "#/definitions/d", "type": "integer"}}, "definitions": {"d": {}}},
+            SEVEN | {"properties": {"a": {"type": "integer"}}},
+        ),
+        (
+            {"properties": {"a": {}, "b": {"type": "null"}}, "unevaluatedProperties": False},
+            {"properties": {"a": {}}, "unevaluatedProperties": False},
+        ),
+        (OPEN, LOOP),
+        ({"maximum": 1, "properties": {"a": {"maximum": 1e300}}}, {"properties": {"a": {"maximum": 1e299}}}),
+    ],
+    ids=["pattern", "definitions", "prefix of another draft", "beside a reference", "unevaluated", "loop", "huge"],
+)
+def test_the_walk_does_not_take_for_proved_what_is_not(old: Any, new: Any):
+    sides = [Side(parsed(value), name) for value, name in ((old, "old"), (new, "new"))]
+    assert structure.compare(*sides) != []
+
+
 def test_what_does_not_end_is_refused():
     loop = {"$defs": {"d": {"allOf": [{"$ref": "#/$defs/e"}]}, "e": {"allOf": [{"$ref": "#/$defs/d"}]}}}
     for old, new in ((OPEN, loop | {"$ref": "#/$defs/d"}), (loop | {"$ref": "#/$defs/d"}, CLOSED)):

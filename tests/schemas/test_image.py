@@ -89,6 +89,39 @@ def test_compatibility_is_decided_behind_the_upcaster(step: dict[str, Any], good
         assert compatibility.check("backward", document.parse(json.dumps(good)), 2, (), [old]) != []
 
 
+@pytest.mark.parametrize(
+    ("step", "old", "wrong"),
+    [
+        (
+            {"rename": "b", "to": "c"},
+            new([], b=TEXT, c=INTEGER),
+            new([], c=TEXT),
+        ),
+        (
+            {"default": "address.street", "value": "-"},
+            new([], address=ADDRESS),
+            new(["address"], address=ADDRESS | {"required": ["city", "street"]}),
+        ),
+        (
+            {"move": "a", "to": "address.a"},
+            new([], a=TEXT, address={"type": "integer"}),
+            new([], address={"type": "object"}),
+        ),
+        ({"cast": "a", "to": "string"}, new([], a={"type": ["integer", "null"]}), new([], a=TEXT)),
+        (
+            {"drop": "address.city"},
+            new([], address={"type": ["object", "null"]}),
+            new([], address={"type": "object"}),
+        ),
+    ],
+    ids=str,
+)
+def test_what_may_not_happen_is_not_taken_for_done(step: dict[str, Any], old: Any, wrong: Any):
+    steps = writing.from_list([step], "steps")
+    before = Schema("T", 1, json.dumps(old), "backward", "")
+    assert compatibility.check("backward", document.parse(json.dumps(wrong)), 2, steps, [before]) != []
+
+
 def test_a_transitive_mode_takes_all_upcasters_on_the_way():
     first = Schema("T", 1, json.dumps(new(["a"], a=INTEGER)), "backward_transitive", "")
     steps = writing.from_list([{"rename": "a", "to": "b"}], "steps")
