@@ -21,6 +21,7 @@ from evtool.event import INT64_MAX, INT64_MIN
 from evtool.files import translated
 from evtool.log.log import Log
 from evtool.log.selection import Selection
+from evtool.schemas.upcast import upcast
 from evtool.timestamps import SECOND_NS, TimestampError
 
 _AGO = re.compile(r"-([0-9]+(?:\.[0-9]+)?)(s|m|h|d|w)")
@@ -104,10 +105,16 @@ def select(
     )
 
 
-def blocks(log: Log, selection: Selection, limit: int | None = None) -> Iterator[bytes]:
-    """The selected events as blocks of NDJSON lines, at most `limit` events."""
+def blocks(log: Log, selection: Selection, limit: int | None = None, as_latest: bool = False) -> Iterator[bytes]:
+    """The selected events as blocks of NDJSON lines, at most `limit` events.
+
+    With `as_latest` each is given as of the latest version of its type; where a step of an upcaster fails, as it
+    is stored, with a last key `upcast_error`. Raises LogDamagedError (of the schemas, too).
+    """
     frames = log.scan(selection)
-    return ndjson.blocks(frames if limit is None else _first(frames, limit))
+    chosen = frames if limit is None else _first(frames, limit)
+    schemas = log.schemas.current() if as_latest else None
+    return ndjson.blocks((upcast(events, schemas) for events in chosen) if schemas else chosen)
 
 
 @contextlib.contextmanager

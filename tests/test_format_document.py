@@ -37,6 +37,8 @@ from evtool.log.hashing import hash_ids, source_seeds
 from evtool.log.ids import EventIds
 from evtool.log.manifest import Manifest
 from evtool.log.writer import Writer
+from evtool.schemas import document
+from evtool.schemas.steps import from_list
 
 PAGE = (Path(__file__).resolve().parent.parent / "segments" / "README.md").read_text(encoding="utf-8")
 MOMENT_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
@@ -472,10 +474,25 @@ def test_dead_letters_have_the_keys_of_the_page(tmp_path: Path):
     with evtool.open(tmp_path / "segments", create=True) as log:
         Ingest(log, [str(tmp_path / "bad.ndjson")], IngestConfig()).run()
         lines = (log.folder / "dead-letters" / "dead-letters.ndjson").read_bytes().splitlines()
-    section = PAGE[PAGE.index("## dead-letters") : PAGE.index("## What may be believed")]
+    section = PAGE[PAGE.index("## dead-letters") : PAGE.index("## schemas/")]
     keys = {key for line in lines for key in msgspec.json.decode(line)}
     assert len(lines) == 2
     assert keys == set(re.findall(r"`(\w+)`", section)) - {"stdin"}
+
+
+def test_registered_schemas_are_as_the_page_says(folder: Path):
+    steps = from_list([{"rename": "a", "to": "b"}], "steps")
+    with evtool.open(folder) as log:
+        for text, more in (("{}", ()), ("true", steps)):
+            log.schemas.add("T", document.parse(text), steps=more)
+        lines = (log.folder / "schemas" / "schemas.ndjson").read_bytes().splitlines()
+    section = PAGE[PAGE.index("## schemas/") : PAGE.index("## What may be believed")]
+    keys = re.findall(r"^\| (\w+) \|", section, re.MULTILINE)[1:]
+    for line, shown in zip(lines, ([key for key in keys if key != "upcast"], keys), strict=True):
+        kept = msgspec.json.decode(line)
+        assert list(kept) == shown
+        assert kept["digest"] == xxhash.xxh3_64_hexdigest(kept["schema"].encode())
+        assert line[-31:] == f',"checksum":"{xxhash.xxh3_64_hexdigest(line[:-31])}"}}'.encode()
 
 
 def test_the_logical_digest_is_as_the_page_says(folder: Path):

@@ -34,6 +34,7 @@ from evtool.log.preparing import Expected
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot, SnapshotReader
 from evtool.log.writer import Commit, Writer
+from evtool.schemas.registry import Registry
 
 __all__ = ["Commit", "Log", "open"]
 
@@ -84,6 +85,7 @@ class Log:
         self._read_only = read_only
         self._default_source = default_source
         self._reader = SnapshotReader(files, folder, manifest)
+        self._registry = Registry(files, folder, read_only)
         self._writer: Writer | None = None
         self._mutex = threading.Lock()
         self._appends: deque[Append] = deque()
@@ -92,6 +94,11 @@ class Log:
     def partitions(self) -> int:
         """How many partitions it has; fixed when it was made."""
         return self.manifest.partitions
+
+    @property
+    def schemas(self) -> Registry:
+        """The schemas of its event types."""
+        return self._registry
 
     @property
     def is_synced(self) -> bool:
