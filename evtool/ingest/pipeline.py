@@ -27,6 +27,7 @@ from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
 from evtool.ingest.lines import Lines, Offsets
 from evtool.ingest.parse import Parsed, Parser
 from evtool.ingest.sources import Chunk, Progress, Reader
+from evtool.ingest.validate import validated
 from evtool.log.frame import EncodedFrame
 from evtool.log.identity import IdConflict
 from evtool.log.log import Log
@@ -108,6 +109,7 @@ class Ingest:
         # Recover the log and take its lock before anything is read.
         self._writer: Writer = log.writer()
         self._dead_letters = DeadLetterFile(log.files, log.folder, durable=log.is_synced)
+        self._validator = log.validator
         self._parser = Parser(config.source, config.unknown_fields == "metadata")
         latency_seconds = config.max_latency_ms / 1000
         self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4)
@@ -173,11 +175,14 @@ class Ingest:
         """Hand chunks to the workers, in order, no more at once than the queue holds."""
         try:
             for chunk in self._reader.chunks():
-                parse = self._parser.parse_oversized if chunk.oversized else self._parser.parse
+                parse = self._parser.parse_oversized if chunk.oversized else self._parse
                 self._chunks.put((chunk, workers.submit(parse, chunk.data)))
             self._chunks.put(None)
         except BaseException as error:  # raised again where the batches are gathered
             self._chunks.put(error)
+
+    def _parse(self, data: bytes) -> Parsed:
+        return validated(self._parser.parse(data), self._validator)
 
     def _drain(self) -> None:
         """Let the feeding thread go on to its end: it may be waiting for a place in the queue."""

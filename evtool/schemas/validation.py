@@ -41,6 +41,11 @@ class Validator:
         self._registry = registry
         self._rejects_unknown = unknown_types == "reject"
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether an event can break any rule. Raises LogDamagedError when the registry cannot be read."""
+        return self._rejects_unknown or bool(self._registry.current())
+
     def check(
         self, event_types: pl.Series, schema_versions: pl.Series, payloads: pl.Series
     ) -> tuple[Mask, list[Bad]]:

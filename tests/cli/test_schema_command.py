@@ -67,12 +67,12 @@ def test_the_mode_of_the_configuration_holds_for_new_types(place: Path):
 
 
 def test_check_counts_what_would_be_refused_and_ends_with_6(place: Path):
-    done = run("schema", "check", "v1.json", "--type", "Seen", "--json", cwd=place, code=6)
+    done = run("schema", "check", "v1.json", "--type", "Seen", "--json", cwd=place, code=8)
     found = json.loads(done.stdout)
     assert (found["events"], found["refused"], found["conflicts"]) == (11, 1, [])
     (example,) = found["examples"]
     assert (example["position"], example["path"], example["rule"]) == (11, "/n", "/properties/n/type")
-    told = run("schema", "check", "v1.json", "--type", "Seen", cwd=place, code=6).stdout.decode()
+    told = run("schema", "check", "v1.json", "--type", "Seen", cwd=place, code=8).stdout.decode()
     assert '@11 /n: "ten" is not of type "integer" (rule /properties/n/type)' in told
     assert not (place / "segments" / "schemas").exists()
     assert as_json("schema", "check", "open.json", "--type", "Seen", cwd=place)["refused"] == 0
@@ -81,10 +81,10 @@ def test_check_counts_what_would_be_refused_and_ends_with_6(place: Path):
 
 def test_check_tells_what_an_upcaster_would_make_of_it(place: Path):
     add(place, "v1.json")
-    without = json.loads(run("schema", "check", "v2.json", "--type", "Seen", "--json", cwd=place, code=6).stdout)
+    without = json.loads(run("schema", "check", "v2.json", "--type", "Seen", "--json", cwd=place, code=8).stdout)
     assert (without["refused"], without["conflicts"][0]["rule"]) == (11, "required")
     flags = ("v2.json", "--type", "Seen", "--upcast", "steps.toml")
-    with_steps = json.loads(run("schema", "check", *flags, "--json", cwd=place, code=6).stdout)
+    with_steps = json.loads(run("schema", "check", *flags, "--json", cwd=place, code=8).stdout)
     assert (with_steps["refused"], with_steps["conflicts"]) == (1, [])
     assert as_json("schema", "check", *flags, "--from-version", "2", cwd=place)["events"] == 0
 
@@ -135,11 +135,11 @@ def test_an_event_that_cannot_be_upcast_is_given_as_it_is_with_the_error(place: 
     ("code", "words", "says"),
     [
         (4, ("add", "absent.json", "--type", "T"), "cannot read absent.json"),
-        (6, ("add", "steps.toml", "--type", "T"), "steps.toml is not JSON"),
-        (6, ("add", "v1.json", "--type", "T", "--upcast", "v1.json"), "v1.json holds no steps"),
-        (6, ("add", "remote.json", "--type", "T"), "refers to what is not in it"),
-        (6, ("show", "Nothing"), "there is no schema for the event type 'Nothing'"),
-        (6, ("diff", "Nothing"), "there is no schema for the event type 'Nothing'"),
+        (8, ("add", "steps.toml", "--type", "T"), "steps.toml is not JSON"),
+        (8, ("add", "v1.json", "--type", "T", "--upcast", "v1.json"), "v1.json holds no steps"),
+        (8, ("add", "remote.json", "--type", "T"), "refers to what is not in it"),
+        (8, ("show", "Nothing"), "there is no schema for the event type 'Nothing'"),
+        (8, ("diff", "Nothing"), "there is no schema for the event type 'Nothing'"),
         (10, ("list", "--log", "nowhere"), "there is no log in nowhere"),
         (10, ("add", "v1.json", "--type", "T", "--log", "nowhere"), "there is no log in nowhere"),
     ],
