@@ -32,7 +32,8 @@ class Prepared:
     """A batch with its places given, not yet on disk.
 
     `count` events are new, as `parts`. `duplicates` are stored already; `conflicts` were left out, in the order
-    of the batch. `kept` are the places in the batch of those that are new.
+    of the batch. `kept` are the places in the batch of those that are new, `placed` (None without any) what they
+    become.
     """
 
     base_position: int
@@ -77,7 +78,7 @@ def place(
         kept,
         known.duplicates,
         tuple(conflicts),
-        placed,
+        placed if count else None,  # nothing to keep in mind: such a batch is never settled either
         versioned.promise,
     )
 
