@@ -186,7 +186,10 @@ def test_texts_come_back_exactly(folder: Path, field: str, repeat: int):
 )
 def test_event_ids_come_back_exactly_whether_uuids_or_not(folder: Path, given: list[str]):
     texts = enumerate(given)
-    read = kept(folder, *(event(number, event_id=text, source_id=f"source-{number % 2}") for number, text in texts))
+    events = (event(number, event_id=text, source_id=f"source-{number % 2}") for number, text in texts)
+    read = kept(folder, *events)
+        folder, *(event(number, event_id=text, source_id=f"source-{number % 2}") for number, text in texts)
+    )
     assert [row["event_id"] for row in read] == list(given)
 
 
