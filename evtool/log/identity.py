@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from evtool.log.frame import PLACED_SCHEMA
 from evtool.log.hashing import Hashes, hash_ids, source_seeds
 from evtool.log.ids import EventIds
-from evtool.log.lookup import events_at
+from evtool.log.lookup import events_at, taken
 from evtool.log.snapshot import Snapshot
 from evtool.log.sourcenames import SourceNames
 
@@ -158,7 +158,7 @@ class Identity:
         if len(places):
             known = events_at(self._snapshot(), np.unique(positions))
             at = np.searchsorted(known["position"].to_numpy(), positions)
-            found.append(_judge(events, rows, places, known.take(at)))
+            found.append(_judge(events, rows, places, taken(known, at)))
         for batch in pending if len(suspects) else ():
             places, numbers = _of_one_hash(hashes, suspects, batch.hashes)
             found.append(_judge(events, rows, places, batch.take(numbers)))
@@ -205,7 +205,7 @@ def hash_events(events: pa.RecordBatch, log_id: bytes) -> Hashes:
 
 def _judge(events: pa.RecordBatch, rows: Rows, places: Rows, known: pa.Table) -> Verdicts:
     """Compare the events at some places with as many known ones: who has the same id, and the same content?"""
-    given = events.take(pa.array(rows[places]))
+    given = taken(events, rows[places])
     same_id = _all_equal(given, known, _IDENTITY)
     same = _all_equal(given, known, _CONTENT)
     timestamps = _mask(pc.equal(given["timestamp"], known["timestamp"]))
