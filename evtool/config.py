@@ -88,7 +88,10 @@ def load(log_path: Path | None = None, working_folder: Path | None = None) -> Co
     Raises ConfigError, naming the file and the key.
     """
     config = Config()
-    path = find_file(working_folder or Path.cwd())
+    try:
+        path = find_file(working_folder or Path.cwd())
+    except FileNotFoundError as error:
+        raise ConfigError("the working folder is not there any more", "Change to another one.") from error
     if path is not None:
         config = read_file(path)
     environment = os.environ.get("EVTOOL_LOG")
@@ -111,7 +114,7 @@ def read_file(path: Path) -> Config:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}", "Correct that line.") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path} cannot be read: {error}") from error
     _refuse_unknown(path, "", table, ("log", "ingest", "schemas"))
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")

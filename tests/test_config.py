@@ -173,7 +173,9 @@ def test_a_section_must_be_a_table(tmp_path: Path, text: str):
 
 
 @pytest.mark.parametrize(
-    "data", [b"[log", b"partitions: 8", b"[log]\npath = \xff", b'[log]\npath = "\\q"', b"\x00"]
+    "data",
+    [b"[log", b"partitions: 8", b"[log]\npath = \xff", b'[log]\npath = "\\q"', b"\x00", b"x = " + b"9" * 5000],
+    ids=lambda data: repr(data[:20]),
 )
 def test_a_file_that_is_not_toml_is_an_error_and_not_ignored(tmp_path: Path, data: bytes):
     (tmp_path / "evtool.toml").write_bytes(data)

@@ -18,7 +18,6 @@ from evtool.cli import ingest, init, inspect, render, replay, schema, stats, ver
 from evtool.errors import EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
-TERMINATED_EXIT = 143
 
 app = typer.Typer(
     name="evtool",
@@ -53,8 +52,6 @@ def main() -> None:
     """The command line, as a process: streams, signals, exit codes."""
     # When the reader of a pipe goes away, end as other tools do: quietly, by the signal (a shell says 141).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    # Leave nothing half done behind: a file that a replay writes goes away with it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED_EXIT))
     # A stream that was closed before the start is None in Python: then what is said goes nowhere.
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import Annotated, Literal
 
 import typer
@@ -50,6 +52,8 @@ def replay(
     from evtool import replay as replaying
     from evtool.log.log import open as open_log
 
+    # An end in order: a file that is not whole goes away.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     config = configuration.load(log)
     with open_log(config.log_path, read_only=True, config=config) as opened:
         selection = replaying.select(opened, start, end, clock, stream, event_type, source, partition)

@@ -244,8 +244,8 @@ def _repeated(hashes: Hashes, others: list[Hashes]) -> Rows:
     boxes = (hashes >> shift).astype(np.int64)
     other_boxes = [(other >> shift).astype(np.int64) for other in others]
     is_crowded = np.zeros(1 << (64 - int(shift)), bool)
-    for taken in other_boxes:
-        is_crowded[taken] = True
+    for other in other_boxes:
+        is_crowded[other] = True
     owner = np.empty(len(is_crowded), np.int32)
     numbers = np.arange(len(hashes), dtype=np.int32)
     owner[boxes] = numbers
@@ -255,7 +255,7 @@ def _repeated(hashes: Hashes, others: list[Hashes]) -> Rows:
         return _NONE
     is_crowded[:] = False
     is_crowded[boxes[places]] = True
-    crowd = [other[is_crowded[taken]] for other, taken in zip(others, other_boxes, strict=True)]
+    crowd = [other[is_crowded[theirs]] for other, theirs in zip(others, other_boxes, strict=True)]
     ordered = np.sort(np.concatenate([hashes[places], *crowd]))
     return places[np.isin(hashes[places], ordered[1:][ordered[1:] == ordered[:-1]])]
 
