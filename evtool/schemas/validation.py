@@ -1,7 +1,7 @@
 """Payloads held against the schemas of their types, by the column.
 
-Numbers count as they are written. Integers are decoded whole. A fraction of up to 15 digits may become a double,
-as different ones become different doubles in the same order, and jsonschema-rs takes a double for the shortest
+Numbers count as they are written. Integers are decoded whole. A fraction of up to 15 digits becomes a double, as
+different ones become different doubles in the same order, and jsonschema-rs takes a double for the shortest
 number that it stands for; payloads with longer ones are found first and decoded with Decimals. What stays inexact
 is in jsonschema-rs: a fraction beyond 2^53 is compared with an integer bound as a double.
 
@@ -28,10 +28,22 @@ Bad: TypeAlias = tuple[int, str, str]  # row, reason of a dead letter, message
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 _UNCHECKABLE = (ValueError, ArithmeticError, RecursionError)
+_WHOLE_DIGITS_MAX = 400
+
+
+def _number(text: str) -> int | Decimal:
+    """A number with a point or an exponent, exactly; as an integer where it is one."""
+    number = Decimal(text)
+    if not 0 <= number.adjusted() < _WHOLE_DIGITS_MAX:
+        return number
+    whole = int(number)
+    return whole if whole == number else number
+
+
 # What may be a number that a double does not hold exactly enough; in a text it only costs time.
-_LONG_NUMBER = r"[0-9.]{16}|[0-9][eE]-[0-9]{3}"
+_LONG_NUMBER = r"[0-9.]{16}|[0-9][eE][-+]?[0-9]"
 _decode = msgspec.json.Decoder().decode
-_decode_exactly = msgspec.json.Decoder(float_hook=Decimal).decode
+_decode_exactly = msgspec.json.Decoder(float_hook=_number).decode
 
 
 class Validator:

@@ -148,15 +148,20 @@ def test_a_number_that_cannot_be_checked_does_not_hide_its_neighbours():
     assert "1.5 is not of type" in bad[1][2]
 
 
-digits = st.integers(1, 10**15 - 1)
-decimals = st.builds(
-    lambda n, e, sign: f"{'-' * sign}{Decimal(n).scaleb(e):f}", digits, st.integers(-14, 3), st.booleans()
-)
+def spelled(digits: int, exponent: int, sign: str, form: str) -> str:
+    """A number of up to 15 digits, with an exponent or without; a fraction only below 2^53."""
+    return f"{sign}{Decimal(digits).scaleb(exponent):{form}}"
 
 
-@given(decimals, decimals, st.sampled_from(["minimum", "exclusiveMinimum", "const"]))
+def decimals(form: str) -> st.SearchStrategy[str]:
+    return st.builds(
+        spelled, st.integers(1, 10**15 - 1), st.integers(-14, 20), st.sampled_from(["", "-"]), st.just(form)
+    )
+
+
+@given(decimals("f"), decimals("f") | decimals("e"), st.sampled_from(["minimum", "exclusiveMinimum", "const"]))
 def test_bounds_of_up_to_15_digits_are_exact(bound: str, number: str, word: str):
-    for value in (number, bound, bound + ("0" if "." in bound else ".0")):
+    for value in (number, bound, f"{Decimal(bound):e}", bound + ("0" if "." in bound else ".0")):
         exact, limit = Fraction(value), Fraction(bound)
         wanted = {"minimum": exact >= limit, "exclusiveMinimum": exact > limit, "const": exact == limit}[word]
         assert is_valid(f'{{"properties":{{"n":{{"{word}":{bound}}}}}}}', f'{{"n":{value}}}') == wanted
