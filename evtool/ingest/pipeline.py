@@ -12,6 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -231,7 +232,7 @@ class Ingest:
         events, order = parsed.events, parsed.order
         rows = events["row"].to_numpy()
         mean_bytes = len(chunk.data) / max(len(order), 1)
-        rejects = list(parsed.rejects)
+        rejects = deque(parsed.rejects)
         while True:
             batch.started = batch.started if batch.reaches else chunk.arrived
             room = min(
@@ -249,7 +250,7 @@ class Ingest:
                 batch.events += len(part)
                 batch.size_bytes += int(len(part) * mean_bytes)
             while rejects and rejects[0].row <= last_row:
-                reject = rejects.pop(0)
+                reject = rejects.popleft()
                 size = chunk.oversized or reject.size_bytes
                 line = before + reject.row + 1
                 batch.dead_letters.append(

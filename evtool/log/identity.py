@@ -66,12 +66,18 @@ class Verdicts:
 
     @staticmethod
     def joined(verdicts: list[Verdicts]) -> Verdicts:
-        """All of them; of several about one event the first."""
+        """All of them; of several about one event that it is the same, or else the first.
+
+        There are several where a log is older than this rule, and has an id more than once.
+        """
         if not verdicts:
             return Verdicts.none()
-        places, first = np.unique(np.concatenate([verdict.places for verdict in verdicts]), return_index=True)
-        is_same = np.concatenate([verdict.is_same for verdict in verdicts])[first]
-        return Verdicts(places, is_same, np.concatenate([verdict.positions for verdict in verdicts])[first])
+        places = np.concatenate([verdict.places for verdict in verdicts])
+        is_same = np.concatenate([verdict.is_same for verdict in verdicts])
+        positions = np.concatenate([verdict.positions for verdict in verdicts])
+        order = np.lexsort((positions, ~is_same, places))
+        chosen = order[np.unique(places[order], return_index=True)[1]]
+        return Verdicts(places[chosen], is_same[chosen], positions[chosen])
 
     @property
     def duplicates(self) -> int:
@@ -156,7 +162,11 @@ class Identity:
             return Sight(is_new, _NONE, _NONE, Verdicts.none())
         found = []
         if len(places):
-            known = events_at(self._snapshot(), np.unique(positions))
+            snapshot = self._snapshot()
+            # One that was copied while it was written may know of events that this log does not have.
+            is_there = positions <= snapshot.last_position
+            places, positions = places[is_there], positions[is_there]
+            known = events_at(snapshot, positions)
             at = np.searchsorted(known["position"].to_numpy(), positions)
             found.append(_judge(events, rows, places, taken(known, at)))
         for batch in pending if len(suspects) else ():

@@ -133,7 +133,7 @@ class Log:
         "any". Appends of several threads are made durable together, each of them whole.
 
         Raises EventError (a rule of the envelope or of a schema is broken), IdConflictError (an id is used by
-        another event), VersionConflictError, LogReadOnlyError, LogLockedError, StorageError; nothing is stored then.
+        another event), VersionConflictError, LogReadOnlyError, LogLockedError, StorageError: nothing was stored.
         """
         if isinstance(events, pl.DataFrame):
             batch = envelope.frame_to_batch(events, self._default_source)

@@ -220,16 +220,16 @@ def test_a_replay_spells_everything_as_it_was_sent(folder: Path):
     batch = [event(number, payload=text, metadata=text) for number, text in enumerate(ODD_OBJECTS)]
     batch += [
         event(number, stream_id=text, source_id=text, event_type=text, event_id=text)
-        for number, text in enumerate(ODD_TEXTS)
+        for number, text in enumerate(ODD_TEXTS, len(batch))
     ]
     moments = (-1, 0, 1, -(10**18), 253_402_300_799 * 10**7, 2**63 - 1, -(2**63))
-    times = pl.DataFrame([event(number) for number in range(len(moments))]).with_columns(
-        timestamp=pl.Series(moments)
-    )
+    times = pl.DataFrame([event(number) for number in range(100, 100 + len(moments))])
+    times = times.with_columns(timestamp=pl.Series(moments))
     make_log(folder, [batch, times])
     log = evtool.open(folder)
     lines = b"".join(log.replay()).splitlines(keepends=True)
     assert lines == [line(row) for row in rows(log)]
+    assert len(lines) == len(batch) + len(moments)
     for given, replayed in zip(ODD_OBJECTS, lines, strict=False):
         assert f',"payload":{given},"metadata":{given}}}\n'.encode() in replayed
 
