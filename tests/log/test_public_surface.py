@@ -15,7 +15,7 @@ import pytest
 import evtool
 from evtool import errors
 from evtool.config import load
-from evtool.errors import EvtoolError
+from evtool.errors import EvtoolError, IdConflictError, VersionConflictError
 
 EXPORTS = ["Commit", "EvtoolError", "Log", "Selection", "open"]
 # Codes that mean something else on a command line: success, a usage error, and signals.
@@ -125,7 +125,44 @@ def test_the_table_of_exit_codes_has_every_error():
     }
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+# Those that say what they are about by fields of their own: how they are made, and what they then say.
+WITH_FIELDS: list[tuple[EvtoolError, str]] = [
+    (
+        IdConflictError("shop", "event-1", 7, 3),
+        "event 3 of the batch: id_conflict: source 'shop' has sent 'event-1' with another content, as position 7",
+    ),
+    (VersionConflictError("user-1", 4, 5), "stream 'user-1' is at version 5, and version 4 was expected"),
+    (
+        VersionConflictError("user-1", "no_stream", 5),
+        "stream 'user-1' is at version 5, and no event of it was expected",
+    ),
+    (
+        VersionConflictError("user-1", "exists", 0),
+        "stream 'user-1' is at version 0, and an event of it was expected",
+    ),
+    (
+        VersionConflictError("user-1", 4, 5, 3),
+        "event 3 of the batch: version_conflict: stream 'user-1' expects version 6, and 4 was given",
+    ),
+]
+PLAIN = [cls for cls in CLASSES if "__init__" not in vars(cls) or cls is EvtoolError]
+
+
+def test_every_error_is_made_in_one_of_these_ways():
+    assert {*PLAIN, *(type(error) for error, _ in WITH_FIELDS)} == set(CLASSES)
+
+
+@pytest.mark.parametrize(("error", "message"), WITH_FIELDS, ids=lambda value: type(value).__name__)
+def test_an_error_with_fields_carries_them_everywhere(error: EvtoolError, message: str):
+    assert str(error) == error.message == message
+    assert error.hint.startswith("Nothing of the batch was stored.")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert (str(copy), vars(copy)) == (message, vars(error))
+    assert len(vars(error)) > 2
+
+
+@pytest.mark.parametrize("cls", PLAIN, ids=lambda cls: cls.__name__)
 def test_an_error_carries_its_message_and_hint_everywhere(cls: type[EvtoolError]):
     error = cls("what happened", "what to do")
     assert (str(error), error.message, error.hint) == ("what happened", "what happened", "what to do")
