@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from evtool.errors import ConfigError
 
@@ -25,6 +26,7 @@ _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": KIB, "mib":
 _DURATION_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 Fsync = Literal["batch", "never"]
+Format = Literal["evtool", "json", "cloudevents", "csv", "parquet"]
 Section = TypeVar("Section", "LogConfig", "IngestConfig")
 
 
@@ -51,13 +53,21 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class IngestConfig:
-    """When a batch is cut, whichever limit is reached first, and what is done with unknown keys."""
+    """When a batch is cut, whichever limit is reached first, and how what comes in becomes events.
+
+    `fields` is the table `[ingest.fields]` as it was written; `evtool.ingest.mapping` knows what it means.
+    Without a `format` it is "json" where there are `fields`, and "evtool" otherwise.
+    """
 
     source: str | None = None
     batch_events: int = 262_144
     batch_bytes: int = 96 * MIB
     max_latency_ms: int = 500
     unknown_fields: Literal["metadata", "reject"] = "metadata"
+    format: Format | None = None
+    derive_id: Literal["content"] | None = None
+    timezone: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,6 +181,22 @@ def _text(value: Any) -> str:
     return value
 
 
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("a table is wanted: write [ingest.fields] and the fields below")
+    return value
+
+
+def _zone(value: Any) -> str:
+    try:
+        ZoneInfo(_text(value))
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{value!r} is no time zone that is known here: write one such as 'Europe/Berlin'"
+        ) from error
+    return str(value)
+
+
 # key -> its check; the flags of the command line go through the same ones.
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "partitions": _within(1, 1024),
@@ -182,6 +208,10 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "batch_bytes": _within(1, GIB, parse_size),
     "max_latency_ms": _within(1, 3_600_000, parse_duration_ms),
     "unknown_fields": _one_of("metadata", "reject"),
+    "format": _one_of("evtool", "json", "cloudevents", "csv", "parquet"),
+    "derive_id": _one_of("content"),
+    "timezone": _zone,
+    "fields": _table,
 }
 
 
