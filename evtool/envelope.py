@@ -44,6 +44,7 @@ REASONS = {
     "timestamp_invalid": "the time is neither RFC 3339 nor a number since 1970",
     "timestamp_without_offset": "the time has no offset, so it names no moment",
     "timestamp_out_of_range": "the time lies outside of 1677-09-21 to 2262-04-11",
+    "row_malformed": "a row of a CSV file does not fit its header, or its quotation marks make no sense",
     "specversion_unknown": "a CloudEvent is of another version than 1.0, or says none",
     "id_conflict": "the source has sent this id before, with another content",
     "version_conflict": "the stream_version is not the next one of its stream",

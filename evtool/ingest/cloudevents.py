@@ -7,6 +7,7 @@ The other attributes, extensions among them, are metadata. `specversion` must be
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from evtool.event import EVENT_SCHEMA
@@ -32,7 +33,7 @@ def shape_of(table: Mapping[str, Any]) -> Shape:
         if name in table:
             fields[name] = own.fields[name]
         elif name in ATTRIBUTES:
-            fields[name] = mapping.field_of(name, ATTRIBUTES[name])
+            fields[name] = replace(mapping.field_of(name, ATTRIBUTES[name]), is_mapped=False)
         else:
             fields[name] = Field(name, is_mapped=False)
     exclusive = None if "payload" in table else ("data", "data_base64")

@@ -59,7 +59,15 @@ class MappedParser(Parser):
                 self._is_checked = probe.check(self._shape, self._rules, chunk)
 
     def _row(self, line: bytes) -> Row:
-        return mapping.row(line, self._shape, self._rules)
+        try:
+            return mapping.row(line, self._shape, self._rules)
+        except RejectedError as error:
+            if self._shape.cells and error.reason == "not_an_object":
+                # A converter of tables writes a row that it cannot make an object of as something else.
+                raise RejectedError(
+                    "row_malformed", "the row does not fit the header, or its quotes do not end"
+                ) from None
+            raise
 
     def _together(self, lines: Lines, rows: Offsets) -> tuple[list[pa.RecordBatch], Offsets]:
         """The events of the rows that are good, and the rows that are left."""

@@ -111,7 +111,7 @@ class Ingest:
         self._dead_letters = DeadLetterFile(log.files, log.folder, durable=log.is_synced)
         self._parser = formats.parser(config)
         latency_seconds = config.max_latency_ms / 1000
-        self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4)
+        self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4, formats.converter(config))
         self._latency_seconds = latency_seconds
         self._stop = threading.Event()
         self._failure: BaseException | None = None  # of a write
