@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from evtool.errors import ConfigError
 
@@ -28,6 +29,7 @@ Fsync = Literal["batch", "never"]
 Compatibility = Literal[
     "none", "backward", "forward", "full", "backward_transitive", "forward_transitive", "full_transitive"
 ]
+Format = Literal["evtool", "json", "cloudevents", "csv", "parquet"]
 Section = TypeVar("Section", "LogConfig", "IngestConfig", "SchemasConfig")
 
 
@@ -54,13 +56,21 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class IngestConfig:
-    """When a batch is cut, whichever limit is reached first, and what is done with unknown keys."""
+    """When a batch is cut, whichever limit is reached first, and how what comes in becomes events.
+
+    `fields` is the table `[ingest.fields]` as it was written; `evtool.ingest.mapping` knows what it means.
+    Without a `format` it is "json" where there are `fields`, and "evtool" otherwise.
+    """
 
     source: str | None = None
     batch_events: int = 262_144
     batch_bytes: int = 96 * MIB
     max_latency_ms: int = 500
     unknown_fields: Literal["metadata", "reject"] = "metadata"
+    format: Format | None = None
+    derive_id: Literal["content"] | None = None
+    timezone: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,6 +198,22 @@ def _text(value: Any) -> str:
     return value
 
 
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("a table is wanted: write [ingest.fields] and the fields below")
+    return value
+
+
+def _zone(value: Any) -> str:
+    try:
+        ZoneInfo(_text(value))
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{value!r} is no time zone that is known here: write one such as 'Europe/Berlin'"
+        ) from error
+    return str(value)
+
+
 # key -> its check; the flags of the command line go through the same ones.
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "partitions": _within(1, 1024),
@@ -201,6 +227,10 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "unknown_fields": _one_of("metadata", "reject"),
     "compatibility": _one_of(*get_args(Compatibility)),
     "unknown_types": _one_of("allow", "reject"),
+    "format": _one_of("evtool", "json", "cloudevents", "csv", "parquet"),
+    "derive_id": _one_of("content"),
+    "timezone": _zone,
+    "fields": _table,
 }
 
 

@@ -41,6 +41,19 @@ def ingest(
         str | None,
         typer.Option(metavar="TIME", help="Commit so long after a batch's first byte. (default: 500ms)"),
     ] = None,
+    input_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="NAME", help="evtool, json, cloudevents, csv or parquet. (default: evtool)"
+        ),
+    ] = None,
+    derive_id: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="content: an event without an id gets one from its bytes."),
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Where times without an offset are meant, as Europe/Berlin.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Append events to the log, durably.
@@ -64,6 +77,9 @@ def ingest(
         batch_events=batch_events,
         batch_bytes=batch_bytes,
         max_latency_ms=max_latency,
+        format=input_format,
+        derive_id=derive_id,
+        timezone=timezone,
     )
     Parser(options.source)  # raises ConfigError, before a log is made
     inputs = paths or [sources.STDIN]

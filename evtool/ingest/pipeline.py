@@ -24,9 +24,10 @@ from evtool import timestamps
 from evtool.config import IngestConfig
 from evtool.errors import WriterDeadError
 from evtool.event import BATCH_SCHEMA
+from evtool.ingest import formats
 from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
 from evtool.ingest.lines import Lines, Offsets
-from evtool.ingest.parse import Parsed, Parser
+from evtool.ingest.parse import Parsed
 from evtool.ingest.sources import Chunk, Progress, Reader
 from evtool.ingest.validate import validated
 from evtool.log.frame import EncodedFrame
@@ -111,9 +112,9 @@ class Ingest:
         self._writer: Writer = log.writer()
         self._dead_letters = DeadLetterFile(log.files, log.folder, durable=log.is_synced)
         self._validator = log.validator
-        self._parser = Parser(config.source, config.unknown_fields == "metadata")
+        self._parser = formats.parser(config)
         latency_seconds = config.max_latency_ms / 1000
-        self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4)
+        self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4, formats.converter(config))
         self._latency_seconds = latency_seconds
         self._stop = threading.Event()
         self._failure: BaseException | None = None  # of a write
@@ -176,6 +177,7 @@ class Ingest:
         """Hand chunks to the workers, in order, no more at once than the queue holds."""
         try:
             for chunk in self._reader.chunks():
+                self._parser.check(chunk.data)
                 parse = self._parser.parse_oversized if chunk.oversized else self._parse
                 self._chunks.put((chunk, workers.submit(parse, chunk.data)))
             self._chunks.put(None)
