@@ -13,7 +13,7 @@ from typing import TextIO
 
 import typer
 
-from evtool.cli import ingest, init, inspect, render, replay, stats, verify
+from evtool.cli import deadletters, ingest, init, inspect, render, replay, stats, verify
 from evtool.errors import EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 for command in (init.init, ingest.ingest, replay.replay, stats.stats, verify.verify, inspect.inspect):
     app.command()(command)
+app.add_typer(deadletters.app, name="dead-letters")
 
 
 def _print_version(wanted: bool) -> None:

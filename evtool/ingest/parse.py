@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from evtool import envelope, jsontext
+from evtool.config import IngestConfig
 from evtool.envelope import RejectedError
 from evtool.errors import ConfigError
 from evtool.event import LINE_BYTES_MAX, NESTING_MAX
@@ -64,6 +65,11 @@ class Parser:
     fold_unknown: bool = True
     _layouts: list[Layout] = field(default_factory=list)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, config: IngestConfig, default_source: str | None = None) -> Parser:
+        """The parser that a configuration asks for; `default_source` goes before that of the configuration."""
+        return cls(default_source or config.source, config.unknown_fields == "metadata")
 
     def __post_init__(self) -> None:
         if self.default_source is not None:
