@@ -14,7 +14,8 @@
      │   ├─ LogLockedError        13   another process writes to it
      │   ├─ LogDamagedError       14   a checksum, a length or the order of positions is wrong
      │   ├─ LogReadOnlyError      15   the log was opened to be read only
-     │   └─ PositionError         16   a position or an event id is not in the log
+     │   ├─ PositionError         16   a position or an event id is not in the log
+     │   └─ LetterNotFoundError   17   no dead letter has this id
      └─ StorageError              20   the operating system refused
          ├─ NoSpaceError          21   the disk is full, or a quota or size limit was reached
          ├─ AccessDeniedError     22   no permission, or a read-only file system
@@ -164,6 +165,12 @@ class PositionError(LogError):
     """A position or an event id is not in the log."""
 
     exit_code = 16
+
+
+class LetterNotFoundError(LogError):
+    """No dead letter has this id, or several begin like it."""
+
+    exit_code = 17
 
 
 class StorageError(EvtoolError):

@@ -54,19 +54,25 @@ def parse_bound(text: str, log: Log, now_ns: int) -> Bound:
         return Bound(position=int(text[1:]))
     if text.startswith("id:"):
         return Bound(position=log.find(text[3:]))
+    moment = parse_moment(text, now_ns)
+    return Bound(position=log.find(text)) if moment is None else Bound(time=moment)
+
+
+def parse_moment(text: str, now_ns: int) -> int | None:
+    """ns UTC from a date, an RFC 3339 time or `-24h`; None for what does not look like any. Raises ConfigError."""
     ago = _AGO.fullmatch(text)
     if ago:
         seconds = min(float(ago[1]) * _UNIT_SECONDS[ago[2]], _AGO_SECONDS_MAX)
-        return Bound(time=max(now_ns - round(seconds * SECOND_NS), INT64_MIN))
+        return max(now_ns - round(seconds * SECOND_NS), INT64_MIN)
     if _DATE.fullmatch(text):
         text += "T00:00:00Z"
-    if _LOOKS_LIKE_TIME.fullmatch(text):
-        try:
-            return Bound(time=timestamps.parse_text(text))
-        except TimestampError as error:
-            hint = "Write 2026-01-31, 2026-01-31T12:00:00Z or -24h; id:TEXT for an event id of that look."
-            raise ConfigError(str(error), hint) from error
-    return Bound(position=log.find(text))
+    if not _LOOKS_LIKE_TIME.fullmatch(text):
+        return None
+    try:
+        return timestamps.parse_text(text)
+    except TimestampError as error:
+        hint = "Write 2026-01-31, 2026-01-31T12:00:00Z or -24h; id:TEXT for an event id of that look."
+        raise ConfigError(str(error), hint) from error
 
 
 def select(

@@ -28,6 +28,7 @@ VARIABLE = (
     (r'("event_type":"Noted","timestamp":)"[^"]+"', r'\1"(time)"'),
     (r"^(recorded +).*", r"\1(times)"),
     (r"\([0-9a-f]{32}\)", "(id)"),
+    (r"^[0-9a-f]{16} +\S+Z ", "(id) (time) "),
     (r"in [\d.,]+ s, [\d,]+ events/s", "in (time)"),
     (r"[\d.,]+ (?:[KM]iB|bytes)\b", "(size)"),
     (r"\b\d{3},\d{3} ", "(bytes) "),

@@ -47,6 +47,7 @@ from evtool.config import Codec, Config, IngestConfig, LogConfig
 from evtool.event import EVENT_SCHEMA
 from evtool.files import Files
 from evtool.ingest.pipeline import Ingest
+from evtool.ingest.retry import Retry
 from evtool.lifecycle.verify import verify
 from evtool.log import format as log_format
 from evtool.log import frame, hashing, sequence, table, versions
@@ -361,15 +362,19 @@ def test_the_table_of_ids_is_as_the_page_says(tmp_path: Path):
             at = (at + 1) % capacity
 
 
-def test_dead_letters_have_the_keys_of_the_page(tmp_path: Path):
+def test_dead_letters_have_the_keys_and_the_id_of_the_page(tmp_path: Path):
     (tmp_path / "bad.ndjson").write_bytes(b"nonsense\n\xff\n")
     with evtool.open(tmp_path / "segments", create=True) as log:
-        Ingest(log, [str(tmp_path / "bad.ndjson")], IngestConfig()).run()
+        Ingest(log, [str(tmp_path / "bad.ndjson")], IngestConfig(source="web")).run()
+        Retry(log, IngestConfig()).run(lambda letter: True)
         lines = (log.folder / "dead-letters" / "dead-letters.ndjson").read_bytes().splitlines()
     section = PAGE[PAGE.index("## dead-letters") : PAGE.index("## schemas/")]
-    keys = {key for line in lines for key in msgspec.json.decode(line)}
-    assert len(lines) == 2
-    assert keys == set(re.findall(r"`(\w+)`", section)) - {"stdin"}
+    letters = [msgspec.json.decode(line) for line in lines]
+    cells = re.findall(r"^\| (.+?) \|", section, re.MULTILINE)[2:]
+    assert {key for letter in letters for key in letter} | {"resume"} == {k for c in cells for k in c.split(", ")}
+    for letter, raw in zip(letters, (b"nonsense", b"\xff"), strict=True):
+        place = f"{letter['time']}\n{letter['input']}\n{letter['line']}".encode()
+        assert letter["id"] == xxhash.xxh3_64_hexdigest(raw, xxhash.xxh3_64_intdigest(place))
 
 
 def test_registered_schemas_are_as_the_page_says(folder: Path):

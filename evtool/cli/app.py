@@ -14,7 +14,7 @@ from typing import TextIO
 
 import typer
 
-from evtool.cli import ingest, init, inspect, render, replay, schema, stats, verify
+from evtool.cli import deadletters, ingest, init, inspect, render, replay, schema, stats, verify
 from evtool.errors import EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
@@ -29,6 +29,7 @@ app = typer.Typer(
 for command in (init.init, ingest.ingest, replay.replay, stats.stats, verify.verify, inspect.inspect):
     app.command()(command)
 app.add_typer(schema.schema)
+app.add_typer(deadletters.app, name="dead-letters")
 
 
 def _print_version(wanted: bool) -> None:

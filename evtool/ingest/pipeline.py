@@ -25,15 +25,14 @@ from evtool.config import IngestConfig
 from evtool.errors import WriterDeadError
 from evtool.event import BATCH_SCHEMA
 from evtool.ingest import formats
-from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
+from evtool.ingest.deadletters import DeadLetter, DeadLetterFile, explained
 from evtool.ingest.lines import Lines, Offsets
 from evtool.ingest.parse import Parsed
 from evtool.ingest.sources import Chunk, Progress, Reader
 from evtool.ingest.validate import validated
 from evtool.log.frame import EncodedFrame
-from evtool.log.identity import IdConflict
 from evtool.log.log import Log
-from evtool.log.preparing import Conflict, Prepared
+from evtool.log.preparing import Prepared
 from evtool.log.writer import Writer
 from evtool.parallel import WORKERS
 
@@ -163,7 +162,6 @@ class Ingest:
                 writing.join()
                 self._drain()
                 feeding.join()
-                self._dead_letters.close()
                 self.summary.seconds = time.monotonic() - started
                 self.summary.bytes_in = self._reader.progress.text_bytes
                 self.summary.is_interrupted = self._is_interrupted
@@ -256,7 +254,7 @@ class Ingest:
                 size = chunk.oversized or reject.size_bytes
                 line = before + reject.row + 1
                 batch.dead_letters.append(
-                    DeadLetter(now, reject.reason, reject.message, chunk.input, line, size, reject.raw)
+                    self._letter(now, reject.reason, reject.message, chunk.input, line, size, reject.raw)
                 )
             if not len(order):
                 return batch
@@ -287,9 +285,14 @@ class Ingest:
             piece = batch.pieces[number]
             row = piece.events["row"][int(piece.order[conflict.place - starts[number]])].as_py()
             raw = piece.lines.raw(row)
-            reason, message = _explained(conflict)
+            reason, message = explained(conflict)
             line = piece.lines_before + row + 1
-            batch.dead_letters.append(DeadLetter(now, reason, message, piece.input, line, len(raw), raw))
+            batch.dead_letters.append(self._letter(now, reason, message, piece.input, line, len(raw), raw))
+
+    def _letter(
+        self, time: str, reason: str, message: str, name: str, line: int, size_bytes: int, raw: bytes
+    ) -> DeadLetter:
+        return DeadLetter(time, reason, message, name, line, size_bytes, raw, self._config.source)
 
     def _write(self) -> None:
         """Bring prepared batches to the disk, in order; the rest is only taken off the queue after a failure."""
@@ -317,20 +320,6 @@ class Ingest:
         self._reached = job.reaches
         summary.bytes_in = self._reader.progress.text_bytes
         self._on_commit(summary)
-
-
-def _explained(conflict: Conflict) -> tuple[str, str]:
-    """Reason and message of a dead letter."""
-    if isinstance(conflict, IdConflict):
-        return (
-            "id_conflict",
-            f"source {conflict.source_id!r} has sent {conflict.event_id!r} with another content, as position "
-            f"{conflict.first_position}",
-        )
-    return (
-        "version_conflict",
-        f"stream {conflict.stream_id!r} expects version {conflict.expected}, and {conflict.given} was given",
-    )
 
 
 def _joined(pieces: list[Piece]) -> tuple[pa.RecordBatch, Offsets]:
