@@ -64,7 +64,7 @@ def ingest(
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
-    from evtool.ingest import deadletters, sources
+    from evtool.ingest import deadletters, formats, sources
     from evtool.ingest.pipeline import Ingest
     from evtool.log.log import open as open_log
 
