@@ -61,7 +61,6 @@ def drop(queue: LetterQueue, *numbers: int) -> None:
         (Filter(since=0, until=2**62), True),
         (Filter(reasons={"invalid_json"}, sources={"pipe"}), False),
     ],
-    ids=str,
 )
 def test_a_letter_is_meant_if_all_of_a_filter_fits(wanted: Filter, is_meant: bool):
     assert wanted(replace(FIRST, source="web")) == is_meant
