@@ -202,9 +202,9 @@ class Log:
     def close(self) -> None:
         """Let the log go. What was appended is durable already."""
         with self._mutex:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            writer, self._writer = self._writer, None  # it is gone even if closing it fails
+            if writer is not None:
+                writer.close()
 
     def __enter__(self) -> Log:
         return self

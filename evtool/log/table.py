@@ -21,7 +21,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from evtool.files import Files, boot_identity
+from evtool.files import Files, boot_identity, translated
 
 HEADER_BYTES = 4096
 HEADER = np.dtype(
@@ -180,7 +180,8 @@ class MappedTable(ABC):
         new.header["applied"] = new.header["synced"] = self.applied
         new.header["boot"] = boot_identity()
         self._flush(larger, new)
-        self._files.replace(larger, self._path)
+        with translated("rename", larger):
+            self._files.replace(larger, self._path)
         self._mapped = new
 
     def _flush(self, path: Path, mapped: Mapped) -> None:

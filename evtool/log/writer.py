@@ -180,10 +180,10 @@ class Writer:
         try:
             if self._dead is None:
                 self._caches.close(durable=self._config.fsync == "batch")
+        finally:
             self._head.close()
             self._log.close()
             self._index.close()
-        finally:
             self._lock.release()
 
     @property
