@@ -236,7 +236,8 @@ class Writer:
             # After a power cut it tells whether batches can be missing: it must not be that of other times.
             self._head.sync()
             self._files.sync_folder(self._folder)
-        self._caches = Caches(self._files, self._folder, self._manifest, self._committed)
+        # Where the end of the log may have gone, the tables may hold what went with it.
+        self._caches = Caches(self._files, self._folder, self._manifest, self._committed, is_anew=may_lose_synced)
 
     def _seal_leftovers(self) -> tuple[dict[str, Any] | None, int]:
         """The summary of the last sealed segment, and where the active one starts.

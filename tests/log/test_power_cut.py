@@ -1,4 +1,7 @@
-"""Power cuts: of what was not synced, any part may be on the disk; what was acknowledged is."""
+"""Power cuts: of what was not synced, any part may be on the disk; what was acknowledged is.
+
+Whoever sends all of it again finds each event there once.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from evtool.errors import LogDamagedError
 from evtool.log.format import SEGMENT_HEADER_BYTES
 
 BATCHES: list[list[Event]] = [
-    [event(3 * i + j, f"user-{(i * j) % 5}") for j in range(1 + i % 3)] for i in range(9)
+    [event(3 * i + j, f"user-{(i * j) % 5}", source_id=f"till-{i // 2}") for j in range(1 + i % 3)]
+    for i in range(9)
 ]
 IDS = [[item["event_id"] for item in batch] for batch in BATCHES]
 SETTINGS = config(segment_bytes=4_500)
@@ -53,10 +57,24 @@ def check_goes_on(folder: Path, acknowledged: int) -> None:
     seen = ids(evtool.open(folder, read_only=True))
     assert seen in expected
     with evtool.open(folder, config=SETTINGS) as log:
-        log.append([event(1_000, f"user-{number}") for number in range(6)])
-        assert ids(log)[:-6] in expected
-        assert ids(log)[: len(seen)] == seen
+        log.append([event(1_000 + number, f"user-{number}") for number in range(6)])
+        found = ids(log)[:-6]
+        assert found in expected
+        assert found[: len(seen)] == seen
+        check_sent_again(log, found)
     check_sound(folder)
+
+
+def check_sent_again(log: evtool.Log, found: list[str]) -> None:
+    """All batches, sent to a log that has `found` of them and 6 other events, are there once, and are found."""
+    for batch, names in zip(BATCHES, IDS, strict=True):
+        is_there = names[0] in found
+        commit = log.append(batch)
+        assert (commit.count, commit.duplicates) == ((0, len(batch)) if is_there else (len(batch), 0))
+    assert log.append([item for batch in BATCHES for item in batch]).duplicates == len(flat(IDS))
+    stored = ids(log)
+    assert stored == [*found, *(f"event-{1_000 + number}" for number in range(6)), *flat(IDS)[len(found) :]]
+    assert [log.find(name) for name in stored] == list(range(1, len(stored) + 1))
 
 
 def test_frames_log_cut_at_any_byte_that_was_not_synced(tmp_path: Path):
@@ -94,7 +112,7 @@ def test_power_cut_at_any_call_with_any_part_of_the_rest_on_the_disk(data: st.Da
     with TemporaryDirectory(prefix="evtool-power-") as root:
         folder = Path(root) / "segments"
         evtool.open(folder, create=True, config=SETTINGS)
-        files = FaultyFiles(Fault(data.draw(st.integers(1, 70), "call"), data.draw(st.sampled_from([0, 0.5, 1]))))
+        files = FaultyFiles(Fault(data.draw(st.integers(1, 90), "call"), data.draw(st.sampled_from([0, 0.5, 1]))))
         heads: list[bytes | None] = [None]
         acknowledged = 0
         log = evtool.open(folder, config=SETTINGS, files=files)
@@ -103,6 +121,8 @@ def test_power_cut_at_any_call_with_any_part_of_the_rest_on_the_disk(data: st.Da
                 log.append(batch)
                 acknowledged += 1
                 heads.append((folder / "HEAD").read_bytes())
+            files.fault = Fault(1)
+            log.append([event(10_000)])
         except Killed:
             pass
         lose(folder, files, data, heads)
@@ -124,14 +144,19 @@ def lose(folder: Path, files: FaultyFiles, data: st.DataObject, heads: list[byte
         whole = path.read_bytes()
         synced = min(files.synced.get(path, 0), len(whole))
         path.write_bytes(whole[: data.draw(st.integers(synced, len(whole)), "index length")])
-    table = folder / "index" / "streams.table"
-    if table.exists():
+    sources = folder / "index" / "sources.msgpack"
+    if sources.exists():
+        whole = sources.read_bytes()
+        kept = data.draw(st.integers(min(files.synced.get(sources, 0), len(whole)), len(whole)), "sources length")
+        sources.write_bytes(whole[:kept] + bytes(data.draw(st.sampled_from([0, len(whole) - kept]), "zeros")))
+    for table in sorted(folder.glob("index/*.table")):
         now, flushed = table.read_bytes(), files.maps[table].flushed
+        written = data.draw(st.integers(0, 2**16 - 1), f"pages of {table.name}")
         pages = []
-        for start in range(0, len(now), PAGE_BYTES):
+        for number, start in enumerate(range(0, len(now), PAGE_BYTES)):
             old = flushed[start : start + PAGE_BYTES].ljust(PAGE_BYTES, b"\0")
             new = now[start : start + PAGE_BYTES]
-            pages.append(new if old == new or data.draw(st.booleans(), "page written") else old[: len(new)])
+            pages.append(new if written >> number % 16 & 1 else old[: len(new)])
         table.write_bytes(b"".join(pages))
     head = data.draw(st.sampled_from(heads), "head")
     (folder / "HEAD").unlink(missing_ok=True)
@@ -140,11 +165,19 @@ def lose(folder: Path, files: FaultyFiles, data: st.DataObject, heads: list[byte
     boot_again(folder)
 
 
+@pytest.mark.parametrize("is_header_old", [False, True], ids=["tables as they were", "of which pages were lost"])
 @pytest.mark.parametrize("lost", [0.2, 0.5, 0.8, 1])
-def test_log_that_is_never_synced_keeps_a_whole_beginning(folder: Path, lost: float):
+def test_log_that_is_never_synced_keeps_a_whole_beginning(folder: Path, lost: float, is_header_old: bool):
     """With fsync = "never" a power cut may take acknowledged batches, and never half of one."""
     unsynced = config(fsync="never")
+    evtool.open(folder, create=True, config=unsynced)
+    with evtool.open(folder, config=unsynced) as log:
+        log.writer()
+        headers = {path: path.read_bytes()[:PAGE_BYTES] for path in folder.glob("index/*.table")}
     make_log(folder, BATCHES, unsynced)
+    assert len(headers) == 2
+    for path, header in headers.items() if is_header_old else ():
+        path.write_bytes(header + path.read_bytes()[PAGE_BYTES:])
     path = frames_log(folder)
     data = path.read_bytes()
     kept = max(int(len(data) * (1 - lost)), SEGMENT_HEADER_BYTES)  # a header is synced even so
@@ -153,9 +186,10 @@ def test_log_that_is_never_synced_keeps_a_whole_beginning(folder: Path, lost: fl
     seen = ids(evtool.open(folder, read_only=True))
     assert seen in [flat(IDS[:number]) for number in range(len(BATCHES))]
     with evtool.open(folder, config=unsynced) as log:
-        log.append([event(1_000, f"user-{number}") for number in range(6)])
+        log.append([event(1_000 + number, f"user-{number}") for number in range(6)])
         assert ids(log)[:-6] == seen
         assert len(rows(log)) == len(seen) + 6
+        check_sent_again(log, seen)
     check_sound(folder)
 
 
@@ -179,8 +213,9 @@ def test_batches_behind_synced_ones_that_were_not_synced_may_go(folder: Path, ne
             log.append(batch)
     cut_the_power(folder, files, head, size)
     with evtool.open(folder, config=config(fsync=next_one)) as log:
-        log.append([event(1_000)])
-        assert ids(log) == [*flat(IDS[:2]), "event-1000"]
+        log.append([event(1_000 + number) for number in range(6)])
+        assert ids(log)[:-6] == flat(IDS[:2])
+        check_sent_again(log, flat(IDS[:2]))
 
 
 @pytest.mark.parametrize("next_one", ["batch", "never"])
