@@ -70,6 +70,7 @@ class IngestConfig:
     format: Format | None = None
     derive_id: Literal["content"] | None = None
     timezone: str | None = None
+    records: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -230,6 +231,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "format": _one_of("evtool", "json", "cloudevents", "csv", "parquet"),
     "derive_id": _one_of("content"),
     "timezone": _zone,
+    "records": _text,
     "fields": _table,
 }
 

@@ -59,6 +59,12 @@ def test_every_key_can_be_set(tmp_path: Path):
         batch_bytes = "8MB"
         max_latency_ms = "2s"
         unknown_fields = "reject"
+        format = "cloudevents"
+        derive_id = "content"
+        timezone = "Europe/Berlin"
+        records = "Records"
+        [ingest.fields]
+        stream_id = ["a.b", "c"]
         [schemas]
         compatibility = "full_transitive"
         unknown_types = "reject"
@@ -68,7 +74,10 @@ def test_every_key_can_be_set(tmp_path: Path):
     assert found.file == path
     assert found.log_path == tmp_path / "here" / "log"
     assert found.log == LogConfig(16, 1024**3, "never", Codec("zstd", 9))
-    assert found.ingest == IngestConfig("shop", 1000, 8_000_000, 2000, "reject")
+    assert found.ingest == IngestConfig(
+        *("shop", 1000, 8_000_000, 2000, "reject", "cloudevents", "content", "Europe/Berlin", "Records"),
+        {"stream_id": ["a.b", "c"]},
+    )
     assert found.schemas == SchemasConfig("full_transitive", "reject")
     kinds = (LogConfig, IngestConfig, SchemasConfig)
     assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
@@ -107,7 +116,7 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_file(
         ("[injest]\nsource = 'a'", "injest", "ingest"),
         ("[log]\npth = 'a'", "log.pth", "path"),
         ("log_path = 'a'", "log_path", ""),
-        ("[ingest.fields]\nevent_id = 'id'", "ingest.fields", ""),
+        ("[ingest.field]\nevent_id = 'id'", "ingest.field", "fields"),
         ("[log]\nzzz = 1", "log.zzz", ""),
     ],
 )

@@ -7,8 +7,8 @@ from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 from evtool.config import IngestConfig
-from evtool.errors import InputError
-from evtool.ingest import cloudevents, mapping
+from evtool.errors import ConfigError, InputError
+from evtool.ingest import arrays, cloudevents, mapping
 from evtool.ingest.mapped import MappedParser
 from evtool.ingest.mapping import Rules, Shape
 from evtool.ingest.parse import Parser
@@ -35,8 +35,13 @@ def format_of(config: IngestConfig) -> str:
 
 
 def converter(config: IngestConfig) -> Converter | None:
-    """What makes lines of an input that has none; None for lines of JSON."""
-    return {"csv": _csv, "parquet": _parquet}.get(format_of(config))
+    """What makes lines of an input that may have none; None for evtool's own."""
+    name = format_of(config)
+    if name in ("json", "cloudevents"):
+        return lambda path, name, blocks: arrays.array_lines(blocks, name, config.records)
+    if config.records is not None:
+        raise ConfigError(f"ingest.records is for JSON, and the format is {name}")
+    return {"csv": _csv, "parquet": _parquet}.get(name)
 
 
 def _shape(name: str, config: IngestConfig) -> Shape:
