@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pyarrow as pa
@@ -43,7 +44,11 @@ REASONS = {
     "timestamp_invalid": "the time is neither RFC 3339 nor a number since 1970",
     "timestamp_without_offset": "the time has no offset, so it names no moment",
     "timestamp_out_of_range": "the time lies outside of 1677-09-21 to 2262-04-11",
+    "row_malformed": "a row of a CSV file does not fit its header, or its quotation marks make no sense",
+    "specversion_unknown": "a CloudEvent is of another version than 1.0, or says none",
     "id_conflict": "the source has sent this id before, with another content",
+    "schema_invalid": "the payload breaks a rule of the schema of its event_type and schema_version",
+    "schema_missing": "there is no schema for this event_type and schema_version, and there has to be one",
     "version_conflict": "the stream_version is not the next one of its stream",
 }
 
@@ -68,11 +73,11 @@ class RejectedError(ValueError):
         self.reason = reason
 
 
-def row(event: Mapping[str, Any], default_source: str | None = None) -> Row:
+def row(event: Mapping[str, Any], default_source: str | None = None, zone: ZoneInfo | None = None) -> Row:
     """The columns of EVENT_SCHEMA for one event given as a mapping. Raises RejectedError.
 
     `payload` and `metadata` are mappings, or the text (or bytes) of a JSON object that is kept as it is.
-    `position` and `recorded_at` are the log's to give, and ignored.
+    `position` and `recorded_at` are the log's to give, and ignored. A time without an offset is meant in `zone`.
     """
     for key in event:
         if key not in EVENT_SCHEMA and key not in POSITION_SCHEMA:
@@ -83,7 +88,7 @@ def row(event: Mapping[str, Any], default_source: str | None = None) -> Row:
         text("source_id", default_source if source is None else source),
         text("stream_id", event.get("stream_id")),
         text("event_type", event.get("event_type")),
-        timestamp(event.get("timestamp")),
+        timestamp(event.get("timestamp"), zone),
         version("stream_version", event.get("stream_version"), INT64_MAX),
         version("schema_version", event.get("schema_version"), INT32_MAX) or 1,
         json_object("payload", event.get("payload")) or "{}",
@@ -193,13 +198,13 @@ def text(name: str, value: Any) -> str:
     return value
 
 
-def timestamp(value: Any) -> int | None:
+def timestamp(value: Any, zone: ZoneInfo | None = None) -> int | None:
     """Event time in ns; None when it is absent. Raises RejectedError."""
     if value is None:
         return None
     try:
         if isinstance(value, str):
-            return timestamps.parse_text(value)
+            return timestamps.parse_text(value, zone)
         if isinstance(value, datetime):
             return timestamps.parse_text(value.isoformat())
         if isinstance(value, int | float | Decimal) and not isinstance(value, bool):

@@ -6,6 +6,7 @@
      ├─ EventError                 5   an event handed to `append` breaks the rules of the envelope
      │   ├─ IdConflictError        6   another event has its id
      │   └─ VersionConflictError   7   its stream is at another version than was expected
+     ├─ SchemaError                8   a schema or an upcaster makes no sense, or breaks compatibility
      ├─ LogError
      │   ├─ LogNotFoundError      10   there is no log in this folder
      │   ├─ LogExistsError        11   there is one already, or something else is in the way
@@ -13,7 +14,8 @@
      │   ├─ LogLockedError        13   another process writes to it
      │   ├─ LogDamagedError       14   a checksum, a length or the order of positions is wrong
      │   ├─ LogReadOnlyError      15   the log was opened to be read only
-     │   └─ PositionError         16   a position or an event id is not in the log
+     │   ├─ PositionError         16   a position or an event id is not in the log
+     │   └─ LetterNotFoundError   17   no dead letter has this id
      └─ StorageError              20   the operating system refused
          ├─ NoSpaceError          21   the disk is full, or a quota or size limit was reached
          ├─ AccessDeniedError     22   no permission, or a read-only file system
@@ -113,6 +115,12 @@ class VersionConflictError(EventError):
         return type(self), (self.stream_id, self.expected, self.version, self.place)
 
 
+class SchemaError(EvtoolError):
+    """A schema or an upcaster makes no sense, breaks compatibility, or fails on an event."""
+
+    exit_code = 8
+
+
 class LogError(EvtoolError):
     """The log cannot be used as asked."""
 
@@ -157,6 +165,12 @@ class PositionError(LogError):
     """A position or an event id is not in the log."""
 
     exit_code = 16
+
+
+class LetterNotFoundError(LogError):
+    """No dead letter has this id, or several begin like it."""
+
+    exit_code = 17
 
 
 class StorageError(EvtoolError):

@@ -22,7 +22,7 @@ import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from evtool.errors import AccessDeniedError, LogLockedError, NoSpaceError, StorageError
 
@@ -38,6 +38,7 @@ _HINTS = {
     errno.EMFILE: "Raise the limit of open files: ulimit -n",
 }
 _WRITEV_BUFFERS_MAX = 512
+_READ_BYTES = 1 << 20
 
 
 class AppendFile:
@@ -158,6 +159,11 @@ class Files:
         with translated("read", path):
             return path.read_bytes()
 
+    def open_read(self, path: Path) -> BinaryIO:
+        """Open to read from the beginning; what is read later than it was removed is still that file."""
+        with translated("open", path):
+            return open(path, "rb", buffering=_READ_BYTES)
+
     def make_folder(self, path: Path) -> None:
         """Make a folder and its parents, there after a power cut."""
         if path.is_dir():
@@ -263,6 +269,13 @@ class Files:
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        return Lock(descriptor)
+
+    def wait_for_lock(self, path: Path) -> Lock:
+        """Take a lock file that nobody holds for long, as soon as it is free."""
+        with translated("lock", path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         return Lock(descriptor)
 
 

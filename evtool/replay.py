@@ -21,6 +21,7 @@ from evtool.event import INT64_MAX, INT64_MIN
 from evtool.files import translated
 from evtool.log.log import Log
 from evtool.log.selection import Selection
+from evtool.schemas.upcast import upcast
 from evtool.timestamps import SECOND_NS, TimestampError
 
 _AGO = re.compile(r"-([0-9]+(?:\.[0-9]+)?)(s|m|h|d|w)")
@@ -53,19 +54,25 @@ def parse_bound(text: str, log: Log, now_ns: int) -> Bound:
         return Bound(position=int(text[1:]))
     if text.startswith("id:"):
         return Bound(position=log.find(text[3:]))
+    moment = parse_moment(text, now_ns)
+    return Bound(position=log.find(text)) if moment is None else Bound(time=moment)
+
+
+def parse_moment(text: str, now_ns: int) -> int | None:
+    """ns UTC from a date, an RFC 3339 time or `-24h`; None for what does not look like any. Raises ConfigError."""
     ago = _AGO.fullmatch(text)
     if ago:
         seconds = min(float(ago[1]) * _UNIT_SECONDS[ago[2]], _AGO_SECONDS_MAX)
-        return Bound(time=max(now_ns - round(seconds * SECOND_NS), INT64_MIN))
+        return max(now_ns - round(seconds * SECOND_NS), INT64_MIN)
     if _DATE.fullmatch(text):
         text += "T00:00:00Z"
-    if _LOOKS_LIKE_TIME.fullmatch(text):
-        try:
-            return Bound(time=timestamps.parse_text(text))
-        except TimestampError as error:
-            hint = "Write 2026-01-31, 2026-01-31T12:00:00Z or -24h; id:TEXT for an event id of that look."
-            raise ConfigError(str(error), hint) from error
-    return Bound(position=log.find(text))
+    if not _LOOKS_LIKE_TIME.fullmatch(text):
+        return None
+    try:
+        return timestamps.parse_text(text)
+    except TimestampError as error:
+        hint = "Write 2026-01-31, 2026-01-31T12:00:00Z or -24h; id:TEXT for an event id of that look."
+        raise ConfigError(str(error), hint) from error
 
 
 def select(
@@ -104,10 +111,16 @@ def select(
     )
 
 
-def blocks(log: Log, selection: Selection, limit: int | None = None) -> Iterator[bytes]:
-    """The selected events as blocks of NDJSON lines, at most `limit` events."""
+def blocks(log: Log, selection: Selection, limit: int | None = None, as_latest: bool = False) -> Iterator[bytes]:
+    """The selected events as blocks of NDJSON lines, at most `limit` events.
+
+    With `as_latest` each is given as of the latest version of its type; where a step of an upcaster fails, as it
+    is stored, with a last key `upcast_error`. Raises LogDamagedError (of the schemas, too).
+    """
     frames = log.scan(selection)
-    return ndjson.blocks(frames if limit is None else _first(frames, limit))
+    chosen = frames if limit is None else _first(frames, limit)
+    schemas = log.schemas.current() if as_latest else None
+    return ndjson.blocks((upcast(events, schemas) for events in chosen) if schemas else chosen)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Times as evtool keeps them, int64 nanoseconds since 1970-01-01 UTC, from text and numbers and back.
 
 Text is RFC 3339: a date, "T" (or "t", or a space), a time with up to nine decimals, and an offset
-("Z" or +hh:mm), without which no moment is named. Numbers count s, ms, us or ns since 1970; which one
+("Z" or +hh:mm), without which no moment is named, unless the caller says in which time zone it is meant.
+Numbers count s, ms, us or ns since 1970; which one
 is told by their size: up to 1e11 seconds (the year 5138), then each unit up to a thousand times more.
 """
 
@@ -11,6 +12,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -43,6 +45,7 @@ _DIGITS = {
     for width in (2, 3, 4)
 }
 _TEXT_BYTES_MIN = len("2026-01-01T00:00:00Z")
+_HOUR_NS = 3600 * SECOND_NS
 
 
 class TimestampError(ValueError):
@@ -53,14 +56,18 @@ class TimestampError(ValueError):
         self.reason = reason
 
 
-def parse_text(text: str) -> int:
-    """Nanoseconds of one RFC 3339 text. Raises TimestampError."""
+def parse_text(text: str, zone: ZoneInfo | None = None) -> int:
+    """Nanoseconds of one RFC 3339 text; one without an offset is local time in `zone`. Raises TimestampError.
+
+    Where clocks are set, RFC 5545 (3.3.5) decides: of a local time that comes twice the first is meant, and one
+    that is left out is counted with the offset from before.
+    """
     match = _RFC_3339.fullmatch(text)
     if match is None:
         raise TimestampError("timestamp_invalid", f"{text[:60]!r} is no RFC 3339 time")
     year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
     fraction, offset = match[7] or "", match[8]
-    if offset is None:
+    if offset is None and zone is None:
         raise TimestampError(
             "timestamp_without_offset", f"{text!r} has no offset: end it with Z or with one such as +02:00"
         )
@@ -69,7 +76,9 @@ def parse_text(text: str) -> int:
     except ValueError as error:
         raise TimestampError("timestamp_invalid", f"{text!r}: {error}") from error
     seconds = (moment - _EPOCH) // timedelta(seconds=1)
-    if offset not in "Zz":
+    if offset is None:
+        seconds -= _offset_seconds(moment, zone)
+    elif offset not in "Zz":
         hours, minutes = int(offset[1:3]), int(offset[4:6])
         if hours > 23 or minutes > 59:
             raise TimestampError("timestamp_invalid", f"{text!r}: {offset} is no offset")
@@ -100,8 +109,11 @@ def parse_number(number: int | float | Decimal) -> int:
     return _in_range(-magnitude if sign else magnitude, shown)
 
 
-def parse_texts(texts: pa.Array) -> tuple[Nanoseconds, Mask]:
-    """Nanoseconds of a column of strings without nulls, and which rows are good (bad ones hold 0)."""
+def parse_texts(texts: pa.Array, zone: ZoneInfo | None = None) -> tuple[Nanoseconds, Mask]:
+    """Nanoseconds of a column of strings without nulls, and which rows are good (bad ones hold 0).
+
+    Texts without an offset are local times in `zone`.
+    """
     if not len(texts):
         return np.zeros(0, np.int64), np.zeros(0, bool)
     if _all_have_full_form(texts):
@@ -110,11 +122,16 @@ def parse_texts(texts: pa.Array) -> tuple[Nanoseconds, Mask]:
             return moments.cast(pa.int64()).to_numpy(), np.ones(len(texts), bool)
         except pa.ArrowInvalid:
             pass  # some row is bad, or good but for Arrow's narrower grammar: row by row
+    elif zone is not None and _are_local(texts):
+        try:
+            return _from_local(texts.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy(), zone)
+        except pa.ArrowInvalid:
+            pass
     nanoseconds = np.zeros(len(texts), np.int64)
     good = np.ones(len(texts), bool)
     for row, text in enumerate(texts.to_pylist()):
         try:
-            nanoseconds[row] = parse_text(text)
+            nanoseconds[row] = parse_text(text, zone)
         except TimestampError:
             good[row] = False
     return nanoseconds, good
@@ -170,6 +187,49 @@ def _all_have_full_form(texts: pa.Array) -> bool:
     ends = offsets[1:]
     offset_in_full = (data[ends - 1] == ord("Z")) | (data[ends - 3] == ord(":"))
     return bool(offset_in_full.all() and (data[offsets[:-1] + 16] == ord(":")).all())
+
+
+def _are_local(texts: pa.Array) -> bool:
+    """Whether all rows have seconds in full and end in a digit, so without an offset."""
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    lengths = offsets[1:] - offsets[:-1]
+    if int(lengths.min()) < _TEXT_BYTES_MIN - 1:
+        return False
+    data = np.frombuffer(texts.buffers()[2], np.uint8)
+    # Behind the date a sign could only be that of an offset.
+    ends_in_digit = (data[offsets[1:] - 1] >= ord("0")) & (data[offsets[1:] - 1] <= ord("9"))
+    behind = data[np.minimum(offsets[:-1] + _TEXT_BYTES_MIN - 1, len(data) - 1)]
+    is_plain = ends_in_digit & ((lengths == _TEXT_BYTES_MIN - 1) | (behind == ord(".")))
+    return bool(is_plain.all() and (data[offsets[:-1] + 16] == ord(":")).all())
+
+
+def _from_local(local: Nanoseconds, zone: ZoneInfo) -> tuple[Nanoseconds, Mask]:
+    """UTC of local times, both in ns, and which rows are good.
+
+    The offset is asked for once for each hour that occurs; in an hour in which it changes, row by row.
+    """
+    hours, hour_of_row = np.unique(local // _HOUR_NS, return_inverse=True)
+    first = np.array([_offset_at(hour * 3600, zone) for hour in hours.tolist()], np.int64)
+    last = np.array([_offset_at(hour * 3600 + 3599, zone) for hour in hours.tolist()], np.int64)
+    seconds = first[hour_of_row]
+    for row in np.flatnonzero((first != last)[hour_of_row]).tolist():
+        seconds[row] = _offset_at(int(local[row]) // SECOND_NS, zone)
+    shift = seconds * SECOND_NS
+    moments = local - shift
+    # At the ends of the range the difference may have run over.
+    good = (moments < local) == (shift > 0)
+    return np.where(good, moments, 0), good
+
+
+def _offset_at(local_seconds: int, zone: ZoneInfo) -> int:
+    return _offset_seconds(_EPOCH + timedelta(seconds=local_seconds), zone)
+
+
+def _offset_seconds(local: datetime, zone: ZoneInfo | None) -> int:
+    """How far a zone is ahead of UTC at a local time (whose own tzinfo does not count)."""
+    offset = local.replace(tzinfo=zone, fold=0).utcoffset()
+    assert offset is not None
+    return offset // timedelta(seconds=1)
 
 
 def _in_range(nanoseconds: int, shown: object) -> int:

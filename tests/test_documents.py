@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import re
 import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from foreign_lines import GITHUB
 
 from evtool import config as configuration
-from evtool.config import Config, IngestConfig, LogConfig
+from evtool.config import Config, IngestConfig, LogConfig, SchemasConfig
 from evtool.envelope import REASONS
 from evtool.errors import exit_codes
 from evtool.event import STORED_SCHEMA
+from evtool.ingest import formats
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,6 +33,7 @@ VARIABLE = (
     (r'("event_type":"Noted","timestamp":)"[^"]+"', r'\1"(time)"'),
     (r"^(recorded +).*", r"\1(times)"),
     (r"\([0-9a-f]{32}\)", "(id)"),
+    (r"^[0-9a-f]{16} +\S+Z ", "(id) (time) "),
     (r"in [\d.,]+ s, [\d,]+ events/s", "in (time)"),
     (r"[\d.,]+ (?:[KM]iB|bytes)\b", "(size)"),
     (r"\b\d{3},\d{3} ", "(bytes) "),
@@ -160,8 +166,8 @@ def test_the_example_configuration_is_the_default(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("section", "kind", "more"),
-    [("log", LogConfig, {"path"}), ("ingest", IngestConfig, set())],
-    ids=["log", "ingest"],
+    [("log", LogConfig, {"path"}), ("ingest", IngestConfig, set()), ("schemas", SchemasConfig, set())],
+    ids=["log", "ingest", "schemas"],
 )
 def test_the_example_configuration_has_every_key_and_says_what_it_is(section: str, kind: type, more: set[str]):
     text = EXAMPLE.read_text(encoding="utf-8").partition(f"[{section}]\n")[2].partition("\n[")[0]
@@ -172,8 +178,9 @@ def test_the_example_configuration_has_every_key_and_says_what_it_is(section: st
         key = re.fullmatch(r"(# )?(\w+) = .+", line)
         assert key is not None, line
         keys[key[2]] = key[1] is None
-    assert set(keys) == {item.name for item in fields(kind)} | more
-    without_default = {item.name for item in fields(kind) if getattr(kind(), item.name) is None}
+    own = {item.name for item in fields(kind)} - {"fields"}  # which is a table of its own
+    assert set(keys) == own | more
+    without_default = {name for name in own if getattr(kind(), name) is None}
     assert {key for key, is_set in keys.items() if not is_set} == without_default
 
 
@@ -181,7 +188,25 @@ def test_a_commented_key_is_a_valid_one(tmp_path: Path):
     copy = tmp_path / configuration.FILE_NAME
     text = re.sub(r"^# (\w+ = )", r"\1", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     copy.write_text(text, encoding="utf-8")
-    assert configuration.read_file(copy).ingest.source == "web"
+    found = configuration.read_file(copy).ingest
+    assert (found.source, set(found.fields)) == ("web", {"event_id", "stream_id", "event_type", "payload"})
+    assert formats.parser(found).check(b"") is None
+
+
+def test_the_mapping_in_readme_loads_github_archive(tmp_path: Path):
+    (text,) = blocks("toml")
+    (tmp_path / configuration.FILE_NAME).write_text(text, encoding="utf-8")
+    (tmp_path / "2026-01-01-0.json.gz").write_bytes(gzip.compress("".join(GITHUB).encode()))
+    done = run(["bash", "-c", "evtool ingest 2026-01-01-*.json.gz && evtool replay"], tmp_path)
+    said, *lines = done.stdout.splitlines()
+    assert said.startswith(f"accepted {len(GITHUB)} events ")
+    events = [json.loads(line) for line in lines]
+    assert [event["payload"] for event in events] == [json.loads(line) for line in GITHUB]
+    assert [event["stream_id"] for event in events] == [json.loads(line)["repo"]["name"] for line in GITHUB]
+
+
+def test_the_formats_in_the_table_are_those_of_the_configuration():
+    assert tuple(table("`--format`")) == get_args(configuration.Format)
 
 
 def test_the_layout_in_contributing_names_every_module():

@@ -14,11 +14,10 @@ from typing import TextIO
 
 import typer
 
-from evtool.cli import ingest, init, inspect, render, replay, stats, verify
+from evtool.cli import deadletters, ingest, init, inspect, render, replay, schema, stats, verify
 from evtool.errors import EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
-TERMINATED_EXIT = 143
 
 app = typer.Typer(
     name="evtool",
@@ -29,6 +28,8 @@ app = typer.Typer(
 )
 for command in (init.init, ingest.ingest, replay.replay, stats.stats, verify.verify, inspect.inspect):
     app.command()(command)
+app.add_typer(schema.schema)
+app.add_typer(deadletters.app, name="dead-letters")
 
 
 def _print_version(wanted: bool) -> None:
@@ -52,8 +53,6 @@ def main() -> None:
     """The command line, as a process: streams, signals, exit codes."""
     # When the reader of a pipe goes away, end as other tools do: quietly, by the signal (a shell says 141).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    # Leave nothing half done behind: a file that a replay writes goes away with it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED_EXIT))
     # A stream that was closed before the start is None in Python: then what is said goes nowhere.
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evtool.cli import render
+from evtool.cli.interrupts import stopped_by_signals
 from evtool.cli.options import JsonOption, LogOption
 from evtool.errors import EvtoolError
 
 if TYPE_CHECKING:
     from evtool.ingest.pipeline import Ingest, Summary
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REFRESH_SECONDS = 0.2
 
 
@@ -41,6 +40,19 @@ def ingest(
         str | None,
         typer.Option(metavar="TIME", help="Commit so long after a batch's first byte. (default: 500ms)"),
     ] = None,
+    input_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="NAME", help="evtool, json, cloudevents, csv or parquet. (default: evtool)"
+        ),
+    ] = None,
+    derive_id: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="content: an event without an id gets one from its bytes."),
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Where times without an offset are meant, as Europe/Berlin.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Append events to the log, durably.
@@ -52,8 +64,7 @@ def ingest(
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
-    from evtool.ingest import deadletters, sources
-    from evtool.ingest.parse import Parser
+    from evtool.ingest import deadletters, formats, sources
     from evtool.ingest.pipeline import Ingest
     from evtool.log.log import open as open_log
 
@@ -64,8 +75,11 @@ def ingest(
         batch_events=batch_events,
         batch_bytes=batch_bytes,
         max_latency_ms=max_latency,
+        format=input_format,
+        derive_id=derive_id,
+        timezone=timezone,
     )
-    Parser(options.source)  # raises ConfigError, before a log is made
+    formats.parser(options)  # raises ConfigError, before a log is made
     inputs = paths or [sources.STDIN]
     total_bytes = sources.check(inputs, config.log_path / deadletters.FOLDER / deadletters.FILE)
     if sources.STDIN in inputs and sys.stdin.isatty():
@@ -74,7 +88,7 @@ def ingest(
         work = Ingest(opened, inputs, options)
         if work.cut_bytes:
             render.say(f"recovered: {work.cut_bytes:,} bytes of a batch that was never acknowledged were cut")
-        with _stopped_by_signals(work) as caught, _progress(work, total_bytes, as_json):
+        with stopped_by_signals(work.stop) as caught, _progress(work, total_bytes, as_json):
             try:
                 summary = work.run()
             except Exception:
@@ -138,25 +152,6 @@ def _as_dict(summary: Summary) -> dict[str, Any]:
         name, line = summary.reached or (None, 0)
         result["stopped_at"] = {"input": name, "line": line}
     return result
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(work: Ingest) -> Iterator[list[int]]:
-    """The first signal ends the work in order, a second one at once. Gives the signals that came."""
-    caught: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-        work.stop()
-
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -77,29 +77,36 @@ def let_go(stream: TextIO) -> None:
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Names and values below each other."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in facts:
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     Console(highlight=False).print(table)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table with a column of text first and numbers behind it."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> None:
+    """A table with columns of text first and numbers behind them."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="dim", pad_edge=False)
     for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if number < text_columns else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     # Rows are cut by no one: a pipe or a wide terminal gets all of them.
     width = None if sys.stdout.isatty() else 200
     Console(highlight=False, width=width).print(table)
+
+
+def printable(text: str) -> str:
+    """A text that anyone may have written, so that a terminal shows it and does nothing else."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def count(number: int, one: str, many: str = "") -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from evtool import jsontext, timestamps, uuids
 from evtool.event import BATCH_SCHEMA, EVENT_SCHEMA, INT32_MAX, INT64_MAX, POSITION_SCHEMA, TEXT_BYTES_MAX
+from evtool.ingest import derived
 from evtool.ingest.layout import Fit, Layout
 from evtool.ingest.lines import Lines, Mask, Offsets
 from evtool.jsontext import OBJECT_NESTING_MAX, VALUE_ENDS, VALUE_STARTS
@@ -28,12 +30,21 @@ class Columns:
     """The columns of the rows that fit a layout."""
 
     def __init__(
-        self, layout: Layout, lines: Lines, found: Fit, default_source: str | None, fold_unknown: bool
+        self,
+        layout: Layout,
+        lines: Lines,
+        found: Fit,
+        default_source: str | None,
+        fold_unknown: bool,
+        derives_ids: bool = False,
+        zone: ZoneInfo | None = None,
     ) -> None:
         self._lines = lines
         self._kinds = {value.key: value.kind for value in layout.values}
         self._default_source = default_source
         self._fold_unknown = fold_unknown
+        self._derives_ids = derives_ids
+        self._zone = zone
         every = bool(found.fits.all())
         self._spans = {
             key: span if every else (span[0][found.fits], span[1][found.fits]) for key, span in found.spans.items()
@@ -45,8 +56,8 @@ class Columns:
 
     def batch(self, rows: Offsets) -> pa.RecordBatch:
         """The events as PARSED_SCHEMA, without those that break a rule. `rows` are their line numbers."""
-        columns = {name: self._text(name) for name in TEXT_BYTES_MAX}
-        columns |= uuids.columns(columns["event_id"])
+        columns = {name: self._text(name) for name in TEXT_BYTES_MAX if name != "event_id"}
+        columns |= self._ids(rows)
         columns["timestamp"] = self._timestamp()
         columns["stream_version"] = self._version("stream_version", INT64_MAX, None)
         columns["schema_version"] = self._version("schema_version", INT32_MAX, 1)
@@ -62,6 +73,12 @@ class Columns:
             return False
         return key != "timestamp" or self._kinds[key] == "string"
 
+    def _ids(self, rows: Offsets) -> dict[str, pa.Array]:
+        if self._derives_ids and "event_id" not in self._spans:
+            binary = derived.ids(self._lines.data, *self._lines.trimmed(rows))
+            return {"event_uuid": uuids.to_arrow(binary, None), "event_id": pa.nulls(self._count, pa.string())}
+        return uuids.columns(self._text("event_id"))
+
     def _text(self, name: str) -> pa.Array:
         if name not in self._spans:
             default = self._default_source if name == "source_id" else None
@@ -76,7 +93,7 @@ class Columns:
         if "timestamp" not in self._spans:
             return pa.nulls(self._count, pa.int64())
         if self._kinds["timestamp"] == "string":
-            nanoseconds, good = timestamps.parse_texts(self._texts["timestamp"])
+            nanoseconds, good = timestamps.parse_texts(self._texts["timestamp"], self._zone)
         else:
             numbers, good = self._lines.whole_numbers(*self._spans["timestamp"])
             nanoseconds, in_range = timestamps.parse_numbers(numbers)

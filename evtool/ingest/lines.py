@@ -69,6 +69,18 @@ class Lines:
         """The bytes of one line."""
         return self.data[self.starts[row] : self.ends[row]]
 
+    def trimmed(self, rows: Offsets) -> Span:
+        """Where the text of each of these lines starts and ends without the white space around it."""
+        starts, ends = self.starts[rows], self.ends[rows]
+        is_space, array = _one_of(b" \t\r\n"), self.array
+        for side, other, step in ((starts, ends, 1), (ends, starts, -1)):
+            left = np.flatnonzero(starts < ends)
+            while len(left):
+                left = left[is_space[array[side[left] - (step < 0)]]]
+                side[left] += step
+                left = left[side[left] != other[left]]
+        return starts, ends
+
     def texts(self, spans: Sequence[Span]) -> list[pa.Array]:
         """A column of texts for each of the spans, which must be UTF-8.
 
@@ -169,9 +181,9 @@ def split(chunk: bytes) -> Lines:
     ends = breaks
     if len(special):
         ends = breaks - ((array[breaks - 1] == _RETURN) & (breaks > starts))
-        special = np.setdiff1d(special, ends, assume_unique=True)
+        special = special[~np.isin(special, ends, assume_unique=True, kind="sort")]
     if b"\\" in chunk:
-        special = np.union1d(special, np.flatnonzero(array == _BACKSLASH))
+        special = np.sort(np.concatenate([special, np.flatnonzero(array == _BACKSLASH)]))
     return Lines(data, starts, ends, special)
 
 

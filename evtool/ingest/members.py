@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from json.decoder import scanstring  # type: ignore[attr-defined]  # it is there, and quick
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from evtool import envelope, jsontext
 from evtool.envelope import RejectedError, Row
 from evtool.event import EVENT_SCHEMA, LINE_BYTES_MAX, NESTING_MAX, POSITION_SCHEMA
+from evtool.ingest import derived
 from evtool.jsontext import JsonError
 
 _SPACE = " \t\r\n"
@@ -54,8 +56,18 @@ def members(text: str) -> list[Member]:
     return found
 
 
-def row(line: bytes, default_source: str | None, fold_unknown: bool) -> Row:
-    """The columns of EVENT_SCHEMA of one line. Raises RejectedError."""
+def row(
+    line: bytes,
+    default_source: str | None,
+    fold_unknown: bool,
+    derives_ids: bool = False,
+    zone: ZoneInfo | None = None,
+) -> Row:
+    """The columns of EVENT_SCHEMA of one line. Raises RejectedError.
+
+    With `derives_ids` the line's bytes give an id where there is none. A time without an offset is meant in
+    `zone`.
+    """
     if len(line) > LINE_BYTES_MAX:
         raise RejectedError("line_too_long", f"the line has {len(line):,} bytes; {LINE_BYTES_MAX:,} is the limit")
     try:
@@ -78,8 +90,10 @@ def row(line: bytes, default_source: str | None, fold_unknown: bool) -> Row:
     if unknown and not fold_unknown:
         raise RejectedError("unknown_field", f"{next(iter(unknown))!r} is no field of the envelope")
     if unknown:
-        known["metadata"] = _fold(known.get("metadata"), unknown)
-    return envelope.row(known, default_source)
+        known["metadata"] = fold(known.get("metadata"), unknown)
+    if derives_ids and known.get("event_id") is None:
+        known["event_id"] = derived.id_of(line)
+    return envelope.row(known, default_source, zone)
 
 
 def _object(name: str, raw: str) -> str | None:
@@ -94,11 +108,11 @@ def _scalar(raw: str) -> Any:
     if raw[0] == '"':
         return scanstring(raw, 1)[0]
     if raw[0] in "-0123456789":
-        return _number(raw)
+        return number(raw)
     return _OTHERS[raw[0]]
 
 
-def _number(raw: str) -> int | Decimal:
+def number(raw: str) -> int | Decimal:
     """A number; of one that is far out of every range only that it is so, since computing it could take long."""
     _, _, exponent = raw.lower().partition("e")
     if not exponent and "." not in raw:
@@ -108,7 +122,7 @@ def _number(raw: str) -> int | Decimal:
     return Decimal("1e-999") if exponent.startswith("-") else Decimal("1e999")
 
 
-def _fold(metadata: str | None, unknown: Mapping[str, str]) -> str:
+def fold(metadata: str | None, unknown: Mapping[str, str]) -> str:
     """Metadata with the unknown members behind its own."""
     inner = (metadata or "{}").strip(_SPACE)[1:-1].strip(_SPACE)
     own = msgspec.json.decode(metadata or "{}", type=dict[str, msgspec.Raw])

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 
 from evtool import envelope, jsontext
-from evtool.envelope import RejectedError
+from evtool.envelope import RejectedError, Row
 from evtool.errors import ConfigError
 from evtool.event import LINE_BYTES_MAX, NESTING_MAX
 from evtool.ingest import layout, members
@@ -57,11 +58,14 @@ class Parsed:
 class Parser:
     """Parses chunks, in any thread. It remembers the layouts that it has met.
 
+    `derives_ids`: an event without an id gets one from its line. `zone`: where times without an offset are meant.
     Raises ConfigError when `default_source` is no good source_id.
     """
 
     default_source: str | None = None
     fold_unknown: bool = True
+    derives_ids: bool = False
+    zone: ZoneInfo | None = None
     _layouts: list[Layout] = field(default_factory=list)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
@@ -72,16 +76,20 @@ class Parser:
             except RejectedError as error:
                 raise ConfigError(f"--source: {error}") from error
 
+    def check(self, chunk: bytes) -> None:
+        """Look at a chunk before it is parsed; raises ConfigError where the configuration fits nothing of it."""
+
     def parse(self, chunk: bytes) -> Parsed:
         """The events and rejects of whole lines. Blank lines are passed over."""
         lines = split(chunk)
-        rows = np.flatnonzero(lines.ends - lines.starts <= LINE_BYTES_MAX)
-        slow = np.flatnonzero(lines.ends - lines.starts > LINE_BYTES_MAX)
+        lengths = lines.ends - lines.starts
+        rows = np.flatnonzero((lengths > 0) & (lengths <= LINE_BYTES_MAX))
+        slow = np.flatnonzero(lengths > LINE_BYTES_MAX)
         if not lines.is_utf8():
             rows, broken = _by_encoding(lines, rows)
-            slow = np.union1d(slow, broken)
+            slow = np.concatenate([slow, broken])
         batches, rest = self._together(lines, rows)
-        slow = np.union1d(slow, rest)
+        slow = np.sort(np.concatenate([slow, rest]))
         rejects: tuple[Reject, ...] = ()
         if len(slow):
             batch, rejects = self._one_by_one(lines, slow)
@@ -134,7 +142,9 @@ class Parser:
         found = layout.fit(pattern, lines, rows)
         if not found.fits.any():
             return None
-        columns = Columns(pattern, lines, found, self.default_source, self.fold_unknown)
+        columns = Columns(
+            pattern, lines, found, self.default_source, self.fold_unknown, self.derives_ids, self.zone
+        )
         batch = columns.batch(rows[found.fits])
         return batch if len(batch) else None
 
@@ -143,6 +153,10 @@ class Parser:
             if pattern not in self._layouts and len(self._layouts) < LAYOUTS_MAX:
                 self._layouts.append(pattern)
 
+    def _row(self, line: bytes) -> Row:
+        """The columns of one line, read alone. Raises RejectedError."""
+        return members.row(line, self.default_source, self.fold_unknown, self.derives_ids, self.zone)
+
     def _one_by_one(self, lines: Lines, rows: Offsets) -> tuple[pa.RecordBatch, tuple[Reject, ...]]:
         good, good_rows, rejects = [], [], []
         for row in rows.tolist():
@@ -150,7 +164,7 @@ class Parser:
             if not raw.strip(_SPACE):
                 continue
             try:
-                good.append(members.row(raw, self.default_source, self.fold_unknown))
+                good.append(self._row(raw))
                 good_rows.append(row)
             except RejectedError as error:
                 rejects.append(Reject(row, error.reason, str(error), raw[:LINE_BYTES_MAX], len(raw)))

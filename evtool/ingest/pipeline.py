@@ -12,6 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,14 +24,15 @@ from evtool import timestamps
 from evtool.config import IngestConfig
 from evtool.errors import WriterDeadError
 from evtool.event import BATCH_SCHEMA
-from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
+from evtool.ingest import formats
+from evtool.ingest.deadletters import DeadLetter, DeadLetterFile, explained
 from evtool.ingest.lines import Lines, Offsets
-from evtool.ingest.parse import Parsed, Parser
+from evtool.ingest.parse import Parsed
 from evtool.ingest.sources import Chunk, Progress, Reader
+from evtool.ingest.validate import validated
 from evtool.log.frame import EncodedFrame
-from evtool.log.identity import IdConflict
 from evtool.log.log import Log
-from evtool.log.preparing import Conflict, Prepared
+from evtool.log.preparing import Prepared
 from evtool.log.writer import Writer
 from evtool.parallel import WORKERS
 
@@ -108,9 +110,10 @@ class Ingest:
         # Recover the log and take its lock before anything is read.
         self._writer: Writer = log.writer()
         self._dead_letters = DeadLetterFile(log.files, log.folder, durable=log.is_synced)
-        self._parser = Parser(config.source, config.unknown_fields == "metadata")
+        self._validator = log.validator
+        self._parser = formats.parser(config)
         latency_seconds = config.max_latency_ms / 1000
-        self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4)
+        self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4, formats.converter(config))
         self._latency_seconds = latency_seconds
         self._stop = threading.Event()
         self._failure: BaseException | None = None  # of a write
@@ -159,7 +162,6 @@ class Ingest:
                 writing.join()
                 self._drain()
                 feeding.join()
-                self._dead_letters.close()
                 self.summary.seconds = time.monotonic() - started
                 self.summary.bytes_in = self._reader.progress.text_bytes
                 self.summary.is_interrupted = self._is_interrupted
@@ -173,11 +175,15 @@ class Ingest:
         """Hand chunks to the workers, in order, no more at once than the queue holds."""
         try:
             for chunk in self._reader.chunks():
-                parse = self._parser.parse_oversized if chunk.oversized else self._parser.parse
+                self._parser.check(chunk.data)
+                parse = self._parser.parse_oversized if chunk.oversized else self._parse
                 self._chunks.put((chunk, workers.submit(parse, chunk.data)))
             self._chunks.put(None)
         except BaseException as error:  # raised again where the batches are gathered
             self._chunks.put(error)
+
+    def _parse(self, data: bytes) -> Parsed:
+        return validated(self._parser.parse(data), self._validator)
 
     def _drain(self) -> None:
         """Let the feeding thread go on to its end: it may be waiting for a place in the queue."""
@@ -226,7 +232,7 @@ class Ingest:
         events, order = parsed.events, parsed.order
         rows = events["row"].to_numpy()
         mean_bytes = len(chunk.data) / max(len(order), 1)
-        rejects = list(parsed.rejects)
+        rejects = deque(parsed.rejects)
         while True:
             batch.started = batch.started if batch.reaches else chunk.arrived
             room = min(
@@ -244,11 +250,11 @@ class Ingest:
                 batch.events += len(part)
                 batch.size_bytes += int(len(part) * mean_bytes)
             while rejects and rejects[0].row <= last_row:
-                reject = rejects.pop(0)
+                reject = rejects.popleft()
                 size = chunk.oversized or reject.size_bytes
                 line = before + reject.row + 1
                 batch.dead_letters.append(
-                    DeadLetter(now, reject.reason, reject.message, chunk.input, line, size, reject.raw)
+                    self._letter(now, reject.reason, reject.message, chunk.input, line, size, reject.raw)
                 )
             if not len(order):
                 return batch
@@ -279,9 +285,14 @@ class Ingest:
             piece = batch.pieces[number]
             row = piece.events["row"][int(piece.order[conflict.place - starts[number]])].as_py()
             raw = piece.lines.raw(row)
-            reason, message = _explained(conflict)
+            reason, message = explained(conflict)
             line = piece.lines_before + row + 1
-            batch.dead_letters.append(DeadLetter(now, reason, message, piece.input, line, len(raw), raw))
+            batch.dead_letters.append(self._letter(now, reason, message, piece.input, line, len(raw), raw))
+
+    def _letter(
+        self, time: str, reason: str, message: str, name: str, line: int, size_bytes: int, raw: bytes
+    ) -> DeadLetter:
+        return DeadLetter(time, reason, message, name, line, size_bytes, raw, self._config.source)
 
     def _write(self) -> None:
         """Bring prepared batches to the disk, in order; the rest is only taken off the queue after a failure."""
@@ -309,20 +320,6 @@ class Ingest:
         self._reached = job.reaches
         summary.bytes_in = self._reader.progress.text_bytes
         self._on_commit(summary)
-
-
-def _explained(conflict: Conflict) -> tuple[str, str]:
-    """Reason and message of a dead letter."""
-    if isinstance(conflict, IdConflict):
-        return (
-            "id_conflict",
-            f"source {conflict.source_id!r} has sent {conflict.event_id!r} with another content, as position "
-            f"{conflict.first_position}",
-        )
-    return (
-        "version_conflict",
-        f"stream {conflict.stream_id!r} expects version {conflict.expected}, and {conflict.given} was given",
-    )
 
 
 def _joined(pieces: list[Piece]) -> tuple[pa.RecordBatch, Offsets]:

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from evtool.errors import AccessDeniedError, EvtoolError, InputError
 from evtool.event import LINE_BYTES_MAX
@@ -28,6 +28,9 @@ from evtool.event import LINE_BYTES_MAX
 BLOCK_BYTES = 1024 * 1024
 CHUNK_BYTES = 8 * 1024 * 1024
 STDIN = "-"
+
+# From the path of an input, what it is called and the blocks of its text to blocks of lines.
+Converter: TypeAlias = Callable[[str, str, Iterator[bytes]], Iterator[bytes]]
 
 _BLOCKS_AHEAD = 4
 _PIECE_BYTES = 4096
@@ -92,8 +95,15 @@ def check(paths: Sequence[str], dead_letters: Path | None = None) -> int | None:
 class Reader:
     """Reads inputs one after another in a thread of its own."""
 
-    def __init__(self, paths: Sequence[str], chunk_bytes: int = CHUNK_BYTES, latency_seconds: float = 0.5) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        chunk_bytes: int = CHUNK_BYTES,
+        latency_seconds: float = 0.5,
+        converter: Converter | None = None,
+    ) -> None:
         self.progress = Progress()
+        self._converter = converter
         self._paths = paths
         self._chunk_bytes = min(chunk_bytes, CHUNK_BYTES)
         self._latency_seconds = latency_seconds
@@ -141,7 +151,8 @@ class Reader:
         try:
             for path, name in zip(self._paths, _names(self._paths), strict=True):
                 with _opened(path) as file:
-                    for block in _without_mark(self._texts(file, name)):
+                    blocks = _without_mark(self._texts(file, name))
+                    for block in blocks if self._converter is None else self._converter(path, name, blocks):
                         self.progress.text_bytes += len(block)
                         self._blocks.put((name, block))
                         if self._stop.is_set():

@@ -60,7 +60,7 @@ def _candidates(
         if sources is None:
             return 0, nowhere
         _, positions = index.candidates(hash_id(event_id, source_seeds(log_id, sources)))
-        return reached, np.unique(positions)
+        return reached, positions
     finally:
         index.close()
 

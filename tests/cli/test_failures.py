@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import digest, environment, failed, letters, line, lines, numbers, run
+from command_line import COMMAND, check, digest, environment, failed, letters, line, lines, numbers, run
 
 import evtool
 
@@ -90,6 +91,14 @@ def test_a_mistake_in_the_configuration(tmp_path: Path, text: str, told: str):
     assert told in message
     assert str(tmp_path / "evtool.toml") in message
     assert not (tmp_path / "segments").exists()
+
+
+def test_the_working_folder_is_gone(tmp_path: Path):
+    shell = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
+    command = ["sh", "-c", shell, "sh", *COMMAND, "stats"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, check=False)
+    check(done.returncode, done.stderr, 3)
+    assert b"working folder" in done.stderr
 
 
 def test_flags_that_make_no_sense(tmp_path: Path):

@@ -302,7 +302,7 @@ def chunk(seed: int) -> list[Line]:
     lines = [random.choice(shapes).line(number) for number in range(random.randrange(LINES_MIN, 2 * LINES_MIN))]
     if random.random() < 0.6:
         for _ in range(random.choice((1, 2, 5, 20))):
-            _damage(random, lines)
+            damage(random, lines)
     if random.random() < 0.2:
         at = random.randrange(len(lines))
         lines[at:at] = [Line(random.choice((b"", b"  ", b"\t", b"\r")), None)] * random.randrange(1, 20)
@@ -323,7 +323,7 @@ def _is_one_value(text: str) -> bool:
     return True
 
 
-def _damage(random: Random, lines: list[Line]) -> None:
+def damage(random: Random, lines: list[Line]) -> None:
     """Damage one line, or two of them by one another."""
     number, other = random.randrange(len(lines)), random.randrange(len(lines))
     data, second = lines[number].data, lines[other].data

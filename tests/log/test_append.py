@@ -470,31 +470,3 @@ def test_batches_of_several_threads_do_not_interleave(folder: Path):
     for name in range(4):
         assert [text for text in stored[::5] if text.startswith(f"{name}-")] == [f"{name}-{i}" for i in range(20)]
     check_sound(folder)
-
-
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
-def test_an_append_that_is_interrupted_before_its_commit_loses_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
-):
-    """Whatever is acknowledged after it, by this log object or the next one, must be there."""
-    acknowledged = ["event-1"]
-    with evtool.open(folder, create=True) as log:
-        log.append([event(1)])
-
-        def interrupted(*_: Any) -> None:
-            raise interruption
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Writer, "encode", interrupted)
-            with pytest.raises(interruption):
-                log.append([event(2), event(3)])
-        try:
-            log.append([event(4)])
-            acknowledged.append("event-4")
-        except evtool.EvtoolError:
-            pass  # to refuse is fine, to acknowledge and lose is not
-    (folder / "HEAD").unlink()
-    with evtool.open(folder) as log:
-        log.append([event(5)])
-        assert ids(log) == [*acknowledged, "event-5"]
-    check_sound(folder)
