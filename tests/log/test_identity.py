@@ -17,6 +17,7 @@ from evtool.errors import EvtoolError, IdConflictError, VersionConflictError
 from evtool.ingest.pipeline import Ingest, Summary
 from evtool.log import caches, identity
 from evtool.log.identity import IdConflict
+from evtool.log.ids import EventIds
 from evtool.log.sequence import VersionConflict
 from evtool.log.writer import Encoded, Writer
 
@@ -319,6 +320,28 @@ def test_batches_that_are_not_committed_yet_are_known(folder: Path):
         assert outcome(log.append([event(number) for number in range(1, 6)])) == (0, 5)
     assert outcome(evtool.open(folder).append([event(number) for number in range(1, 6)])) == (0, 5)
     check_sound(folder)
+
+
+@pytest.mark.parametrize("moment", ["before", "behind"])
+def test_a_batch_that_is_committed_while_the_index_is_asked_is_seen(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    with evtool.open(folder, create=True) as log:
+        writer = log.writer()
+        first = writer.prepare(envelope.batch([event(1)]))
+        real = EventIds.candidates
+
+        def candidates(index: EventIds, hashes: Any) -> Any:
+            monkeypatch.undo()
+            found = None if moment == "before" else real(index, hashes)
+            commit(writer, first)
+            return real(index, hashes) if found is None else found
+
+        monkeypatch.setattr(EventIds, "candidates", candidates)
+        second = writer.prepare(envelope.batch([event(1), event(2)]))
+        assert (second.count, second.duplicates) == (1, 1)
+        commit(writer, second)
+        assert ids(log) == ["event-1", "event-2"]
 
 
 def test_a_duplicate_of_what_was_never_committed_is_not_acknowledged(folder: Path):
