@@ -293,3 +293,25 @@ def test_a_mapping_is_judged_by_the_first_chunk_that_holds_an_event():
     parser.check(b"\nno event\n")
     parser.check(b'{"user":"a"}\n')
     parser.check(b'{"id":1}\n' * 1000)
+
+
+@pytest.mark.parametrize("places", oracle.MAPPINGS[:3])
+def test_the_fast_way_reads_what_is_good(monkeypatch: pytest.MonkeyPatch, places: Any):
+    # Without this, the fast way could leave everything to the slow way, and nobody would notice but the clock.
+    slow: list[bytes] = []
+    row = mapping.row
+
+    def counted(line: bytes, *arguments: Any) -> Any:
+        slow.append(line)
+        return row(line, *arguments)
+
+    monkeypatch.setattr(mapping, "row", counted)
+    parser = MappedParser(shape_of(oracle.table(places)), Rules("pipe"))
+    total = taken = 0
+    for seed in range(60):
+        data = joined(oracle.chunk(seed), seed)
+        total += len(parser.parse(data).events)
+        taken += sum(not oracle.problems(line, places, "pipe", True, False) for line in slow)
+        slow.clear()
+    assert total > 1000
+    assert taken < total / 3  # odd spacing, and lists whose items are of several kinds
