@@ -145,7 +145,13 @@ def test_the_generated_lines_are_worth_their_while():
             reasons |= found
     assert taken > 10_000
     assert rejected > 500
-    assert reasons >= set(REASONS) - {"nesting_too_deep", "line_too_long", "unknown_field", "version_conflict"}
+    of_other_formats = {"row_malformed", "specversion_unknown"}
+    assert reasons >= set(REASONS) - of_other_formats - {
+        "nesting_too_deep",
+        "line_too_long",
+        "unknown_field",
+        "version_conflict",
+    }
 
 
 @given(
