@@ -183,6 +183,20 @@ def test_the_first_of_several_places_at_which_something_is_counts():
     assert json.loads(found[1]["metadata"]) == {"user": None, "session": "s", "ip": "i"}
 
 
+def test_the_first_of_several_payloads_that_is_there_counts():
+    parser = parser_of({"payload": ["data", "body"]}, source="s")
+    event = '"event_id":"1","stream_id":"s","event_type":"t"'
+    members = (
+        '"data":{"a":1},"body":{"b":1}',
+        '"data":null,"body":{"b":1}',
+        '"body":{"b":1}',
+        '"data":{"a":1}',
+        '"c":1',
+    )
+    found = events(parser, *(f"{{{event},{each}}}" for each in members))
+    assert [each["payload"] for each in found] == ['{"a":1}', '{"b":1}', '{"b":1}', '{"a":1}', "{}"]
+
+
 def test_constants():
     fields = {
         "source_id": {"constant": "gate"},
