@@ -21,7 +21,7 @@ from evtool.log.frame import Part
 from evtool.log.hashing import Hashes
 from evtool.log.identity import IdConflict, Placed, Sight, Verdicts, compare
 from evtool.log.sequence import Rows, VersionConflict, Versioned, assign_versions, split
-from evtool.log.versions import Promise, stream_keys
+from evtool.log.versions import Promise, StreamVersions, stream_keys
 
 Conflict: TypeAlias = IdConflict | VersionConflict
 Expected: TypeAlias = int | Literal["any", "no_stream", "exists"]  # a stream's last version, before an append
@@ -103,30 +103,47 @@ def refusal(conflict: Conflict) -> IdConflictError | VersionConflictError:
 def _settle(
     events: pa.RecordBatch, rows: Rows, hashes: Hashes, caches: Caches
 ) -> tuple[Sight, Versioned, Rows, list[VersionConflict]]:
-    """What is known of the rows, the versions of the new ones, their places, and those with a wrong version.
-
-    A row with a wrong version is not stored, so one that has its id later in the batch does not follow it: then
-    all is looked at again without that row.
-    """
-    refused: list[VersionConflict] = []
-    left = np.arange(len(rows))
-    while True:
-        sight = caches.identity.sight(events, rows[left], hashes[left])
-        new = left[sight.is_new]
+    """What is known of the rows, the versions of the new ones, their places, and those with a wrong version."""
+    sight = caches.identity.sight(events, rows, hashes)
+    new = np.flatnonzero(sight.is_new)
+    versioned = assign_versions(events, rows[new], caches.versions)
+    refused = [replace(conflict, place=int(new[conflict.place])) for conflict in versioned.conflicts]
+    wrong = np.array([conflict.place for conflict in refused], np.int64)
+    if np.isin(sight.firsts, wrong).any():
+        sight, refused = _settle_followers(events, rows, sight, caches.versions)
+        new, wrong = np.flatnonzero(sight.is_new), wrong[:0]
         versioned = assign_versions(events, rows[new], caches.versions)
-        conflicts = [replace(conflict, place=int(new[conflict.place])) for conflict in versioned.conflicts]
-        refused += conflicts
-        wrong = np.array([conflict.place for conflict in conflicts], np.int64)
-        if not np.isin(left[sight.firsts], wrong).any():
-            kept = np.setdiff1d(new, wrong, assume_unique=True) if len(wrong) else new
-            return _at(sight, left), versioned, kept, refused
-        left = np.setdiff1d(left, wrong, assume_unique=True)
+    return sight, versioned, np.setdiff1d(new, wrong, assume_unique=True), refused
 
 
-def _at(sight: Sight, places: Rows) -> Sight:
-    """The same, said of the whole batch: `places` are those that were looked at."""
-    verdicts = replace(sight.verdicts, places=places[sight.verdicts.places])
-    return replace(sight, followers=places[sight.followers], firsts=places[sight.firsts], verdicts=verdicts)
+def _settle_followers(
+    events: pa.RecordBatch, rows: Rows, sight: Sight, versions: StreamVersions
+) -> tuple[Sight, list[VersionConflict]]:
+    """Go through a batch event by event, where one with a wrong version has followers.
+
+    It is not stored, so the next one of its id does not follow it, and may shift all versions behind.
+    """
+    places = np.sort(np.concatenate([np.flatnonzero(sight.is_new), sight.followers]))
+    first_of = dict(zip(sight.followers.tolist(), sight.firsts.tolist(), strict=True))
+    streams = events["stream_id"].take(pa.array(rows[places])).to_pylist()
+    given = events["stream_version"].take(pa.array(rows[places])).to_pylist()
+    stream_ids = [stream.encode() for stream in dict.fromkeys(streams)]
+    last = dict(zip(stream_ids, versions.lookup(stream_ids, stream_keys(stream_ids)).tolist(), strict=True))
+    kept: dict[int, int] = {}  # the first one of an id -> the one of them that is stored
+    followers: dict[int, int] = {}
+    refused = []
+    for place, stream, version in zip(places.tolist(), streams, given, strict=True):
+        first, following = first_of.get(place, place), last[stream.encode()] + 1
+        if first in kept:
+            followers[place] = kept[first]
+        elif version in (None, following):
+            kept[first], last[stream.encode()] = place, following
+        else:
+            refused.append(VersionConflict(place, stream, following, version))
+    is_new = np.zeros(len(rows), bool)
+    is_new[list(kept.values())] = True
+    follows, firsts = np.array([*followers.items()], np.int64).reshape(-1, 2).T
+    return replace(sight, is_new=is_new, followers=follows, firsts=firsts), refused
 
 
 def _timestamps(given: pa.Array, rows: Rows, recorded_at: Rows) -> Rows:

@@ -1,7 +1,11 @@
-"""A log against a plain list: any sequence of appends, restarts and lost caches, then any reading."""
+"""A log against a plain list: any sequence of appends, restarts and lost caches, then any reading.
+
+Events come again, as they were or changed: the list has each (source_id, event_id) once.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,7 +33,8 @@ from samples import (
 
 import evtool
 from evtool.config import Codec
-from evtool.errors import EventError, PositionError
+from evtool.errors import EventError, IdConflictError, PositionError, VersionConflictError
+from evtool.event import EVENT_SCHEMA
 from evtool.log.partitions import partition_of
 
 PARTITIONS = 2
@@ -56,6 +61,14 @@ events = st.fixed_dictionaries(
 )
 batches = st.lists(events, min_size=1, max_size=6)
 encodings = st.sampled_from([Codec(), Codec("lz4"), Codec("none"), Codec("zstd", 5)])
+CHANGES: list[tuple[str, Any]] = [
+    ("payload", '{"changed": 1}'),
+    ("metadata", "{ }"),
+    ("event_type", "Changed"),
+    ("stream_id", "changed"),
+    ("schema_version", 77),
+    ("timestamp", MOMENT_NS + 1_000),
+]
 segment_sizes = st.sampled_from([1, 2_000, 65_536])
 
 
@@ -67,6 +80,7 @@ class LogMachine(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="evtool-model-"))
         self.folder = self.root / "segments"
         self.stored: list[Row] = []
+        self.known: dict[tuple[str, str], Row] = {}
         self.moves = 0
         self.log = evtool.open(self.folder, create=True, config=config(2_000, PARTITIONS))
 
@@ -74,26 +88,51 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(batch=batches, as_frame=st.booleans(), versions=st.lists(st.booleans(), min_size=6, max_size=6))
     def append(self, batch: list[Event], as_frame: bool, versions: list[bool]) -> None:
-        last = self.last_versions()
+        batch = batch if as_frame else batch_for_mappings(batch)
+        last, known = self.last_versions(), {*self.known}
         for item, is_given in zip(batch, versions, strict=False):
-            last[item["stream_id"]] = last.get(item["stream_id"], 0) + 1
-            if is_given:
-                item["stream_version"] = last[item["stream_id"]]
-        self.keep(self.log.append(frame(batch) if as_frame else batch_for_mappings(batch)), batch)
+            if key_of(item) not in known:
+                known.add(key_of(item))
+                last[item["stream_id"]] = last.get(item["stream_id"], 0) + 1
+                if is_given:
+                    item["stream_version"] = last[item["stream_id"]]
+        self.send(frame(batch) if as_frame else batch, batch)
 
-    @rule(count=st.sampled_from([300, SPLIT_EVENTS, SPLIT_EVENTS + 1]), stream_count=st.integers(1, 5))
-    def append_many(self, count: int, stream_count: int) -> None:
+    @rule(data=st.data(), changed=st.none() | st.sampled_from(CHANGES), as_frame=st.booleans())
+    def append_again(self, data: st.DataObject, changed: tuple[str, Any] | None, as_frame: bool) -> None:
+        """Some that are stored and some that are new, in any order, and perhaps one of them changed."""
+        if not self.stored:
+            return
+        again = data.draw(st.lists(st.integers(0, len(self.stored) - 1), min_size=1, max_size=4), "again")
+        batch: list[Event] = []
+        for number in again:
+            row = {name: value for name, value in self.stored[number].items() if value is not None}
+            left_open = {"stream_version", *(["timestamp"] if row["timestamp"] == row["recorded_at"] else [])}
+            without = data.draw(st.sets(st.sampled_from(sorted(left_open))), "left open")
+            batch.append({name: value for name, value in row.items() if name not in without})
+        batch = data.draw(st.permutations(batch + data.draw(batches, "new")), "order")
+        if changed is not None:
+            item = batch[data.draw(st.integers(0, len(batch) - 1), "changed")]
+            item |= {changed[0]: changed[1]}
+        batch = batch if as_frame else batch_for_mappings(batch)
+        self.send(frame(batch) if as_frame else batch, batch)
+
+    @rule(count=st.sampled_from([300, SPLIT_EVENTS, SPLIT_EVENTS + 1]), first=st.integers(0, 600))
+    def append_many(self, count: int, first: int) -> None:
         if len(self.stored) > 10_000:
             return
-        given = many(count, first=len(self.stored), streams=stream_count)
-        self.keep(self.log.append(given), given.to_dicts())
+        given = many(count, first=first, streams=5)
+        self.send(given, given.to_dicts())
 
     @rule(batch=batches, place=st.integers(0, 5), wrong=st.sampled_from([-1, 1, 5]))
     def append_with_a_wrong_version(self, batch: list[Event], place: int, wrong: int) -> None:
-        item = batch[place % len(batch)]
-        before = [other["stream_id"] for other in batch[: place % len(batch)]].count(item["stream_id"])
+        place %= len(batch)
+        for number, item in enumerate(batch):  # so that none of them is known
+            item["event_id"] = f"wrong-{number}"
+        item = batch[place]
+        before = [other["stream_id"] for other in batch[:place]].count(item["stream_id"])
         item["stream_version"] = self.last_versions().get(item["stream_id"], 0) + before + 1 + wrong
-        with pytest.raises(EventError):
+        with pytest.raises(EventError, match=f"event {place} of the batch"):
             self.log.append(frame(batch))
 
     @rule(batch=batches, place=st.integers(0, 5), field=st.sampled_from(["event_id", "stream_id", "event_type"]))
@@ -117,7 +156,8 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(
         names=st.sets(
-            st.sampled_from(["HEAD", "*/frames.idx", "*/segment.msgpack", "index/streams.table"]), min_size=1
+            st.sampled_from(["HEAD", "*/frames.idx", "*/segment.msgpack", *(f"index/{name}*" for name in "is")]),
+            min_size=1,
         )
     )
     def lose_caches(self, names: set[str]) -> None:
@@ -191,18 +231,64 @@ class LogMachine(RuleBasedStateMachine):
     def last_versions(self) -> dict[str, int]:
         return {row["stream_id"]: row["stream_version"] for row in self.stored}
 
-    def keep(self, commit: evtool.Commit, batch: list[Event]) -> None:
-        """Put a batch into the list, as the log should have stored it."""
-        assert commit.first_position == len(self.stored) + 1
-        assert commit.last_position == len(self.stored) + len(batch)
-        assert not self.stored or commit.first_recorded_at > self.stored[-1]["recorded_at"]
+    def send(self, given: Any, batch: list[Event]) -> None:
+        """Append a batch, and do to the list what the log should have done."""
+        new: list[Row] = []
+        known = self.known.copy()
         last = self.last_versions()
-        for number, given in enumerate(batch):
-            recorded_at = commit.first_recorded_at + number
-            last[given["stream_id"]] = last.get(given["stream_id"], 0) + 1
-            row = {"timestamp": recorded_at, "schema_version": 1, "payload": "{}", "metadata": None} | given
-            row |= {"position": commit.first_position + number, "recorded_at": recorded_at}
-            self.stored.append(row | {"stream_version": last[given["stream_id"]]})
+        for place, item in enumerate(batch):
+            there = known.get(key_of(item))
+            following = last.get(item["stream_id"], 0) + 1
+            wrong: tuple[type[EventError], str] | None = None
+            if there is not None:
+                if not is_same(item, there):
+                    wrong = (IdConflictError, f"as position {there['position']}")
+            elif item.get("stream_version", following) != following:
+                wrong = (
+                    VersionConflictError,
+                    f"expects version {following}, and {item['stream_version']} was given",
+                )
+            else:
+                last[item["stream_id"]] = following
+                position = len(self.stored) + len(new) + 1
+                row = {"timestamp": None, "schema_version": 1, "payload": "{}", "metadata": None} | item
+                row |= {"position": position, "recorded_at": None, "stream_version": following}
+                known[key_of(item)] = row
+                new.append(row)
+            if wrong:
+                with pytest.raises(wrong[0], match=f"^event {place} of the batch: .*{re.escape(wrong[1])}$"):
+                    self.log.append(given)
+                return
+        self.keep(self.log.append(given), new, len(batch) - len(new))
+
+    def keep(self, commit: evtool.Commit, new: list[Row], duplicates: int) -> None:
+        """Put the new events of a batch into the list, as the log should have stored them."""
+        assert (commit.count, commit.duplicates) == (len(new), duplicates)
+        assert commit.first_position == len(self.stored) + 1
+        assert commit.last_position == len(self.stored) + len(new)
+        assert not (self.stored and new) or commit.first_recorded_at > self.stored[-1]["recorded_at"]
+        for number, row in enumerate(new):
+            row["recorded_at"] = commit.first_recorded_at + number
+            row["timestamp"] = row["recorded_at"] if row["timestamp"] is None else row["timestamp"]
+            self.known[key_of(row)] = row
+            self.stored.append(row)
+
+
+def key_of(item: Event) -> tuple[str, str]:
+    return item["source_id"], item["event_id"]
+
+
+def is_same(item: Event, known: Row) -> bool:
+    """Whether an event says the same as a known one. What it leaves open agrees with what that one was given."""
+    given = {
+        "schema_version": 1,
+        "payload": "{}",
+        "metadata": None,
+        "stream_version": known["stream_version"],
+    } | item
+    if "timestamp" not in item:
+        given["timestamp"] = known["recorded_at"]
+    return all(given[name] == known[name] for name in EVENT_SCHEMA)
 
 
 def batch_for_mappings(batch: list[Event]) -> list[Event]:
