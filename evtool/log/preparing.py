@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from evtool.errors import IdConflictError, VersionConflictError
+from evtool.errors import EventError, IdConflictError, VersionConflictError
 from evtool.log.caches import Caches
 from evtool.log.clock import RecordedClock
 from evtool.log.frame import Part
@@ -84,12 +84,20 @@ def place(
 
 
 def check_expected(expected: Mapping[str, Expected], caches: Caches) -> None:
-    """Raise VersionConflictError unless each stream is, before a batch, as it was expected to be."""
+    """Raise VersionConflictError unless each stream is, before a batch, as it was expected to be.
+
+    Raises EventError for an expectation that makes no sense.
+    """
     stream_ids = [stream_id.encode() for stream_id in expected]
     found = caches.versions.lookup(stream_ids, stream_keys(stream_ids)).tolist()
     for (stream_id, wanted), version in zip(expected.items(), found, strict=True):
-        holds = {"any": True, "no_stream": version == 0, "exists": version > 0}
-        if not (holds[wanted] if isinstance(wanted, str) else version == wanted):
+        holds = {"any": True, "no_stream": version == 0, "exists": version > 0, version: True}
+        if type(wanted) is not int and wanted not in ("any", "no_stream", "exists"):
+            raise EventError(
+                f"version {wanted!r} cannot be expected of stream {stream_id!r}",
+                'Give its last version as a whole number, or "any", "no_stream" or "exists".',
+            )
+        if not holds.get(wanted):
             raise VersionConflictError(stream_id, wanted, version)
 
 
