@@ -46,6 +46,15 @@ def test_local_times_in_berlin(local: str, moment: str):
     assert (nanoseconds.tolist(), good.tolist()) == ([utc(moment)] * 3, [True] * 3)
 
 
+def test_an_hour_amid_which_clocks_were_set():
+    # Monrovia went from 00:00:00 to 00:44:30 on that day.
+    local = pa.array([f"1972-01-07T00:{minute}:00" for minute in (10, 44, 50)])
+    nanoseconds, good = timestamps.parse_texts(local, ZoneInfo("Africa/Monrovia"))
+    assert good.all()
+    wanted = ["1972-01-07T00:54:30Z", "1972-01-07T01:28:30Z", "1972-01-07T00:50:00Z"]
+    assert nanoseconds.tolist() == [utc(text) for text in wanted]
+
+
 def test_without_a_zone_a_local_time_is_refused():
     with pytest.raises(TimestampError) as caught:
         timestamps.parse_text("2026-01-31T12:00:00")

@@ -29,6 +29,7 @@ from evtool.jsontext import OBJECT_NESTING_MAX
 _OPENING = ord("{")  # "[" is the same but for one bit
 _CASE_BIT = 32
 _NOTHING = (b"", b"null")
+_ROWS_TOGETHER = 256  # dictionaries that are gone soon cost the garbage collector little
 _WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,30}")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODE = msgspec.json.Encoder().encode
@@ -337,15 +338,17 @@ def _rests(lines: Lines, span: Span, taken: frozenset[str]) -> list[bytes | None
     together again, and must be the same bytes, with spaces behind commas and colons or without.
     """
     starts, ends = span
-    texts = [lines.data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
     rests: list[bytes | None] = []
-    for text, members in zip(texts, _MEMBERS.decode_lines(b"\n".join(texts)), strict=True):
-        if _ENCODE(members) != text and _spaced(members) != text:
-            rests.append(None)
-            continue
-        for key in taken:
-            members.pop(key, None)
-        rests.append(_ENCODE(members))
+    for at in range(0, len(spans), _ROWS_TOGETHER):
+        texts = [lines.data[start:end] for start, end in spans[at : at + _ROWS_TOGETHER]]
+        for text, members in zip(texts, _MEMBERS.decode_lines(b"\n".join(texts)), strict=True):
+            if _ENCODE(members) != text and _spaced(members) != text:
+                rests.append(None)
+                continue
+            for key in taken:
+                members.pop(key, None)
+            rests.append(_ENCODE(members))
     return rests
 
 

@@ -35,7 +35,7 @@ def test_every_element_is_a_line_wherever_the_text_is_cut(
 ):
     texts = [f"[{space}" + f"{space},{space}".join(elements) + f"{space}]" for elements in documents]
     if has_key:
-        texts = [f'{{"a":[1,{{}}]{space},"R\\u0065cords"{space}:{space}{text},"b":"]"}}' for text in texts]
+        texts = [f'{{"a":[1,{{}}]{space},"R\\u0065cords"{space}:{space}{text},"b":12}}' for text in texts]
     found = split(f"{space}\n".join(["", *texts, ""]).encode(), "Records" if has_key else None, size)
     assert found == [element.encode() for elements in documents for element in elements]
 

@@ -82,6 +82,12 @@ def test_an_event_with_an_id_keeps_it(count: int):
     assert found[2 * count :] == [by_hand(line.encode()) for line in lines[2 * count :]]
 
 
+def test_many_lines_of_one_layout_are_read_together(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(members, "row", None)  # whoever reads a line alone fails
+    text = "".join(LINE % (n % 7, n) + "\n" for n in range(500)).encode()
+    assert len(set(ids(Parser(derives_ids=True).parse(text)))) == 500
+
+
 def test_an_id_that_is_bad_is_not_replaced():
     parsed = Parser(derives_ids=True).parse(
         b'{"event_id":"",%b\n{"event_id":1,%b\n' % (((LINE % (1, 1))[1:].encode(),) * 2)
