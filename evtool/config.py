@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from evtool.errors import ConfigError
 
@@ -25,7 +25,10 @@ _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": KIB, "mib":
 _DURATION_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 Fsync = Literal["batch", "never"]
-Section = TypeVar("Section", "LogConfig", "IngestConfig")
+Compatibility = Literal[
+    "none", "backward", "forward", "full", "backward_transitive", "forward_transitive", "full_transitive"
+]
+Section = TypeVar("Section", "LogConfig", "IngestConfig", "SchemasConfig")
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,21 @@ class IngestConfig:
 
 
 @dataclass(frozen=True)
+class SchemasConfig:
+    """What a new type's schemas must keep to, and what becomes of events whose type has no schema."""
+
+    compatibility: Compatibility = "backward"
+    unknown_types: Literal["allow", "reject"] = "allow"
+
+
+@dataclass(frozen=True)
 class Config:
     """All of it. `file` is the evtool.toml that was read, if any."""
 
     log_path: Path = Path(DEFAULT_LOG)
     log: LogConfig = field(default_factory=LogConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    schemas: SchemasConfig = field(default_factory=SchemasConfig)
     file: Path | None = None
 
 
@@ -76,7 +88,10 @@ def load(log_path: Path | None = None, working_folder: Path | None = None) -> Co
     Raises ConfigError, naming the file and the key.
     """
     config = Config()
-    path = find_file(working_folder or Path.cwd())
+    try:
+        path = find_file(working_folder or Path.cwd())
+    except FileNotFoundError as error:
+        raise ConfigError("the working folder is not there any more", "Change to another one.") from error
     if path is not None:
         config = read_file(path)
     environment = os.environ.get("EVTOOL_LOG")
@@ -99,10 +114,11 @@ def read_file(path: Path) -> Config:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}", "Correct that line.") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    _refuse_unknown(path, "", table, ("log", "ingest"))
+    _refuse_unknown(path, "", table, ("log", "ingest", "schemas"))
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
+    schemas_table = _subtable(path, table, "schemas")
     log_path = log_table.pop("path", DEFAULT_LOG)
     if not isinstance(log_path, str) or not log_path or "\0" in log_path:
         raise _wrong(path, "log.path", log_path, "the folder of the log")
@@ -110,6 +126,7 @@ def read_file(path: Path) -> Config:
         log_path=path.parent / log_path,
         log=LogConfig(**_values(path, "log", log_table, LogConfig)),
         ingest=IngestConfig(**_values(path, "ingest", ingest_table, IngestConfig)),
+        schemas=SchemasConfig(**_values(path, "schemas", schemas_table, SchemasConfig)),
         file=path,
     )
 
@@ -182,6 +199,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "batch_bytes": _within(1, GIB, parse_size),
     "max_latency_ms": _within(1, 3_600_000, parse_duration_ms),
     "unknown_fields": _one_of("metadata", "reject"),
+    "compatibility": _one_of(*get_args(Compatibility)),
+    "unknown_types": _one_of("allow", "reject"),
 }
 
 

@@ -44,6 +44,8 @@ REASONS = {
     "timestamp_without_offset": "the time has no offset, so it names no moment",
     "timestamp_out_of_range": "the time lies outside of 1677-09-21 to 2262-04-11",
     "id_conflict": "the source has sent this id before, with another content",
+    "schema_invalid": "the payload breaks a rule of the schema of its event_type and schema_version",
+    "schema_missing": "there is no schema for this event_type and schema_version, and there has to be one",
     "version_conflict": "the stream_version is not the next one of its stream",
 }
 

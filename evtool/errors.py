@@ -6,6 +6,7 @@
      ├─ EventError                 5   an event handed to `append` breaks the rules of the envelope
      │   ├─ IdConflictError        6   another event has its id
      │   └─ VersionConflictError   7   its stream is at another version than was expected
+     ├─ SchemaError                8   a schema or an upcaster makes no sense, or breaks compatibility
      ├─ LogError
      │   ├─ LogNotFoundError      10   there is no log in this folder
      │   ├─ LogExistsError        11   there is one already, or something else is in the way
@@ -66,7 +67,10 @@ class EventError(EvtoolError):
 
 
 class IdConflictError(EventError):
-    """Another event has this id; nothing of the batch was stored. `place` is the event's in the batch, from 0."""
+    """Another event has this id; nothing of the batch was stored.
+
+    `place` is the event's in the batch, from 0.
+    """
 
     exit_code = 6
 
@@ -109,6 +113,12 @@ class VersionConflictError(EventError):
 
     def __reduce__(self) -> tuple[type[EvtoolError], tuple[Any, ...]]:
         return type(self), (self.stream_id, self.expected, self.version, self.place)
+
+
+class SchemaError(EvtoolError):
+    """A schema or an upcaster makes no sense, breaks compatibility, or fails on an event."""
+
+    exit_code = 8
 
 
 class LogError(EvtoolError):

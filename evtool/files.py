@@ -31,6 +31,12 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_HINTS = {
+    errno.ENAMETOOLONG: "Choose a shorter name: most file systems take 255 bytes.",
+    errno.ELOOP: "Its symbolic links lead in a circle.",
+    errno.EISDIR: "There is a folder where a file should be.",
+    errno.EMFILE: "Raise the limit of open files: ulimit -n",
+}
 _WRITEV_BUFFERS_MAX = 512
 _READ_BYTES = 1 << 20
 
@@ -194,7 +200,8 @@ class Files:
     def size(self, path: Path) -> int:
         """Bytes of a file; 0 when it is absent."""
         try:
-            return path.stat().st_size
+            with translated("look at", path):
+                return path.stat().st_size
         except FileNotFoundError:
             return 0
 
@@ -324,7 +331,7 @@ def translated(action: str, path: Path | str) -> Iterator[None]:
             )
         else:
             kind = StorageError
-            hint = "Look at the disk (dmesg, smartctl) before you try again."
+            hint = _HINTS.get(error.errno or 0, "Look at the disk (dmesg, smartctl) before you try again.")
         raise kind(f"cannot {action} {path}: {error.strerror or error}", hint) from error
 
 

@@ -9,6 +9,7 @@ import polars as pl
 from evtool import jsontext, parallel, timestamps
 
 BLOCK_EVENTS = 32_768
+_ERROR = "upcast_error"
 
 
 def blocks(frames: Iterable[pl.DataFrame]) -> Iterator[bytes]:
@@ -20,7 +21,8 @@ def blocks(frames: Iterable[pl.DataFrame]) -> Iterator[bytes]:
 def render(events: pl.DataFrame) -> bytes:
     """Lines of all columns of STORED_SCHEMA, times as RFC 3339 UTC with nine decimals.
 
-    Metadata is absent where it was absent. A frame without rows gives no bytes.
+    Metadata is absent where it was absent, and so is `upcast_error`, the only other column that there may be.
+    A frame without rows gives no bytes.
     """
     if not len(events):
         return b""
@@ -30,6 +32,10 @@ def render(events: pl.DataFrame) -> bytes:
         *(_quoted(events[name]) for name in ("event_id", "stream_id")),
         *(_quoted_once(events[name]) for name in ("source_id", "event_type")),
     )
+    more: list[pl.Expr] = []
+    if _ERROR in columns.columns and columns[_ERROR].null_count() < len(columns):
+        columns = columns.with_columns(_quoted(columns[_ERROR]))
+        more = [(pl.lit(f',"{_ERROR}":') + pl.col(_ERROR)).fill_null("")]
     lines = columns.select(
         pl.concat_str(
             pl.lit('{"position":'),
@@ -53,6 +59,7 @@ def render(events: pl.DataFrame) -> bytes:
             pl.lit(',"payload":'),
             "payload",
             (pl.lit(',"metadata":') + pl.col("metadata")).fill_null(""),
+            *more,
             pl.lit("}\n"),
         ).alias("line")
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evtool import config as configuration
-from evtool.config import Codec, Config, IngestConfig, LogConfig
+from evtool.config import Codec, Config, IngestConfig, LogConfig, SchemasConfig
 from evtool.errors import ConfigError
 
 
@@ -59,6 +59,9 @@ def test_every_key_can_be_set(tmp_path: Path):
         batch_bytes = "8MB"
         max_latency_ms = "2s"
         unknown_fields = "reject"
+        [schemas]
+        compatibility = "full_transitive"
+        unknown_types = "reject"
         """,
     )
     found = configuration.load(working_folder=tmp_path)
@@ -66,7 +69,9 @@ def test_every_key_can_be_set(tmp_path: Path):
     assert found.log_path == tmp_path / "here" / "log"
     assert found.log == LogConfig(16, 1024**3, "never", Codec("zstd", 9))
     assert found.ingest == IngestConfig("shop", 1000, 8_000_000, 2000, "reject")
-    assert {item.name for kind in (LogConfig, IngestConfig) for item in fields(kind)} == set(configuration.CHECKS)
+    assert found.schemas == SchemasConfig("full_transitive", "reject")
+    kinds = (LogConfig, IngestConfig, SchemasConfig)
+    assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
 
 
 def test_the_nearest_file_counts_and_paths_are_relative_to_it(tmp_path: Path):
@@ -168,7 +173,9 @@ def test_a_section_must_be_a_table(tmp_path: Path, text: str):
 
 
 @pytest.mark.parametrize(
-    "data", [b"[log", b"partitions: 8", b"[log]\npath = \xff", b'[log]\npath = "\\q"', b"\x00"]
+    "data",
+    [b"[log", b"partitions: 8", b"[log]\npath = \xff", b'[log]\npath = "\\q"', b"\x00", b"x = " + b"9" * 5000],
+    ids=lambda data: repr(data[:20]),
 )
 def test_a_file_that_is_not_toml_is_an_error_and_not_ignored(tmp_path: Path, data: bytes):
     (tmp_path / "evtool.toml").write_bytes(data)

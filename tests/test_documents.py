@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evtool import config as configuration
-from evtool.config import Config, IngestConfig, LogConfig
+from evtool.config import Config, IngestConfig, LogConfig, SchemasConfig
 from evtool.envelope import REASONS
 from evtool.errors import exit_codes
 from evtool.event import STORED_SCHEMA
@@ -161,8 +161,8 @@ def test_the_example_configuration_is_the_default(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("section", "kind", "more"),
-    [("log", LogConfig, {"path"}), ("ingest", IngestConfig, set())],
-    ids=["log", "ingest"],
+    [("log", LogConfig, {"path"}), ("ingest", IngestConfig, set()), ("schemas", SchemasConfig, set())],
+    ids=["log", "ingest", "schemas"],
 )
 def test_the_example_configuration_has_every_key_and_says_what_it_is(section: str, kind: type, more: set[str]):
     text = EXAMPLE.read_text(encoding="utf-8").partition(f"[{section}]\n")[2].partition("\n[")[0]

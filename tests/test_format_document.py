@@ -25,11 +25,9 @@ import xxhash
 
 import evtool
 from evtool import envelope, timestamps, uuids
-from evtool.config import Codec, Config, IngestConfig, LogConfig
+from evtool.config import Codec, Config, LogConfig
 from evtool.event import EVENT_SCHEMA
 from evtool.files import Files
-from evtool.ingest.pipeline import Ingest
-from evtool.ingest.retry import Retry
 from evtool.lifecycle.verify import verify
 from evtool.log import format as log_format
 from evtool.log import frame, hashing, sequence, table, versions
@@ -38,6 +36,8 @@ from evtool.log.hashing import hash_ids, source_seeds
 from evtool.log.ids import EventIds
 from evtool.log.manifest import Manifest
 from evtool.log.writer import Writer
+from evtool.schemas import document
+from evtool.schemas.steps import from_list
 
 PAGE = (Path(__file__).resolve().parent.parent / "segments" / "README.md").read_text(encoding="utf-8")
 MOMENT_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
@@ -440,13 +440,14 @@ def test_the_table_of_ids_is_as_the_page_says(tmp_path: Path):
     log_id = bytes(range(16))
     events = some_events(10_000)
     names = events["source_id"].to_list()
-    packed, is_uuid = uuids.pack(events["event_id"])
+    texts = pa.array(events["event_id"].to_list(), pa.string())
+    packed, is_uuid = uuids.pack(texts)
     sources = sorted(set(names))
     hashes = hash_ids(
         np.array([sources.index(name) for name in names]),
         source_seeds(log_id, sources),
         packed,
-        events["event_id"].to_arrow(compat_level=pl.CompatLevel.oldest()),
+        texts,
         is_uuid,
     )
     ids_table = EventIds(Files(), tmp_path, log_id)
@@ -468,19 +469,19 @@ def test_the_table_of_ids_is_as_the_page_says(tmp_path: Path):
             at = (at + 1) % capacity
 
 
-def test_dead_letters_have_the_keys_and_the_id_of_the_page(tmp_path: Path):
-    (tmp_path / "bad.ndjson").write_bytes(b"nonsense\n\xff\n")
-    with evtool.open(tmp_path / "segments", create=True) as log:
-        Ingest(log, [str(tmp_path / "bad.ndjson")], IngestConfig(source="web")).run()
-        Retry(log, IngestConfig()).run(lambda letter: True)
-        lines = (log.folder / "dead-letters" / "dead-letters.ndjson").read_bytes().splitlines()
-    section = PAGE[PAGE.index("## dead-letters") : PAGE.index("## What may be believed")]
-    letters = [msgspec.json.decode(line) for line in lines]
-    cells = re.findall(r"^\| (.+?) \|", section, re.MULTILINE)[2:]
-    assert {key for letter in letters for key in letter} | {"resume"} == {k for c in cells for k in c.split(", ")}
-    for letter, raw in zip(letters, (b"nonsense", b"\xff"), strict=True):
-        place = f"{letter['time']}\n{letter['input']}\n{letter['line']}".encode()
-        assert letter["id"] == xxhash.xxh3_64_hexdigest(raw, xxhash.xxh3_64_intdigest(place))
+def test_registered_schemas_are_as_the_page_says(folder: Path):
+    steps = from_list([{"rename": "a", "to": "b"}], "steps")
+    with evtool.open(folder) as log:
+        for text, more in (("{}", ()), ("true", steps)):
+            log.schemas.add("T", document.parse(text), steps=more)
+        lines = (log.folder / "schemas" / "schemas.ndjson").read_bytes().splitlines()
+    section = PAGE[PAGE.index("## schemas/") : PAGE.index("## What may be believed")]
+    keys = re.findall(r"^\| (\w+) \|", section, re.MULTILINE)[1:]
+    for line, shown in zip(lines, ([key for key in keys if key != "upcast"], keys), strict=True):
+        kept = msgspec.json.decode(line)
+        assert list(kept) == shown
+        assert kept["digest"] == xxhash.xxh3_64_hexdigest(kept["schema"].encode())
+        assert line[-31:] == f',"checksum":"{xxhash.xxh3_64_hexdigest(line[:-31])}"}}'.encode()
 
 
 def test_the_logical_digest_is_as_the_page_says(folder: Path):

@@ -25,6 +25,7 @@ LAYERS = (
     ("files",),
     ("timestamps", "jsontext", "uuids", "parallel"),
     ("envelope", "ndjson"),
+    ("schemas",),
     ("log",),
     ("ingest",),
     ("replay",),
@@ -41,7 +42,7 @@ UNFINISHED = re.compile(r"\b(T[O]DO|FIX[M]E|XX[X])\b")  # the brackets keep this
 TEXT_SUFFIXES = {"", ".py", ".sh", ".md", ".toml"}
 TEXT_FILES = ("*", ".ci/*", "evtool/**/*", "scripts/*", "segments/*.md", "tests/*")
 
-HEAVY_MODULES = {"polars", "pyarrow", "numpy", "duckdb", "chdb"}
+HEAVY_MODULES = {"polars", "pyarrow", "numpy", "duckdb", "chdb", "jsonschema_rs"}
 
 SOURCES = sorted((ROOT / "evtool").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))

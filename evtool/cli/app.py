@@ -5,6 +5,7 @@ The commands import the library inside themselves, so that `--help` and completi
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import TextIO
 
 import typer
 
-from evtool.cli import deadletters, ingest, init, inspect, render, replay, stats, verify
+from evtool.cli import deadletters, ingest, init, inspect, render, replay, schema, stats, verify
 from evtool.errors import EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
@@ -28,6 +29,7 @@ app = typer.Typer(
 for command in (init.init, ingest.ingest, replay.replay, stats.stats, verify.verify, inspect.inspect):
     app.command()(command)
 app.add_typer(deadletters.app, name="dead-letters")
+app.add_typer(schema.schema)
 
 
 def _print_version(wanted: bool) -> None:
@@ -48,24 +50,43 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; every error that a user can cause ends as a sentence and an exit code."""
+    """The command line, as a process: streams, signals, exit codes."""
     # When the reader of a pipe goes away, end as other tools do: quietly, by the signal (a shell says 141).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # A stream that was closed before the start is None in Python: then what is said goes nowhere.
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal's encoding does not
+            stream.reconfigure(errors="backslashreplace")
+    code = _run()
+    try:
+        sys.stdout.flush()  # Python would do it at the exit, and have no sentence for a full disk
+    except OSError as error:
+        render.let_go(sys.stdout)
+        code = code or _tell(_refusal(error))
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command; the exit code. Every error that a user can cause ends as a sentence and one of these."""
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except EvtoolError as error:
-        render.print_error(error)
-        sys.exit(error.exit_code)
+        return _tell(error)
     except KeyboardInterrupt:
         render.say("evtool: interrupted")
-        sys.exit(INTERRUPT_EXIT)
+        return INTERRUPT_EXIT
     except OSError as error:
-        refusal = _refusal(error)
-        render.print_error(refusal)
-        sys.exit(refusal.exit_code)
+        return _tell(_refusal(error))
+    return 0
+
+
+def _tell(error: EvtoolError) -> int:
+    render.print_error(error)
+    return error.exit_code
 
 
 def _refusal(error: OSError) -> EvtoolError:

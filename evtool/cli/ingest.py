@@ -13,6 +13,7 @@ import typer
 from evtool.cli import render
 from evtool.cli.interrupts import stopped_by_signals
 from evtool.cli.options import JsonOption, LogOption
+from evtool.errors import EvtoolError
 
 if TYPE_CHECKING:
     from evtool.ingest.pipeline import Ingest, Summary
@@ -50,7 +51,8 @@ def ingest(
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
-    from evtool.ingest import sources
+    from evtool.ingest import deadletters, sources
+    from evtool.ingest.parse import Parser
     from evtool.ingest.pipeline import Ingest
     from evtool.log.log import open as open_log
 
@@ -62,8 +64,9 @@ def ingest(
         batch_bytes=batch_bytes,
         max_latency_ms=max_latency,
     )
+    Parser(options.source)  # raises ConfigError, before a log is made
     inputs = paths or [sources.STDIN]
-    total_bytes = sources.check(inputs)
+    total_bytes = sources.check(inputs, config.log_path / deadletters.FOLDER / deadletters.FILE)
     if sources.STDIN in inputs and sys.stdin.isatty():
         render.say("reading events from the terminal, one a line; Ctrl-D ends them")
     with open_log(config.log_path, create=True, config=config) as opened:
@@ -74,7 +77,7 @@ def ingest(
             try:
                 summary = work.run()
             except Exception:
-                _report(work.summary, as_json)
+                _report_failed(work.summary, as_json)
                 raise
         _report(summary, as_json)
     if caught:
@@ -89,17 +92,33 @@ def _report(summary: Summary, as_json: bool) -> None:
             name, line = summary.reached
             render.say(f"stopped behind line {line:,} of {name}; everything up to there is committed")
     if as_json:
-        render.print_json(_as_dict(summary))
+        render.print_json(_as_dict(summary), done=_stored(summary))
         return
     positions = ""
     if summary.last_position is not None:
         positions = f" at positions {summary.first_position:,} to {summary.last_position:,}"
     batches = render.count(summary.batches, "batch", "batches")
-    rejected = f", {render.count(summary.dead_letters, 'dead letter')}" if summary.dead_letters else ""
+    others = f", {render.count(summary.duplicates, 'duplicate')}" if summary.duplicates else ""
+    others += f", {render.count(summary.dead_letters, 'dead letter')}" if summary.dead_letters else ""
     render.say(
-        f"accepted {render.count(summary.accepted, 'event')}{positions} in {batches}{rejected}; "
+        f"accepted {render.count(summary.accepted, 'event')}{positions} in {batches}{others}; "
         f"{render.size(summary.bytes_in)} in {summary.seconds:.2f} s, {summary.events_per_second:,} events/s"
     )
+
+
+def _report_failed(summary: Summary, as_json: bool) -> None:
+    """The report of work that failed: what went wrong there is told even if this cannot be printed."""
+    try:
+        _report(summary, as_json)
+    except EvtoolError as error:
+        render.print_error(error)
+
+
+def _stored(summary: Summary) -> str:
+    """What was done, for who gets no summary."""
+    up_to = "" if summary.last_position is None else f" up to position {summary.last_position:,}"
+    letters = render.count(summary.dead_letters, "dead letter")
+    return f"Stored all the same: {render.count(summary.accepted, 'event')}{up_to}, {letters}."
 
 
 def _as_dict(summary: Summary) -> dict[str, Any]:

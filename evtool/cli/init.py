@@ -30,6 +30,6 @@ def init(
     config = replace(config, log=chosen)
     manifest = manifest_file.create(Files(), config.log_path, config.log.partitions)
     if as_json:
-        render.print_json({"log": str(config.log_path), **asdict(manifest)})
+        render.print_json({"log": str(config.log_path), **asdict(manifest)}, done="The log was made.")
     else:
         render.say(f"made a log of {manifest.partitions} partitions in {config.log_path}")

@@ -5,13 +5,17 @@ People get tables and sentences, programs get JSON; colour and progress only whe
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
-from evtool.errors import EvtoolError
+from evtool.errors import EvtoolError, StorageError
+from evtool.files import translated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,23 +28,50 @@ def error_console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
-    """One JSON object, on one line."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+def print_json(value: Any, done: str = "") -> None:
+    """One JSON object, on one line.
+
+    Raises StorageError if it cannot be printed; its hint then is `done`, what was done all the same.
+    """
+    is_utf_8 = sys.stdout.encoding.lower() in ("utf-8", "utf8")
+    try:
+        with translated("print to", "standard output"):
+            sys.stdout.write(json.dumps(value, ensure_ascii=not is_utf_8) + "\n")
+            sys.stdout.flush()
+    except StorageError as error:
+        raise type(error)(error.message, done or error.hint) from error
 
 
 def print_error(error: EvtoolError) -> None:
     """What happened, and what to do."""
-    console = error_console()
-    console.print("evtool: ", style="bold red", end="")
-    console.print(error.message, markup=False)
-    if error.hint:
-        console.print(f"  {error.hint}", markup=False, style="dim")
+    with _heard_or_not():
+        console = error_console()
+        console.print("evtool: ", style="bold red", end="")
+        console.print(error.message, markup=False)
+        if error.hint:
+            console.print(f"  {error.hint}", markup=False, style="dim")
 
 
 def say(text: str) -> None:
     """A sentence on standard error."""
-    sys.stderr.write(text + "\n")
+    with _heard_or_not():
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _heard_or_not() -> Iterator[None]:
+    """Go on where standard error takes nothing: what was done does not depend on who hears of it."""
+    try:
+        yield
+    except OSError:
+        let_go(sys.stderr)
+
+
+def let_go(stream: TextIO) -> None:
+    """Send what a stream still holds, and all that comes, to nowhere: at the exit it would fail again."""
+    with contextlib.suppress(OSError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import Annotated, Literal
 
 import typer
@@ -32,6 +34,9 @@ def replay(
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=0, max=2**63 - 1, help="At most so many events.")
     ] = None,
+    upcast: Annotated[
+        bool, typer.Option("--upcast", help="Give each event as of the latest schema version of its type.")
+    ] = False,
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write to a file; .zst and .gz compress it.")
     ] = None,
@@ -47,9 +52,11 @@ def replay(
     from evtool import replay as replaying
     from evtool.log.log import open as open_log
 
+    # An end in order: a file that is not whole goes away.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     config = configuration.load(log)
     with open_log(config.log_path, read_only=True, config=config) as opened:
         selection = replaying.select(opened, start, end, clock, stream, event_type, source, partition)
-        with replaying.output(out) as target:
-            for block in replaying.blocks(opened, selection, limit):
+        with replaying.output(out, opened.folder) as target:
+            for block in replaying.blocks(opened, selection, limit, upcast):
                 target.write(block)

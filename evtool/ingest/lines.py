@@ -169,9 +169,9 @@ def split(chunk: bytes) -> Lines:
     ends = breaks
     if len(special):
         ends = breaks - ((array[breaks - 1] == _RETURN) & (breaks > starts))
-        special = np.setdiff1d(special, ends, assume_unique=True)
+        special = special[~np.isin(special, ends, assume_unique=True, kind="sort")]
     if b"\\" in chunk:
-        special = np.union1d(special, np.flatnonzero(array == _BACKSLASH))
+        special = np.sort(np.concatenate([special, np.flatnonzero(array == _BACKSLASH)]))
     return Lines(data, starts, ends, special)
 
 

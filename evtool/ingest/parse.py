@@ -81,13 +81,14 @@ class Parser:
     def parse(self, chunk: bytes) -> Parsed:
         """The events and rejects of whole lines. Blank lines are passed over."""
         lines = split(chunk)
-        rows = np.flatnonzero(lines.ends - lines.starts <= LINE_BYTES_MAX)
-        slow = np.flatnonzero(lines.ends - lines.starts > LINE_BYTES_MAX)
+        lengths = lines.ends - lines.starts
+        rows = np.flatnonzero((lengths > 0) & (lengths <= LINE_BYTES_MAX))
+        slow = np.flatnonzero(lengths > LINE_BYTES_MAX)
         if not lines.is_utf8():
             rows, broken = _by_encoding(lines, rows)
-            slow = np.union1d(slow, broken)
+            slow = np.concatenate([slow, broken])
         batches, rest = self._together(lines, rows)
-        slow = np.union1d(slow, rest)
+        slow = np.sort(np.concatenate([slow, rest]))
         rejects: tuple[Reject, ...] = ()
         if len(slow):
             batch, rejects = self._one_by_one(lines, slow)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from evtool.ingest.deadletters import DeadLetter, DeadLetterFile, explained
 from evtool.ingest.lines import Lines, Offsets
 from evtool.ingest.parse import Parsed, Parser
 from evtool.ingest.sources import Chunk, Progress, Reader
+from evtool.ingest.validate import validated
 from evtool.log.frame import EncodedFrame
 from evtool.log.log import Log
 from evtool.log.preparing import Prepared
@@ -107,6 +109,7 @@ class Ingest:
         # Recover the log and take its lock before anything is read.
         self._writer: Writer = log.writer()
         self._dead_letters = DeadLetterFile(log.files, log.folder, durable=log.is_synced)
+        self._validator = log.validator
         self._parser = Parser.of(config)
         latency_seconds = config.max_latency_ms / 1000
         self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4)
@@ -171,11 +174,14 @@ class Ingest:
         """Hand chunks to the workers, in order, no more at once than the queue holds."""
         try:
             for chunk in self._reader.chunks():
-                parse = self._parser.parse_oversized if chunk.oversized else self._parser.parse
+                parse = self._parser.parse_oversized if chunk.oversized else self._parse
                 self._chunks.put((chunk, workers.submit(parse, chunk.data)))
             self._chunks.put(None)
         except BaseException as error:  # raised again where the batches are gathered
             self._chunks.put(error)
+
+    def _parse(self, data: bytes) -> Parsed:
+        return validated(self._parser.parse(data), self._validator)
 
     def _drain(self) -> None:
         """Let the feeding thread go on to its end: it may be waiting for a place in the queue."""
@@ -224,7 +230,7 @@ class Ingest:
         events, order = parsed.events, parsed.order
         rows = events["row"].to_numpy()
         mean_bytes = len(chunk.data) / max(len(order), 1)
-        rejects = list(parsed.rejects)
+        rejects = deque(parsed.rejects)
         while True:
             batch.started = batch.started if batch.reaches else chunk.arrived
             room = min(
@@ -242,7 +248,7 @@ class Ingest:
                 batch.events += len(part)
                 batch.size_bytes += int(len(part) * mean_bytes)
             while rejects and rejects[0].row <= last_row:
-                reject = rejects.pop(0)
+                reject = rejects.popleft()
                 size = chunk.oversized or reject.size_bytes
                 line = before + reject.row + 1
                 batch.dead_letters.append(

@@ -20,6 +20,7 @@ from evtool.event import BATCH_SCHEMA
 from evtool.ingest.deadletters import DeadLetter, explained
 from evtool.ingest.letterqueue import Change, Entry, LetterQueue, Wanted
 from evtool.ingest.parse import Parsed, Parser
+from evtool.ingest.validate import validated
 from evtool.log.log import Log
 
 _LETTERS_TOGETHER_MAX = 20_000
@@ -57,6 +58,7 @@ class Retry:
     def __init__(self, log: Log, config: IngestConfig) -> None:
         self._config = config
         self._writer = log.writer()
+        self._validator = log.validator
         self._queue = LetterQueue(log.files, log.folder)
         self._parsers: dict[str | None, Parser] = {}
         self._stop = threading.Event()
@@ -127,7 +129,7 @@ class Retry:
         """The same for lines of one default source, which are a batch."""
         if source not in self._parsers:
             self._parsers = {source: Parser.of(self._config, source)}
-        parsed = self._parsers[source].parse(b"".join(line + b"\n" for line in lines))
+        parsed = validated(self._parsers[source].parse(b"".join(line + b"\n" for line in lines)), self._validator)
         failed = {reject.row: (reject.reason, reject.message) for reject in parsed.rejects}
         rows = parsed.events["row"].to_numpy()[parsed.order]
         blank = set(range(len(lines))) - set(rows.tolist()) - failed.keys()

@@ -60,9 +60,13 @@ class Progress:
     text_bytes: int = 0
 
 
-def check(paths: Sequence[str]) -> int | None:
-    """The bytes of all inputs together, None if one is a pipe. Raises InputError before anything is read."""
+def check(paths: Sequence[str], dead_letters: Path | None = None) -> int | None:
+    """The bytes of all inputs together, None if one is a pipe. Raises InputError before anything is read.
+
+    `dead_letters` is the file that grows with each line that is rejected: as an input it would have no end.
+    """
     total: int | None = 0
+    growing = dead_letters.stat() if dead_letters is not None and dead_letters.is_file() else None
     for path in paths:
         if path == STDIN:
             if sys.stdin is None:
@@ -73,6 +77,11 @@ def check(paths: Sequence[str]) -> int | None:
                 status = Path(path).stat()
         if stat.S_ISDIR(status.st_mode):
             raise InputError(f"{path} is a folder", "Name the files in it, as in: evtool ingest FOLDER/*.ndjson")
+        if growing is not None and os.path.samestat(status, growing):
+            raise InputError(
+                f"{'standard input' if path == STDIN else path} is where this log's rejected lines go",
+                "Copy the file, and ingest the copy.",
+            )
         if path != STDIN and not os.access(path, os.R_OK):
             raise AccessDeniedError(f"cannot read {path}: permission denied", "Check its owner and permissions.")
         is_file = stat.S_ISREG(status.st_mode)
@@ -143,7 +152,8 @@ class Reader:
 
     def _texts(self, file: io.RawIOBase, name: str) -> Iterator[bytes]:
         counted = _Counted(file, self.progress)
-        first = counted.peek(4)
+        with _named(name):
+            first = counted.peek(4)
         blocks = _blocks(counted, name)
         if first.startswith(_GZIP_MAGIC):
             return _decompressed(blocks, lambda: zlib.decompressobj(wbits=31), f"{name}: its gzip data")

@@ -47,6 +47,10 @@ class Append:
         """Whether it may share a batch."""
         return not self.expected and not self.resume
 
+    def batch(self) -> pa.RecordBatch:
+        """Its events as a batch of BATCH_SCHEMA."""
+        return envelope.to_batch(self.events) if isinstance(self.events, list) else self.events
+
     def result(self) -> Commit:
         """The durable batch. Raises what went wrong."""
         if self.error is not None:
@@ -95,7 +99,7 @@ def _one_by_one(appends: Sequence[Append], writer: Writer) -> None:
     accepted: list[tuple[Append, Prepared]] = []
     for append in appends:
         try:
-            prepared = writer.prepare(_batch(append.events), keep_all=True, expected=append.expected)
+            prepared = writer.prepare(append.batch(), keep_all=True, expected=append.expected)
             accepted.append((append, prepared))
         except EventError as error:
             append.error = error
@@ -107,13 +111,9 @@ def _one_by_one(appends: Sequence[Append], writer: Writer) -> None:
         append.commit = commit
 
 
-def _batch(events: pa.RecordBatch | list[Row]) -> pa.RecordBatch:
-    return envelope.to_batch(events) if isinstance(events, list) else events
-
-
 def _joined(appends: Sequence[Append]) -> pa.RecordBatch:
     if all(isinstance(append.events, list) for append in appends):
         return envelope.to_batch([row for append in appends for row in append.events])
-    tables = [pa.Table.from_batches([_batch(append.events)]) for append in appends]
+    tables = [pa.Table.from_batches([append.batch()]) for append in appends]
     joined = pa.concat_tables(tables).combine_chunks()
     return joined.to_batches()[0] if len(joined) else BATCH_SCHEMA.empty_table().to_batches()[0]

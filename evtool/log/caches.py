@@ -22,6 +22,7 @@ from evtool.log.versions import Promise, StreamVersions
 
 INDEX_FOLDER = "index"
 
+_SYNC_SHARE = 8
 _IDENTITY = ("position", "source_id", "event_uuid", "event_id")
 
 
@@ -60,6 +61,8 @@ class Caches:
                 self._apply(segment)
                 on_progress(segment.last_position)
 
+        self._synced = self._ids.applied
+
     def reserve(self, promise: Promise, placed: Placed) -> None:
         """Keep in mind what a batch will change; batches are committed in this order."""
         self.versions.reserve(promise)
@@ -75,6 +78,15 @@ class Caches:
         self._sources.sync()
         self._ids.sync()
         self.versions.sync()
+        self._synced = self._ids.applied
+
+    def sync_when_due(self) -> None:
+        """The same, when the ids have grown by so much that writing their table again is worth it.
+
+        Its pages are in no order of time: a sync after a few more events writes nearly all of it.
+        """
+        if (self._ids.applied - self._synced) * _SYNC_SHARE >= len(self._ids):
+            self.sync()
 
     def close(self, durable: bool) -> None:
         """Sync, where that is wanted, and let go."""

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from evtool.log.frame import PLACED_SCHEMA
 from evtool.log.hashing import Hashes, hash_ids, source_seeds
 from evtool.log.ids import EventIds
-from evtool.log.lookup import events_at
+from evtool.log.lookup import events_at, taken
 from evtool.log.snapshot import Snapshot
 from evtool.log.sourcenames import SourceNames
 
@@ -66,12 +66,18 @@ class Verdicts:
 
     @staticmethod
     def joined(verdicts: list[Verdicts]) -> Verdicts:
-        """All of them; of several about one event the first."""
+        """All of them; of several about one event that it is the same, or else the first.
+
+        There are several where a log is older than this rule, and has an id more than once.
+        """
         if not verdicts:
             return Verdicts.none()
-        places, first = np.unique(np.concatenate([verdict.places for verdict in verdicts]), return_index=True)
-        is_same = np.concatenate([verdict.is_same for verdict in verdicts])[first]
-        return Verdicts(places, is_same, np.concatenate([verdict.positions for verdict in verdicts])[first])
+        places = np.concatenate([verdict.places for verdict in verdicts])
+        is_same = np.concatenate([verdict.is_same for verdict in verdicts])
+        positions = np.concatenate([verdict.positions for verdict in verdicts])
+        order = np.lexsort((positions, ~is_same, places))
+        chosen = order[np.unique(places[order], return_index=True)[1]]
+        return Verdicts(places[chosen], is_same[chosen], positions[chosen])
 
     @property
     def duplicates(self) -> int:
@@ -156,9 +162,13 @@ class Identity:
             return Sight(is_new, _NONE, _NONE, Verdicts.none())
         found = []
         if len(places):
-            known = events_at(self._snapshot(), np.unique(positions))
+            snapshot = self._snapshot()
+            # One that was copied while it was written may know of events that this log does not have.
+            is_there = positions <= snapshot.last_position
+            places, positions = places[is_there], positions[is_there]
+            known = events_at(snapshot, positions)
             at = np.searchsorted(known["position"].to_numpy(), positions)
-            found.append(_judge(events, rows, places, known.take(at)))
+            found.append(_judge(events, rows, places, taken(known, at)))
         for batch in pending if len(suspects) else ():
             places, numbers = _of_one_hash(hashes, suspects, batch.hashes)
             found.append(_judge(events, rows, places, batch.take(numbers)))
@@ -205,7 +215,7 @@ def hash_events(events: pa.RecordBatch, log_id: bytes) -> Hashes:
 
 def _judge(events: pa.RecordBatch, rows: Rows, places: Rows, known: pa.Table) -> Verdicts:
     """Compare the events at some places with as many known ones: who has the same id, and the same content?"""
-    given = events.take(pa.array(rows[places]))
+    given = taken(events, rows[places])
     same_id = _all_equal(given, known, _IDENTITY)
     same = _all_equal(given, known, _CONTENT)
     timestamps = _mask(pc.equal(given["timestamp"], known["timestamp"]))
@@ -244,8 +254,8 @@ def _repeated(hashes: Hashes, others: list[Hashes]) -> Rows:
     boxes = (hashes >> shift).astype(np.int64)
     other_boxes = [(other >> shift).astype(np.int64) for other in others]
     is_crowded = np.zeros(1 << (64 - int(shift)), bool)
-    for taken in other_boxes:
-        is_crowded[taken] = True
+    for other in other_boxes:
+        is_crowded[other] = True
     owner = np.empty(len(is_crowded), np.int32)
     numbers = np.arange(len(hashes), dtype=np.int32)
     owner[boxes] = numbers
@@ -255,7 +265,7 @@ def _repeated(hashes: Hashes, others: list[Hashes]) -> Rows:
         return _NONE
     is_crowded[:] = False
     is_crowded[boxes[places]] = True
-    crowd = [other[is_crowded[taken]] for other, taken in zip(others, other_boxes, strict=True)]
+    crowd = [other[is_crowded[theirs]] for other, theirs in zip(others, other_boxes, strict=True)]
     ordered = np.sort(np.concatenate([hashes[places], *crowd]))
     return places[np.isin(hashes[places], ordered[1:][ordered[1:] == ordered[:-1]])]
 

@@ -19,21 +19,24 @@ from types import TracebackType
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from evtool import envelope, ndjson
-from evtool.config import Config, LogConfig
-from evtool.errors import LogExistsError, LogReadOnlyError, PositionError
+from evtool.config import Config
+from evtool.errors import EventError, LogExistsError, LogReadOnlyError, PositionError
 from evtool.event import empty_frame
 from evtool.files import Files
+from evtool.log import finding
 from evtool.log import manifest as manifest_file
 from evtool.log import scan as scanning
 from evtool.log.appending import Append, append_all
-from evtool.log.format import LOG_FILE
 from evtool.log.manifest import Manifest
 from evtool.log.preparing import Expected
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot, SnapshotReader
 from evtool.log.writer import Commit, Writer
+from evtool.schemas.registry import Registry
+from evtool.schemas.validation import Validator
 
 __all__ = ["Commit", "Log", "open"]
 
@@ -53,16 +56,15 @@ def open(
     """
     folder = Path(path)
     files = files or Files()
-    log_config = (config or Config()).log
-    if create and not (folder / LOG_FILE).exists():
+    config = config or Config()
+    if create and not manifest_file.exists(folder):
         try:
-            manifest_file.create(files, folder, log_config.partitions)
+            manifest_file.create(files, folder, config.log.partitions)
         except LogExistsError:
-            if not (folder / LOG_FILE).exists():
+            if not manifest_file.exists(folder):
                 raise
             # Another process was quicker: then that log is the one.
-    source = (config or Config()).ingest.source
-    return Log(files, folder, manifest_file.read(files, folder), log_config, read_only, source)
+    return Log(files, folder, manifest_file.read(files, folder), config, read_only)
 
 
 class Log:
@@ -73,17 +75,18 @@ class Log:
         files: Files,
         folder: Path,
         manifest: Manifest,
-        config: LogConfig,
+        config: Config,
         read_only: bool = False,
-        default_source: str | None = None,
     ) -> None:
         self.files = files
         self.folder = folder
         self.manifest = manifest
-        self._config = config
+        self._config = config.log
         self._read_only = read_only
-        self._default_source = default_source
+        self._default_source = config.ingest.source
         self._reader = SnapshotReader(files, folder, manifest)
+        self._registry = Registry(files, folder, read_only)
+        self.validator = Validator(self._registry, config.schemas.unknown_types)
         self._writer: Writer | None = None
         self._mutex = threading.Lock()
         self._appends: deque[Append] = deque()
@@ -92,6 +95,11 @@ class Log:
     def partitions(self) -> int:
         """How many partitions it has; fixed when it was made."""
         return self.manifest.partitions
+
+    @property
+    def schemas(self) -> Registry:
+        """The schemas of its event types."""
+        return self._registry
 
     @property
     def is_synced(self) -> bool:
@@ -124,13 +132,16 @@ class Log:
         `expected_version` names streams and their last versions before the batch, or "no_stream", "exists" or
         "any". Appends of several threads are made durable together, each of them whole.
 
-        Raises EventError (a rule of the envelope is broken), IdConflictError (an id is used by another event),
-        VersionConflictError, LogReadOnlyError, LogLockedError, StorageError; then nothing was stored.
+        Raises EventError (a rule of the envelope or of a schema is broken), IdConflictError (an id is used by
+        another event), VersionConflictError, LogReadOnlyError, LogLockedError, StorageError: nothing was stored.
         """
         if isinstance(events, pl.DataFrame):
-            append = Append(envelope.frame_to_batch(events, self._default_source), expected_version, resume)
+            batch = envelope.frame_to_batch(events, self._default_source)
+            append = Append(batch, expected_version, resume)
         else:
             append = Append(envelope.rows(events, self._default_source), expected_version, resume)
+        if self.validator.is_needed:
+            self._validate(append.batch())
         self._appends.append(append)
         with self._mutex:
             # Whoever comes first serves all who wait for their turn; the others find that it is done.
@@ -138,6 +149,11 @@ class Log:
                 waiting = [self._appends.popleft() for _ in range(len(self._appends))]
                 append_all(waiting, self._open_writer)
         return append.result()
+
+    def _validate(self, events: pa.RecordBatch) -> None:
+        columns = (pl.Series(events[name]) for name in ("event_type", "schema_version", "payload"))
+        for row, reason, message in self.validator.check(*columns)[1][:1]:
+            raise EventError(f"event {row} of the batch: {message} ({reason})", "Nothing of the batch was stored.")
 
     def writer(self) -> Writer:
         """The log's writer, for who prepares, encodes and commits in steps of its own (as ingest does)."""
@@ -170,19 +186,18 @@ class Log:
         chosen = selection or Selection.of(**selected)
         return ndjson.blocks(self.scan(chosen))
 
-    def find(self, event_id: str) -> int:
-        """The position of the event with this id, of the first one if several sources use it.
+    def find(self, event_id: str, source_id: str | None = None) -> int:
+        """The position of the event with this id; without a source, of the first one if several have used it.
 
-        Raises PositionError when there is none. It reads the ids of the whole log.
+        Raises PositionError when there is none, LogDamagedError.
         """
-        for events in self.scan(columns=("position", "event_id")):
-            hits = events.filter(pl.col("event_id") == event_id)
-            if len(hits):
-                return int(hits["position"][0])
-        raise PositionError(
-            f"no event of {self.folder} has the id {event_id!r}",
-            "A time is written as 2026-01-31, 2026-01-31T12:00:00Z or -24h, a position as @123.",
-        )
+        position = finding.find(self.files, self.folder, self.manifest, self.snapshot(), event_id, source_id)
+        if position is None:
+            raise PositionError(
+                f"no event of {self.folder} has the id {event_id!r}",
+                "A time is written as 2026-01-31, 2026-01-31T12:00:00Z or -24h, a position as @123.",
+            )
+        return position
 
     def close(self) -> None:
         """Let the log go. What was appended is durable already."""

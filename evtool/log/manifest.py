@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from evtool.errors import LogDamagedError, LogExistsError, LogFormatError, LogNotFoundError
-from evtool.files import Files
+from evtool.files import Files, translated
 from evtool.log.format import FORMAT_VERSION, LOG_FILE, parse_segment_name
 
 _KIND = "evtool log"
@@ -45,8 +45,8 @@ def create(files: Files, folder: Path, partitions: int) -> Manifest:
         raise LogExistsError(f"{folder} is a file, not a folder") from error
     names = {entry.name for entry in folder.iterdir()}
     # It is the first file of a log: if another process makes one now, it is there before the others are.
-    if (folder / LOG_FILE).exists():
-        raise _exists(folder)
+    if exists(folder):
+        raise _in_the_way(folder)
     strangers = sorted(name for name in names - _HARMLESS if not _UNFINISHED.fullmatch(name))
     if any(parse_segment_name(name) is not None for name in strangers):
         raise LogDamagedError(
@@ -62,11 +62,17 @@ def create(files: Files, folder: Path, partitions: int) -> Manifest:
     try:
         files.create_whole(folder / LOG_FILE, json.dumps(asdict(manifest), indent=2).encode() + b"\n")
     except FileExistsError as error:
-        raise _exists(folder) from error
+        raise _in_the_way(folder) from error
     return manifest
 
 
-def _exists(folder: Path) -> LogExistsError:
+def exists(folder: Path) -> bool:
+    """Whether `folder` is a log. Raises StorageError when that cannot be told."""
+    with translated("look at", folder):
+        return (folder / LOG_FILE).exists()
+
+
+def _in_the_way(folder: Path) -> LogExistsError:
     return LogExistsError(f"there is a log in {folder} already", "Use it, or name another folder.")
 
 

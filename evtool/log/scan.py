@@ -19,8 +19,10 @@ from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
 from evtool.log.walk import Table
 
+# Batches are read together until they have so many events, bytes as stored, or frames.
 GROUP_EVENTS = 65_536
-GROUP_FRAMES_MAX = 1024
+GROUP_BYTES = 8 * 1024 * 1024
+GROUP_FRAMES = 1024
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,17 @@ def groups(snapshot: Snapshot, selection: Selection, partitions: int) -> Iterato
             continue
         batches, starts = np.unique(rows["header"]["batch"], return_index=True)
         events_before = np.concatenate([[0], np.cumsum(rows["header"]["count"], dtype=np.int64)])
+        bytes_before = np.concatenate([[0], np.cumsum(rows["header"]["body_bytes"], dtype=np.int64)])
         starts = np.append(starts, len(rows))
         first = 0
         for number in range(1, len(batches) + 1):
             begin, end = starts[first], starts[number]
-            full = events_before[end] - events_before[begin] >= GROUP_EVENTS or end - begin >= GROUP_FRAMES_MAX
-            if full or number == len(batches):
+            is_full = (
+                events_before[end] - events_before[begin] >= GROUP_EVENTS
+                or bytes_before[end] - bytes_before[begin] >= GROUP_BYTES
+                or end - begin >= GROUP_FRAMES
+            )
+            if is_full or number == len(batches):
                 yield Group(segment, rows[begin:end])
                 first = number
 

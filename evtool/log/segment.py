@@ -148,7 +148,10 @@ def read_summary(files: Files, folder: Path) -> dict[str, Any] | None:
         return None
     if len(record) < 8 or not is_whole(record):
         return None
-    summary = msgpack.unpackb(record[:-8])
+    try:
+        summary = msgpack.unpackb(record[:-8])
+    except ValueError:  # another file of the log, with a checksum of the same form
+        return None
     return summary if isinstance(summary, dict) and summary.get("version") == FORMAT_VERSION else None
 
 

@@ -120,7 +120,7 @@ def _settle_conflicts(
     wrong: np.ndarray[Any, Any],
 ) -> tuple[np.ndarray[Any, Any], Versions, tuple[VersionConflict, ...]]:
     """Go through the streams that hold a wrong version event by event: one left out shifts the next."""
-    touched = np.isin(streams, np.unique(streams[wrong]))
+    touched = np.isin(streams, streams[wrong])
     keep = np.ones(len(streams), bool)
     versions = versions.copy()
     last: dict[int, int] = {}

@@ -36,6 +36,8 @@ HEADER = np.dtype(
     ]
 )
 
+SMALL_SLOTS, SMALL_GROWTH = 1 << 21, 4  # below so many slots space matters less than growing again and again
+
 Column: TypeAlias = "np.ndarray[Any, Any]"
 
 
@@ -61,7 +63,7 @@ class MappedTable(ABC):
     column_types: ClassVar[tuple[np.dtype[Any], ...]]
     capacity_min: ClassVar[int] = 1 << 12
     load_max: ClassVar[float]  # the part of the slots that may be in use
-    growth: ClassVar[float]  # by which the capacity is multiplied
+    growth: ClassVar[float]  # by which the capacity is multiplied, once it is not small any more
 
     def __init__(self, files: Files, folder: Path, log_id: bytes, mapped: Mapped | None = None) -> None:
         self._files = files
@@ -170,7 +172,7 @@ class MappedTable(ABC):
         if needed <= capacity * self.load_max:
             return
         while needed > capacity * self.load_max:
-            capacity = int(capacity * self.growth)
+            capacity = int(capacity * (self.growth if capacity >= SMALL_SLOTS else SMALL_GROWTH))
         larger = self._path.with_suffix(".growing")
         new = self._create(larger, capacity)
         new.header["count"] = self._refill(old, new)

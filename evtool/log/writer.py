@@ -307,7 +307,8 @@ class Writer:
         offset = self._log.size
         for batch in batches:
             prepared = batch.prepared
-            if prepared.count and prepared.base_position != self._committed + 1:
+            # Without a new event too: those that it repeats may be in the batch that was never committed.
+            if prepared.base_position != self._committed + 1:
                 raise EventError(f"the batch before position {prepared.base_position} was never committed")
             if prepared.count or batch.resume:
                 pieces, table, offset = self._compose(batch, offset)
@@ -375,11 +376,13 @@ class Writer:
         """Seal the active segment and start the next one."""
         table = read_index(self._files, self._segment_folder, self._rows, self._log.size, None)
         assert table is not None, "the writer's own frames.idx"
+        if self._config.fsync == "never":
+            self._log.sync()  # its summary will say for certain what it holds
         self._index.sync()
         self._write_summary(self._segment_folder, self._segment, table, self._log.size, self._previous_digest)
         self._previous_digest = int(table["header"]["checksum"][-1])
         if self._config.fsync == "batch":
-            self._caches.sync()
+            self._caches.sync_when_due()
         self._log.close()
         self._index.close()
         first_position = self._committed + 1

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import digest, environment, failed, letters, line, lines, numbers, run
+from command_line import COMMAND, check, digest, environment, failed, letters, line, lines, numbers, run
 
 import evtool
 
@@ -92,6 +93,14 @@ def test_a_mistake_in_the_configuration(tmp_path: Path, text: str, told: str):
     assert not (tmp_path / "segments").exists()
 
 
+def test_the_working_folder_is_gone(tmp_path: Path):
+    shell = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
+    command = ["sh", "-c", shell, "sh", *COMMAND, "stats"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, check=False)
+    check(done.returncode, done.stderr, 3)
+    assert b"working folder" in done.stderr
+
+
 def test_flags_that_make_no_sense(tmp_path: Path):
     for flag, value in (
         ("--batch-bytes", "9" * 400 + "GB"),
@@ -101,6 +110,26 @@ def test_flags_that_make_no_sense(tmp_path: Path):
     failed(3, "init", "--partitions", "0", cwd=tmp_path)
     run("ingest", "--batch-events", "many", cwd=tmp_path, code=2)
     assert not letters(tmp_path / "segments")
+
+
+@pytest.mark.parametrize("source", ["", "x" * 1025, b"\xff"], ids=["empty", "long", "no UTF-8"])
+def test_a_source_that_makes_no_sense_leaves_no_log_behind(tmp_path: Path, source: str | bytes):
+    assert "--source" in failed(3, "ingest", "--source", source, cwd=tmp_path, stdin=lines(0))
+    assert list(tmp_path.iterdir()) == []
+    if isinstance(source, str):
+        (tmp_path / "evtool.toml").write_text(f'[ingest]\nsource = "{source}"\n')
+        assert "source" in failed(3, "ingest", cwd=tmp_path, stdin=lines(0))
+        assert not (tmp_path / "segments").exists()
+
+
+def test_a_name_that_is_too_long(tmp_path: Path):
+    name = "x" * 300
+    for command in (("ingest", "--log", name), ("replay", "--log", name), ("init", "--log", f"a/{name}/b")):
+        assert "shorter name" in failed(20, *command, cwd=tmp_path, stdin=lines(0))
+    assert "File name too long" in failed(4, "ingest", name, cwd=tmp_path)
+    assert not (tmp_path / "segments").exists()
+    run("ingest", cwd=tmp_path, stdin=lines(0))
+    assert "shorter name" in failed(20, "replay", "--out", name, cwd=tmp_path)
 
 
 def test_where_the_log_is_flag_then_environment_then_file(tmp_path: Path):

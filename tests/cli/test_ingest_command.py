@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,8 @@ def test_every_reason_has_its_line(ingested: Path):
     found = {letter["line"]: letter for letter in letters(ingested) if letter["input"] == "first.ndjson"}
     expected = {3 * number + 3: reason for number, (_, reason) in enumerate(LINES) if reason}
     assert {number: letter["reason"] for number, letter in found.items()} == expected
-    # The configuration decides about unknown fields; a test of its own shows that.
-    assert set(expected.values()) == set(REASONS) - {"unknown_field"}
+    # The configuration decides about unknown fields, schemas about payloads; tests of their own show that.
+    assert set(expected.values()) == set(REASONS) - {"unknown_field", "schema_invalid", "schema_missing"}
 
 
 def test_a_dead_letter_keeps_the_bytes_of_its_line_and_says_when_and_why(ingested: Path):
@@ -218,11 +219,45 @@ def test_a_file_may_have_any_name(tmp_path: Path):
     assert "[bold]" in failed(4, "ingest", b"[bold]\xff", cwd=tmp_path)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has another unit there")
+def test_a_very_long_line_is_an_event_and_takes_bounded_memory(tmp_path: Path):
+    data = line(0, payload={"n": 0, "text": "x" * (15 * 2**20)}) + line(1)
+    (tmp_path / "long.ndjson").write_bytes(data)
+    process = subprocess.Popen([*COMMAND, "ingest", "long.ndjson"], cwd=tmp_path, env=environment())
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert usage.ru_maxrss < 600 * 1024  # KiB
+    assert [len(event["payload"].get("text", "")) for event in replayed(tmp_path / "segments")] == [15 * 2**20, 0]
+
+
 def test_a_closed_standard_input_is_an_error_in_a_sentence(tmp_path: Path):
     shell = ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, "ingest"]
     done = subprocess.run(shell, cwd=tmp_path, env=environment(), capture_output=True, check=False)
     check(done.returncode, done.stderr, 4)
     assert done.stderr.startswith(b"evtool: ")
+
+
+def test_rejected_lines_are_not_read_while_they_are_written(tmp_path: Path):
+    """Each would be rejected again, without an end."""
+    run("ingest", cwd=tmp_path, stdin=line(0) + b"oops\n")
+    path = tmp_path / "segments" / "dead-letters" / "dead-letters.ndjson"
+    (tmp_path / "link").symlink_to(path)
+    before = path.read_bytes()
+    assert "rejected lines go" in failed(4, "ingest", path, cwd=tmp_path)
+    assert "rejected lines go" in failed(4, "ingest", "link", cwd=tmp_path)
+    with path.open("rb") as file:
+        assert "rejected lines go" in failed(4, "ingest", cwd=tmp_path, stdin=file)
+    assert path.read_bytes() == before
+    run("ingest", path, "--log", "other", cwd=tmp_path)
+    assert len(letters(tmp_path / "other")) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="there is no file here that cannot be read")
+def test_an_input_whose_first_byte_cannot_be_read(tmp_path: Path):
+    assert b"cannot read /proc/self/mem" in run("ingest", "/proc/self/mem", cwd=tmp_path, code=4).stderr
+    with (tmp_path / "out").open("wb") as file:
+        assert b"cannot read stdin" in run("ingest", cwd=tmp_path, stdin=file, code=4).stderr
 
 
 HOSTILE = ["../../etc/passwd", "a/b", "/", ".", "..", "nul\x00", "log.json", "CON", "x" * 1024, "-", "\n", "%00"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,9 @@ def test_lines_have_their_keys_in_order_and_times_nine_digits(log: Path):
         (("--from", "@²"), 3, "'@²'"),
         (("--partition", "8"), 3, "0 to 7"),
         (("--from", b"\xff"), 16, ""),
+        (("--from", ""), 3, "a bound is empty"),
+        (("--to", ""), 3, "a bound is empty"),
+        (("--from", "@" + "9" * 30), 3, "no position"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -92,7 +96,7 @@ def test_what_cannot_be_selected_is_an_error_in_a_sentence(log: Path, flags, cod
     assert told in failed(code, "replay", "--log", log, *flags, cwd=log.parent)
 
 
-@pytest.mark.parametrize("flags", [("--limit", "-1"), ("--clock", "wall")])
+@pytest.mark.parametrize("flags", [("--limit", "-1"), ("--limit", f"{10**30}"), ("--clock", "wall")])
 def test_a_flag_that_makes_no_sense_is_the_command_line_s_error(log: Path, flags: tuple[str, ...]):
     run("replay", "--log", log, *flags, cwd=log.parent, code=2)
 
@@ -107,6 +111,42 @@ def test_a_file_holds_what_standard_output_would_and_is_there_when_it_is_whole(l
     assert (tmp_path / "plain").read_bytes() == whole
     assert failed(3, "replay", "--log", log, "--out", "/", cwd=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zst", "plain"]
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_written(log: Path, tmp_path: Path):
+    whole = run("replay", "--log", log, cwd=tmp_path).stdout
+    (tmp_path / "folder").mkdir()
+    target = tmp_path / "folder" / "target"
+    (tmp_path / "link").symlink_to("folder/target")
+    (tmp_path / "link.zst").symlink_to("link")
+    for name in ("link", "link", "link.zst"):  # to nothing, to a file, to another link
+        run("replay", "--log", log, "--out", name, cwd=tmp_path)
+        assert (tmp_path / name).is_symlink()
+        found = target.read_bytes()
+        assert (unzstd(found) if name == "link.zst" else found) == whole
+    (tmp_path / "circle").symlink_to("circle")
+    assert "in a circle" in failed(3, "replay", "--log", log, "--out", "circle", cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["circle", "folder", "link", "link.zst", "target"]
+
+
+@pytest.mark.parametrize("name", ["log.json", "new.ndjson", "00000000000000000001/frames.log", "link"])
+def test_no_replay_is_written_over_its_own_log(log: Path, tmp_path: Path, name: str):
+    (tmp_path / "link").symlink_to(log / "HEAD")
+    target = tmp_path / name if name == "link" else log / name
+    before = {path: path.read_bytes() for path in log.rglob("*") if path.is_file()}
+    assert "folder of the log" in failed(3, "replay", "--log", log, "--out", target, cwd=tmp_path)
+    assert {path: path.read_bytes() for path in log.rglob("*") if path.is_file()} == before
+
+
+def test_a_name_may_be_as_long_as_the_file_system_has_it(log: Path, tmp_path: Path):
+    for name in ("é" * 125, "x" * 255):
+        run("replay", "--log", log, "--out", name, cwd=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_limit_may_be_larger_than_the_log(log: Path):
+    assert len(lines_of(log, "--limit", f"{2**63 - 1}")) == 100
+    assert lines_of(log, "--limit", "0") == []
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +174,22 @@ def test_an_interrupt_is_told_in_a_word(large: Path):
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     check(process.returncode, told, 130)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_no_part_of_a_file(large: Path, tmp_path: Path, number: signal.Signals, code: int):
+    (tmp_path / "out.zst").write_text("before")
+    process = start("replay", "--log", large, "--out", "out.zst", cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("the machine was quicker than the signal")
+    check(process.returncode, told, code)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zst"]
+    assert (tmp_path / "out.zst").read_text() == "before"
 
 
 def test_a_full_disk_behind_standard_output_is_an_error(large: Path):

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import zstandard
-from samples import check_sound, event, ids, rows, segments
+from samples import check_sound, event, frame, ids, rows, segments
 
 import evtool
+from evtool.errors import IdConflictError
 from evtool.lifecycle.verify import verify
 from evtool.log.format import FORMAT_VERSION, MIXED_PARTITIONS
 
@@ -86,13 +87,20 @@ def test_a_copy_can_be_gone_on_with(version: Path, folder: Path):
     replay, counts = expected(version)
     last = {row["stream_id"]: row["stream_version"] for row in rows(evtool.open(folder))}
     with evtool.open(folder) as log:
-        commit = log.append([event(1, "user-1"), event(2, "never seen"), event(3, "last", stream_version=2)])
+        stored = rows(log)
+        again = log.append(frame(stored))  # what an older evtool stored is known to be there, too
+        assert (again.count, again.duplicates) == (0, counts["events"])
+        # Back then an id could be stored more than once: any of its events is known, the first one is named.
+        first = next(row["position"] for row in stored if row["event_id"] == stored[-1]["event_id"])
+        with pytest.raises(IdConflictError, match=f"as position {first}$"):
+            log.append([stored[-1] | {"event_type": "Other"}])
+        commit = log.append([event(91, "user-1"), event(92, "never seen"), event(93, "last", stream_version=2)])
         assert commit.batch == counts["batches"] + 1
         assert commit.first_position == counts["position"] + 1
         added = rows(log, start=commit.first_position)
         assert [row["stream_version"] for row in added] == [last["user-1"] + 1, 1, last["last"] + 1]
     assert b"".join(evtool.open(folder).replay(end=commit.first_position)) == replay
-    assert ids(evtool.open(folder), start=commit.first_position) == ["event-1", "event-2", "event-3"]
+    assert ids(evtool.open(folder), start=commit.first_position) == ["event-91", "event-92", "event-93"]
     report = check_sound(folder)
     assert report.segments == counts["segments"] == len(segments(folder))
     assert report.digest != counts["digest"]

@@ -150,7 +150,8 @@ def test_the_digest_differs_for_another_order_and_number(tmp_path: Path):
         [events[1], events[0], *events[2:]],
         events[:-1],
         events[1:],
-        [*events, events[0]],
+        [*events, events[0] | {"event_id": "event-6"}],
+        [*events, events[0] | {"source_id": "till"}],
     ]
     digests = {digest_of(tmp_path / str(number), variant) for number, variant in enumerate([*variants, []])}
     assert len(digests) == len(variants) + 1

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from faults import boot_again, flip
 from samples import (
     MOMENT_NS,
+    Event,
     check_sound,
     config,
     event,
+    frame,
     frames_log,
     ids,
     make_log,
@@ -25,8 +28,10 @@ from samples import (
 )
 
 import evtool
-from evtool.errors import LogDamagedError
+from evtool.errors import IdConflictError, LogDamagedError
+from evtool.files import Files
 from evtool.log.format import HEAD_RECORD, INDEX_ROW, seal
+from evtool.log.sourcenames import read_source_names
 
 SEGMENT_BYTES = 5_000  # of what is written behind a change
 GARBAGE = bytes(i * 151 % 256 for i in range(10_000))
@@ -34,7 +39,12 @@ GARBAGE = bytes(i * 151 % 256 for i in range(10_000))
 Change = Callable[[Path], Any]
 
 
-SMALL = [[event(i, f"user-{i % 3}"), event(i + 100, "other", metadata='{"a":1}')] for i in range(10)]
+SMALL = [
+    [event(i, f"user-{i % 3}"), event(i + 100, "other", metadata='{"a":1}', source_id=f"till-{i}")]
+    for i in range(10)
+]
+NEW = 10_000  # from here on no log of these tests has an id
+TABLES = ("streams.table", "ids.table", "sources.msgpack")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +102,37 @@ def index_of_another_segment(folder: Path) -> None:
     shutil.copy(segments(folder)[1] / "frames.idx", segments(folder)[0] / "frames.idx")
 
 
+def summary_that_is_a_head(folder: Path) -> None:
+    """Its checksum has the same form, and matches."""
+    shutil.copy(folder / "HEAD", segments(folder)[0] / "segment.msgpack")
+
+
+def of_another_log(*names: str) -> Change:
+    """Files of a log with as many events, streams and ids, which are partly the same ones."""
+
+    def change(folder: Path) -> None:
+        other = folder.with_name("another")
+        make_log(other, [*SMALL[:5], many(320, first=1_000)])
+        for name in names:
+            assert (folder / "index" / name).exists()
+            shutil.copy(other / "index" / name, folder / "index" / name)
+
+    return change
+
+
+def store_again(folder: Path) -> None:
+    """Send everything that a log holds once more, to a writer of its own, and again: nothing is stored."""
+    stored = rows(evtool.open(folder, read_only=True))
+    with evtool.open(folder, config=config(SEGMENT_BYTES)) as log:
+        for batch in (stored, stored[::-7], frame(stored)):
+            given = [row | {"stream_version": None} for row in batch] if isinstance(batch, list) else batch
+            commit = log.append(given)
+            assert (commit.count, commit.duplicates, commit.last_position) == (0, len(batch), len(stored))
+            for row in stored[::50]:
+                assert log.find(row["event_id"], row["source_id"]) == row["position"]
+    assert rows(evtool.open(folder, read_only=True)) == stored
+
+
 def older_head(folder: Path) -> None:
     """HEAD as it was when the active segment was begun."""
     record = np.frombuffer((folder / "HEAD").read_bytes(), HEAD_RECORD).copy()
@@ -114,7 +155,8 @@ def newer_head(folder: Path) -> None:
 
 
 def everything_derived(folder: Path) -> None:
-    remove("HEAD", "*/frames.idx", "index/streams.table", "*/segment.msgpack", "writer.lock")(folder)
+    tables = (f"index/{name}" for name in TABLES)
+    remove("HEAD", "*/frames.idx", "*/segment.msgpack", "writer.lock", *tables)(folder)
 
 
 def derived_folder(folder: Path) -> None:
@@ -145,12 +187,22 @@ CHANGES = {
     "segment.msgpack missing": remove("*/segment.msgpack"),
     "segment.msgpack empty": put("segment.msgpack", b"", 0),
     "segment.msgpack garbage": put("segment.msgpack", GARBAGE[:200], 1),
+    "segment.msgpack that is HEAD": summary_that_is_a_head,
     "segment.msgpack torn": cut("segment.msgpack", 100, -2),
-    "streams.table missing": remove("index/streams.table"),
+    **{
+        f"{name} {what}": change
+        for name in TABLES
+        for what, change in {
+            "missing": remove(f"index/{name}"),
+            "empty": put(f"index/{name}", b""),
+            "garbage": put(f"index/{name}", GARBAGE),
+            "of a strange length": put(f"index/{name}", GARBAGE[:4096] + bytes(23)),
+            "all zeros": put(f"index/{name}", bytes(1 << 16)),
+            "of another log": of_another_log(name),
+        }.items()
+    },
     "index folder missing": derived_folder,
-    "streams.table empty": put("index/streams.table", b""),
-    "streams.table garbage": put("index/streams.table", GARBAGE),
-    "streams.table of a strange length": put("index/streams.table", GARBAGE[:4096] + bytes(23)),
+    "index folder of another log": of_another_log(*TABLES),
     "writer.lock missing": remove("writer.lock"),
     "everything derived missing": everything_derived,
 }
@@ -172,8 +224,8 @@ def test_the_writer_goes_on(log_folder: Path, change: Change):
     change(log_folder)
     with evtool.open(log_folder, config=config(SEGMENT_BYTES)) as log:
         assert log.writer().cut_bytes == 0
-        for number in range(4):
-            log.append([event(number, "other"), event(number, f"new-{number}")])
+        for number in range(NEW, NEW + 8, 2):
+            log.append([event(number, "other"), event(number + 1, f"new-{number}")])
     after = rows(evtool.open(log_folder))
     assert after[: len(before)] == before
     assert len(after) == len(before) + 8
@@ -182,16 +234,33 @@ def test_the_writer_goes_on(log_folder: Path, change: Change):
 
 
 @on_changes
+def test_what_is_sent_again_is_known(log_folder: Path, change: Change):
+    change(log_folder)
+    store_again(log_folder)
+    make_log(log_folder, [[event(NEW), event(NEW + 1, source_id="new")], [event(NEW + 2)]], config(SEGMENT_BYTES))
+    store_again(log_folder)
+    with evtool.open(log_folder) as log:
+        with pytest.raises(IdConflictError, match="as position"):
+            log.append([event(1, payload="{}")])
+        for row in rows(log, start=log.position - 40):
+            assert log.find(row["event_id"]) == row["position"]
+    check_sound(log_folder)
+
+
+@on_changes
 def test_what_was_derived_is_made_again(log_folder: Path, change: Change):
     change(log_folder)
     with evtool.open(log_folder) as log:
-        log.append([event(1)])
+        assert log.append([event(NEW)]).count == 1
     for segment in segments(log_folder)[:-1]:
         assert (segment / "segment.msgpack").exists()
     frames = [(s / "frames.idx").stat().st_size // INDEX_ROW.itemsize for s in segments(log_folder)]
     assert sum(frames[:-1]) + frames[-1] >= check_sound(log_folder).frames
     assert len((log_folder / "HEAD").read_bytes()) == 64
-    assert (log_folder / "index" / "streams.table").exists()
+    assert {*TABLES} <= {path.name for path in (log_folder / "index").iterdir()}
+    log_id = evtool.open(log_folder).manifest.id_bytes
+    names = read_source_names(Files(), log_folder / "index", log_id)
+    assert names == sorted(["shop", *(f"till-{i}" for i in range(10))])
 
 
 def test_head_older_than_the_frames_hides_nothing_from_the_writer(log_folder: Path):
@@ -201,7 +270,7 @@ def test_head_older_than_the_frames_hides_nothing_from_the_writer(log_folder: Pa
     first = int(segments(log_folder)[-1].name)
     assert rows(evtool.open(log_folder, read_only=True)) == before[: first - 1]
     with evtool.open(log_folder) as log:
-        assert log.append([event(1, "other")]).first_position == len(before) + 1
+        assert log.append([event(NEW, "other")]).first_position == len(before) + 1
     assert rows(evtool.open(log_folder))[:-1] == before
     check_sound(log_folder)
 
@@ -212,8 +281,13 @@ def test_head_older_than_the_frames_hides_nothing_from_the_writer(log_folder: Pa
 @pytest.mark.parametrize("segment", [0, -1], ids=["sealed", "active"])
 @pytest.mark.parametrize("name", INDEX_ROW["header"].names)
 def test_flipped_bit_in_frames_idx_hides_no_event(folder: Path, segment: int, name: str):
-    small = [event(1, timestamp=MOMENT_NS), event(2, "user-2", timestamp=MOMENT_NS)]
-    make_segments(folder, [small[:1], small[1:], small], [small[:1], small])
+    numbers = iter(range(10))
+
+    def small(*streams: str) -> list[Event]:
+        return [event(next(numbers), stream, timestamp=MOMENT_NS) for stream in streams]
+
+    both = ("user-1", "user-2")
+    make_segments(folder, [small(stream) for stream in both] + [small(*both)], [small("user-1"), small(*both)])
     before = rows(evtool.open(folder))
     header, start = INDEX_ROW.fields["header"][:2]
     kind, offset = header.fields[name][:2]
@@ -237,71 +311,101 @@ def test_flipped_bit_in_frames_idx_hides_no_event(folder: Path, segment: int, na
         flip(path, place, bit % 8)
 
 
-# The table of streams says which version comes next.
+# The tables of streams, ids and sources say which version comes next, and what is there already.
 
 
 def next_versions(folder: Path, *streams: str) -> list[int]:
     """The versions that the next events of some streams get."""
     with evtool.open(folder, config=config(SEGMENT_BYTES)) as log:
-        log.append([event(number, stream) for number, stream in enumerate(streams)])
+        log.append([event(number, stream) for number, stream in enumerate(streams, NEW)])
         return [row["stream_version"] for row in rows(log, start=log.position - len(streams) + 1)]
 
 
-@pytest.fixture
-def two_times(folder: Path) -> tuple[Path, bytes, bytes]:
-    """A log of 4 batches, and its table of streams as it was after the second and after the fourth."""
-    make_log(folder, [[event(1), event(2, "user-2")], [event(3)]])
-    table = folder / "index" / "streams.table"
-    early = table.read_bytes()
-    make_log(folder, [[event(4, "user-3"), event(5)], [event(6, "user-2")]])
-    return folder, early, table.read_bytes()
+def tables(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / "index" / name).read_bytes() for name in TABLES}
 
 
-@pytest.mark.parametrize("boot", [lambda folder: None, boot_again], ids=["same boot", "another boot"])
-def test_streams_table_behind_the_log(two_times: tuple[Path, bytes, bytes], boot: Change):
-    folder, early, _ = two_times
-    (folder / "index" / "streams.table").write_bytes(early)
+EARLY = [[event(1), event(2, "user-2")], [event(3)]]
+LATE = [[event(4, "user-3", source_id="till"), event(5)], [event(6, "user-2", source_id="web")]]
+on_tables = pytest.mark.parametrize(
+    "names", [*[(name,) for name in TABLES], TABLES[:2], TABLES[1:], TABLES], ids=str
+)
+on_boots = pytest.mark.parametrize("boot", [lambda folder: None, boot_again], ids=["same boot", "another boot"])
+
+
+@on_boots
+@on_tables
+def test_tables_behind_the_log(folder: Path, names: tuple[str, ...], boot: Change):
+    make_log(folder, EARLY)
+    early = tables(folder)
+    make_log(folder, LATE)
+    for name in names:
+        (folder / "index" / name).write_bytes(early[name])
     boot(folder)
+    store_again(folder)
     assert next_versions(folder, "user-1", "user-2", "user-3", "user-4") == [4, 3, 2, 1]
+    store_again(folder)
     check_sound(folder)
 
 
-@pytest.mark.parametrize("boot", [lambda folder: None, boot_again], ids=["same boot", "another boot"])
-def test_streams_table_ahead_of_the_log(folder: Path, boot: Change):
-    """As in a copy of a log that was written to meanwhile: its frames were copied before its table."""
-    make_log(folder, [[event(1), event(2, "user-2")], [event(3)]])
+@on_boots
+@on_tables
+def test_tables_ahead_of_the_log(folder: Path, names: tuple[str, ...], boot: Change):
+    """As in a copy of a log that was written to meanwhile: its frames were copied before its tables."""
+    make_log(folder, EARLY)
     kept = {path: path.read_bytes() for path in (frames_log(folder), folder / "HEAD")}
-    with evtool.open(folder) as log:
-        log.append([event(4, "user-3"), event(5)])
-        log.append([event(6, "user-2")])
-        table = (folder / "index" / "streams.table").read_bytes()
+    kept |= {folder / "index" / name: data for name, data in tables(folder).items() if name not in names}
+    make_log(folder, LATE)
     for path, data in kept.items():
         path.write_bytes(data)
-    (folder / "index" / "streams.table").write_bytes(table)
     boot(folder)
-    assert next_versions(folder, "user-1", "user-2", "user-3", "user-4") == [3, 2, 1, 1]
+    store_again(folder)
+    # What the tables were ahead with is not there, so it is stored when it comes, and only then.
+    make_log(folder, [LATE[1]])
+    store_again(folder)
+    with evtool.open(folder) as log:
+        assert log.append(LATE[0] + LATE[1]).duplicates == 1
+    assert next_versions(folder, "user-1", "user-2", "user-3", "user-4") == [4, 3, 2, 1]
+    store_again(folder)
     check_sound(folder)
 
 
-def test_streams_table_of_another_log(folder: Path, tmp_path: Path):
-    other = tmp_path / "other"
-    make_log(other, [[event(number)] for number in range(9)])
-    make_log(folder, [[event(1)]])
-    shutil.copy(other / "index" / "streams.table", folder / "index" / "streams.table")
-    assert next_versions(folder, "user-1", "user-2") == [2, 1]
+@pytest.mark.parametrize("kept_bytes", [4096, 8192, 4096 + 4096 * 8])
+def test_ids_of_which_only_the_first_pages_are_of_earlier_times(folder: Path, kept_bytes: int):
+    """As in a copy of a log that was written to while this file was copied: what its header says is too little."""
+    make_log(folder, [many(20), [event(NEW + 1)]])
+    table, early = folder / "index" / "ids.table", {}
+    for path in (frames_log(folder), folder / "HEAD", table):
+        early[path] = path.read_bytes()
+    make_log(folder, [many(1_000, first=20)])
+    late = table.read_bytes()
+    for path, data in early.items():
+        path.write_bytes(data)
+    table.write_bytes(early[table][:kept_bytes] + late[kept_bytes:])
+    store_again(folder)
+    with evtool.open(folder) as log:
+        # In another order, so that positions in the table are those of other events now.
+        assert log.append(many(1_000, first=20)[::-1]).count == 1_000
+        assert log.append(many(1_020)).duplicates == 1_020
+    store_again(folder)
     check_sound(folder)
 
 
-def test_streams_table_left_growing(folder: Path):
+def test_tables_left_growing(folder: Path):
     make_log(folder, [[event(1)]])
-    (folder / "index" / "streams.growing").write_bytes(GARBAGE)
-    make_log(folder, [many(6_000, streams=5_000)])
+    for name in ("streams.growing", "ids.growing"):
+        (folder / "index" / name).write_bytes(GARBAGE)
+    make_log(folder, [many(6_000, first=5_000, streams=5_000).with_columns(pl.lit("till").alias("source_id"))])
+    assert not list((folder / "index").glob("*.growing"))
+    store_again(folder)
     assert next_versions(folder, "user-1", "user-4999", "user-5000") == [4, 2, 1]
     check_sound(folder)
 
 
 def test_a_log_whose_events_lie_in_sealed_segments_only(folder: Path):
     make_log(folder, [[event(1)], [event(2, "user-2")]], config(segment_bytes=1_000))
+    everything_derived(folder)
+    store_again(folder)
     everything_derived(folder)
     assert next_versions(folder, "user-1", "user-2", "user-3") == [2, 2, 1]
     assert len(ids(evtool.open(folder))) == 5

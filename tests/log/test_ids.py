@@ -233,6 +233,13 @@ def table(tmp_path: Path) -> EventIds:
     return open_ids(tmp_path)
 
 
+@pytest.fixture
+def grows_as_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table grows by its own factor from the first slot on."""
+    monkeypatch.setattr("evtool.log.table.SMALL_SLOTS", 0)
+
+
+@pytest.mark.usefixtures("grows_as_a_large_one")
 def test_growing_keeps_every_id_and_stays_small(tmp_path: Path, table: EventIds):
     hashes = many(60_000)
     for first in range(0, len(hashes), 2_500):
@@ -270,7 +277,7 @@ def test_every_id_is_found_however_they_collide_and_wherever_blocks_end(highs: l
         assert len(table) == len(hashes)
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny", "grows_as_a_large_one")
 def test_ids_that_belong_at_the_end_go_on_at_the_beginning_and_back_when_it_grows(tmp_path: Path):
     table = open_ids(tmp_path)
     last = [hash_of(0xFFFF_FFFF, number) for number in range(5)]
@@ -287,18 +294,12 @@ def test_ids_that_belong_at_the_end_go_on_at_the_beginning_and_back_when_it_grow
 
 def test_ids_that_share_all_56_bits_are_all_given(table: EventIds):
     same = [hash_of(7, 7, rest) for rest in range(200)]
-    add(table, numbered(same))
+    add(table, [*numbered(same), *numbered(same)[::-1]])  # each pair once, though it comes twice in one call
     add(table, numbered(same))
     assert found(table, [hash_of(7, 7), hash_of(7, 8), hash_of(8, 7)]) == [
         (0, position) for position in range(1, 201)
     ]
     assert len(table) == 200
-
-
-def test_a_pair_that_comes_twice_in_one_call_is_stored_once(table: EventIds):
-    pairs = numbered(many(50))
-    add(table, [*pairs, *pairs[::-1], *pairs])
-    assert len(table) == 50
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -347,7 +348,8 @@ def test_id_that_was_stored_before_the_one_that_stands_before_it_was_lost(tmp_pa
         assert 2 <= np.count_nonzero(low) <= 3
 
 
-def test_slots_that_lost_a_half_are_false_matches_at_worst_and_go_with_the_next_growth(tmp_path: Path):
+@pytest.mark.parametrize("left", [3, 1 << 31, (1 << 32) - 1])
+def test_slots_that_lost_a_half_are_false_matches_at_worst_and_go_with_the_next_growth(tmp_path: Path, left: int):
     hashes = many(2_000)
     table = open_ids(tmp_path)
     add(table, numbered(hashes[:1_000]))
@@ -356,7 +358,7 @@ def test_slots_that_lost_a_half_are_false_matches_at_worst_and_go_with_the_next_
     low, high = slots(tmp_path)
     settled = low != 0
     add(table, numbered(hashes[1_000:], 1_001))
-    high[~settled] = 3
+    high[~settled] = left
     boot_again(tmp_path)
     table = open_ids(tmp_path)
     assert (table.applied, len(table)) == (1_000, 2_000)
@@ -366,7 +368,7 @@ def test_slots_that_lost_a_half_are_false_matches_at_worst_and_go_with_the_next_
     for first in range(2_001, 10_000, 500):
         add(table, numbered(many(500, seed=first), first))
     assert found(table, hashes) == expected(numbered(hashes), hashes)
-    assert len(table) == 10_000
+    assert 10_000 <= len(table) <= 10_010  # some few happen to be where they may be found
 
 
 @pytest.mark.timeout(20)

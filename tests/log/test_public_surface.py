@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import evtool
 from evtool import errors
+from evtool.config import load
 from evtool.errors import EvtoolError
 
 EXPORTS = ["Commit", "EvtoolError", "Log", "Selection", "open"]
@@ -53,6 +55,16 @@ def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         evtool.nothing  # noqa: B018
     assert not hasattr(evtool, "Writer")
+
+
+def test_open_reads_no_evtool_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a program does must not depend on where it is started; it may ask for the file."""
+    (tmp_path / "evtool.toml").write_text('[log]\npath = "elsewhere"\npartitions = 3\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVTOOL_LOG", "anywhere")
+    assert evtool.open("plain", create=True).partitions == 8
+    assert evtool.open("asked", create=True, config=load()).partitions == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["asked", "evtool.toml", "plain"]
 
 
 def test_importing_evtool_imports_nothing_else_of_it():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import chain, pairwise
 from pathlib import Path
@@ -219,16 +220,16 @@ def test_a_replay_spells_everything_as_it_was_sent(folder: Path):
     batch = [event(number, payload=text, metadata=text) for number, text in enumerate(ODD_OBJECTS)]
     batch += [
         event(number, stream_id=text, source_id=text, event_type=text, event_id=text)
-        for number, text in enumerate(ODD_TEXTS)
+        for number, text in enumerate(ODD_TEXTS, len(batch))
     ]
     moments = (-1, 0, 1, -(10**18), 253_402_300_799 * 10**7, 2**63 - 1, -(2**63))
-    times = pl.DataFrame([event(number) for number in range(len(moments))]).with_columns(
-        timestamp=pl.Series(moments)
-    )
+    times = pl.DataFrame([event(number) for number in range(100, 100 + len(moments))])
+    times = times.with_columns(timestamp=pl.Series(moments))
     make_log(folder, [batch, times])
     log = evtool.open(folder)
     lines = b"".join(log.replay()).splitlines(keepends=True)
     assert lines == [line(row) for row in rows(log)]
+    assert len(lines) == len(batch) + len(moments)
     for given, replayed in zip(ODD_OBJECTS, lines, strict=False):
         assert f',"payload":{given},"metadata":{given}}}\n'.encode() in replayed
 
@@ -292,3 +293,13 @@ def test_every_event_is_in_exactly_one_partition(folder: Path, partitions: int):
 def test_the_schema_of_stored_events_begins_with_position_and_time():
     assert [*STORED_SCHEMA][:2] == ["position", "recorded_at"]
     assert [*STORED_SCHEMA][2:] == [*EVENT_SCHEMA]
+
+
+def test_frames_are_bounded_by_bytes_too(folder: Path):
+    """Few large events are as much memory as many small ones."""
+    texts = [os.urandom(2**20).hex() for _ in range(24)]
+    batches = [[event(number, payload=f'{{"text":"{text}"}}')] for number, text in enumerate(texts)]
+    make_log(folder, batches, config(segment_bytes=1 << 30))
+    frames = list(evtool.open(folder, read_only=True).scan(columns=["payload"]))
+    assert [text[9:-2] for frame in frames for text in frame["payload"]] == texts
+    assert max(frame["payload"].str.len_bytes().sum() for frame in frames) <= 20 * 2**20

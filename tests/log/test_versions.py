@@ -203,13 +203,13 @@ def test_streams_counted_too_low_after_a_power_cut_do_not_fill_the_table(folder:
     """Of the table's pages some are newer than others then: here the one with the count is the oldest."""
     table = folder / "index" / "streams.table"
     with evtool.open(folder, create=True) as log:  # nothing is flushed before it is closed
-        log.append(many(1))
+        log.append(many(1, first=10_000))
         early = table.read_bytes()[:4096]
         log.append(many(2_400, streams=2_400))
         late = table.read_bytes()[4096:]
     table.write_bytes(early + late)
     boot_again(folder)
     make_log(folder, [many(1_000, first=2_400, streams=10_000), many(1_000, first=3_400, streams=10_000)])
-    make_log(folder, [[event(1, f"new-{number}") for number in range(50)]])
+    make_log(folder, [[event(number, f"new-{number}") for number in range(20_000, 20_050)]])
     assert {row["stream_version"] for row in rows(evtool.open(folder), start=4_402)} == {1}
     check_sound(folder)
