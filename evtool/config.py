@@ -54,13 +54,17 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class IngestConfig:
-    """When a batch is cut, whichever limit is reached first, and what is done with unknown keys."""
+    """When a batch is cut, whichever limit is reached first, and what is done with unknown keys.
+
+    Of `dead_letter_alert`, a share of the lines, more dead letters set the exit code.
+    """
 
     source: str | None = None
     batch_events: int = 262_144
     batch_bytes: int = 96 * MIB
     max_latency_ms: int = 500
     unknown_fields: Literal["metadata", "reject"] = "metadata"
+    dead_letter_alert: float | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{value!r} is no share: write a number from 0 to 1, as 0.01 for one line in a hundred")
+    return float(value)
+
+
 # key -> its check; the flags of the command line go through the same ones.
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "partitions": _within(1, 1024),
@@ -199,6 +209,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "batch_bytes": _within(1, GIB, parse_size),
     "max_latency_ms": _within(1, 3_600_000, parse_duration_ms),
     "unknown_fields": _one_of("metadata", "reject"),
+    "dead_letter_alert": _share,
     "compatibility": _one_of(*get_args(Compatibility)),
     "unknown_types": _one_of("allow", "reject"),
 }

@@ -172,7 +172,7 @@ def test_stopped_it_leaves_the_rest_as_it_is(folder: Path, monkeypatch: pytest.M
 def test_letters_have_the_keys_and_the_id_that_the_format_s_page_says(tmp_path: Path):
     (tmp_path / "bad.ndjson").write_bytes(b"nonsense\n\xff\n")
     with evtool.open(folder := tmp_path / "segments", create=True) as log:
-        Ingest(log, [str(tmp_path / "bad.ndjson")], IngestConfig(source="web")).run()
+        Ingest(log, [str(tmp_path / "bad.ndjson")], IngestConfig(), source="web").run()
     retry(folder)
     lines = (folder / "dead-letters" / "dead-letters.ndjson").read_bytes().splitlines()
     page = (Path(__file__).resolve().parents[2] / "segments" / "README.md").read_text(encoding="utf-8")
