@@ -60,6 +60,7 @@ class IngestConfig:
 
     `fields` is the table `[ingest.fields]` as it was written; `evtool.ingest.mapping` knows what it means.
     Without a `format` it is "json" where there are `fields`, and "evtool" otherwise.
+    Of `dead_letter_alert`, a share of the lines, more dead letters set the exit code.
     """
 
     source: str | None = None
@@ -72,6 +73,7 @@ class IngestConfig:
     timezone: str | None = None
     records: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    dead_letter_alert: float | None = None
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,12 @@ def _zone(value: Any) -> str:
     return str(value)
 
 
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{value!r} is no share: write a number from 0 to 1, as 0.01 for one line in a hundred")
+    return float(value)
+
+
 # key -> its check; the flags of the command line go through the same ones.
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "partitions": _within(1, 1024),
@@ -226,6 +234,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "batch_bytes": _within(1, GIB, parse_size),
     "max_latency_ms": _within(1, 3_600_000, parse_duration_ms),
     "unknown_fields": _one_of("metadata", "reject"),
+    "dead_letter_alert": _share,
     "compatibility": _one_of(*get_args(Compatibility)),
     "unknown_types": _one_of("allow", "reject"),
     "format": _one_of("evtool", "json", "cloudevents", "csv", "parquet"),

@@ -7,6 +7,8 @@
      │   ├─ IdConflictError        6   another event has its id
      │   └─ VersionConflictError   7   its stream is at another version than was expected
      ├─ SchemaError                8   a schema or an upcaster makes no sense, or breaks compatibility
+     ├─ RejectedLinesError         9   `ingest --strict` has met lines that are no events
+     │   └─ RejectedShareError    18   more lines were rejected than `dead_letter_alert` allows
      ├─ LogError
      │   ├─ LogNotFoundError      10   there is no log in this folder
      │   ├─ LogExistsError        11   there is one already, or something else is in the way
@@ -119,6 +121,18 @@ class SchemaError(EvtoolError):
     """A schema or an upcaster makes no sense, breaks compatibility, or fails on an event."""
 
     exit_code = 8
+
+
+class RejectedLinesError(EvtoolError):
+    """`ingest --strict` has met lines that are no events; the others were stored."""
+
+    exit_code = 9
+
+
+class RejectedShareError(RejectedLinesError):
+    """More lines were rejected than `dead_letter_alert` allows; the others were stored."""
+
+    exit_code = 18
 
 
 class LogError(EvtoolError):

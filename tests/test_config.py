@@ -59,6 +59,7 @@ def test_every_key_can_be_set(tmp_path: Path):
         batch_bytes = "8MB"
         max_latency_ms = "2s"
         unknown_fields = "reject"
+        dead_letter_alert = 0.01
         format = "cloudevents"
         derive_id = "content"
         timezone = "Europe/Berlin"
@@ -77,6 +78,7 @@ def test_every_key_can_be_set(tmp_path: Path):
     assert found.ingest == IngestConfig(
         *("shop", 1000, 8_000_000, 2000, "reject", "cloudevents", "content", "Europe/Berlin", "Records"),
         {"stream_id": ["a.b", "c"]},
+        0.01,
     )
     assert found.schemas == SchemasConfig("full_transitive", "reject")
     kinds = (LogConfig, IngestConfig, SchemasConfig)
@@ -167,6 +169,11 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
         ("ingest", 'max_latency_ms = "2 days"'),
         ("ingest", 'max_latency_ms = "-1s"'),
         ("ingest", 'unknown_fields = "drop"'),
+        ("ingest", "dead_letter_alert = 1.01"),
+        ("ingest", "dead_letter_alert = -0.01"),
+        ("ingest", "dead_letter_alert = true"),
+        ("ingest", "dead_letter_alert = nan"),
+        ("ingest", 'dead_letter_alert = "1 %"'),
     ],
 )
 def test_a_value_of_the_wrong_kind_or_size_is_named(tmp_path: Path, section: str, line: str):

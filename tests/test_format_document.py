@@ -43,11 +43,9 @@ from format_page import (
 
 import evtool
 from evtool import envelope, timestamps, uuids
-from evtool.config import Codec, Config, IngestConfig, LogConfig
+from evtool.config import Codec, Config, LogConfig
 from evtool.event import EVENT_SCHEMA
 from evtool.files import Files
-from evtool.ingest.pipeline import Ingest
-from evtool.ingest.retry import Retry
 from evtool.lifecycle.verify import verify
 from evtool.log import format as log_format
 from evtool.log import frame, hashing, sequence, table, versions
@@ -360,21 +358,6 @@ def test_the_table_of_ids_is_as_the_page_says(tmp_path: Path):
         while (high[at], low[at]) != (value >> 32, (value & 0xFFFF_FF00) << 32 | position):
             assert low[at]
             at = (at + 1) % capacity
-
-
-def test_dead_letters_have_the_keys_and_the_id_of_the_page(tmp_path: Path):
-    (tmp_path / "bad.ndjson").write_bytes(b"nonsense\n\xff\n")
-    with evtool.open(tmp_path / "segments", create=True) as log:
-        Ingest(log, [str(tmp_path / "bad.ndjson")], IngestConfig(source="web")).run()
-        Retry(log, IngestConfig()).run(lambda letter: True)
-        lines = (log.folder / "dead-letters" / "dead-letters.ndjson").read_bytes().splitlines()
-    section = PAGE[PAGE.index("## dead-letters") : PAGE.index("## schemas/")]
-    letters = [msgspec.json.decode(line) for line in lines]
-    cells = re.findall(r"^\| (.+?) \|", section, re.MULTILINE)[2:]
-    assert {key for letter in letters for key in letter} | {"resume"} == {k for c in cells for k in c.split(", ")}
-    for letter, raw in zip(letters, (b"nonsense", b"\xff"), strict=True):
-        place = f"{letter['time']}\n{letter['input']}\n{letter['line']}".encode()
-        assert letter["id"] == xxhash.xxh3_64_hexdigest(raw, xxhash.xxh3_64_intdigest(place))
 
 
 def test_registered_schemas_are_as_the_page_says(folder: Path):

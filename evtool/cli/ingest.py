@@ -13,10 +13,11 @@ import typer
 from evtool.cli import render
 from evtool.cli.interrupts import stopped_by_signals
 from evtool.cli.options import JsonOption, LogOption
-from evtool.errors import EvtoolError
+from evtool.errors import EvtoolError, RejectedLinesError, RejectedShareError
 
 if TYPE_CHECKING:
-    from evtool.ingest.pipeline import Ingest, Summary
+    from evtool.ingest.pipeline import Ingest
+    from evtool.ingest.summary import Acknowledgement, Summary
 
 _REFRESH_SECONDS = 0.2
 
@@ -53,6 +54,14 @@ def ingest(
     timezone: Annotated[
         str | None, typer.Option(metavar="ZONE", help="Where times without an offset are meant, as Europe/Berlin.")
     ] = None,
+    ack: Annotated[
+        bool, typer.Option("--ack", help="Print a JSON object for each batch when it is durable.")
+    ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Go on where the last load of this name has come to, and note how far."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 9 if there are dead letters.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Append events to the log, durably.
@@ -66,6 +75,7 @@ def ingest(
     from evtool import config as configuration
     from evtool.ingest import deadletters, formats, sources
     from evtool.ingest.pipeline import Ingest
+    from evtool.ingest.resume import check_name
     from evtool.log.log import open as open_log
 
     config = configuration.load(log)
@@ -80,15 +90,26 @@ def ingest(
         timezone=timezone,
     )
     formats.parser(options)  # raises ConfigError, before a log is made
+    if resume is not None:
+        check_name(resume)
     inputs = paths or [sources.STDIN]
     total_bytes = sources.check(inputs, config.log_path / deadletters.FOLDER / deadletters.FILE)
     if sources.STDIN in inputs and sys.stdin.isatty():
         render.say("reading events from the terminal, one a line; Ctrl-D ends them")
     with open_log(config.log_path, create=True, config=config) as opened:
-        work = Ingest(opened, inputs, options)
+        work = Ingest(
+            opened,
+            inputs,
+            options,
+            on_ack=(lambda done: _acknowledge(done, work.summary)) if ack else _nothing,
+            resume=resume,
+            source=source,
+        )
+        if work.resumed:
+            render.say(f"going on behind line {work.resumed.line:,} of {work.resumed.input}")
         if work.cut_bytes:
             render.say(f"recovered: {work.cut_bytes:,} bytes of a batch that was never acknowledged were cut")
-        with stopped_by_signals(work.stop) as caught, _progress(work, total_bytes, as_json):
+        with stopped_by_signals(work.stop) as caught, _progress(work, total_bytes, as_json or ack):
             try:
                 summary = work.run()
             except Exception:
@@ -97,6 +118,29 @@ def ingest(
         _report(summary, as_json)
     if caught:
         raise typer.Exit(128 + caught[0])
+    _judge(summary, strict, options.dead_letter_alert)
+
+
+def _nothing(done: Acknowledgement) -> None:
+    pass
+
+
+def _acknowledge(done: Acknowledgement, summary: Summary) -> None:
+    from dataclasses import asdict
+
+    render.print_json(asdict(done), done=_stored(summary))
+
+
+def _judge(summary: Summary, strict: bool, alert: float | None) -> None:
+    """Raise RejectedLinesError or RejectedShareError where there are more dead letters than wanted."""
+    hint = "The other lines are stored. `evtool dead-letters list` shows these."
+    letters = render.count(summary.dead_letters, "line")
+    if strict and summary.dead_letters:
+        raise RejectedLinesError(f"{letters} of {summary.lines:,} became dead letters", hint)
+    if alert is not None and summary.dead_letters > alert * summary.lines:
+        raise RejectedShareError(
+            f"{letters} of {summary.lines:,} became dead letters: more than dead_letter_alert = {alert:g}", hint
+        )
 
 
 def _report(summary: Summary, as_json: bool) -> None:

@@ -105,8 +105,8 @@ class DeadLetter:
             "id": self.id,
             "time": self.time,
             "reason": self.reason,
-            "message": _printable(self.message),
-            "input": _printable(self.input),
+            "message": printable(self.message),
+            "input": printable(self.input),
             "line": self.line,
             "bytes": self.size_bytes,
         }
@@ -120,7 +120,7 @@ class DeadLetter:
         return record
 
     def _place(self, time: str) -> bytes:
-        return f"{time}\n{_printable(self.input)}\n{self.line}".encode()
+        return f"{time}\n{printable(self.input)}\n{self.line}".encode()
 
 
 def decode(text: bytes) -> DeadLetter | None:
@@ -164,7 +164,7 @@ def explained(conflict: Conflict) -> tuple[str, str]:
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A text that JSON can hold: a file's name may have bytes that are no UTF-8."""
     return text.encode(errors="backslashreplace").decode()
 

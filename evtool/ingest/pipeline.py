@@ -15,50 +15,43 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
-from evtool import timestamps
+from evtool import envelope, timestamps
 from evtool.config import IngestConfig
 from evtool.errors import WriterDeadError
 from evtool.event import BATCH_SCHEMA
 from evtool.ingest import formats
-from evtool.ingest.deadletters import DeadLetter, DeadLetterFile, explained
+from evtool.ingest import resume as resuming
+from evtool.ingest.chunks import Chunk
+from evtool.ingest.deadletters import DeadLetter, DeadLetterFile, explained, printable
+from evtool.ingest.letterqueue import LetterQueue
 from evtool.ingest.lines import Lines, Offsets
 from evtool.ingest.parse import Parsed
-from evtool.ingest.sources import Chunk, Progress, Reader
+from evtool.ingest.resume import ResumePoint
+from evtool.ingest.sources import Progress, Reader
+from evtool.ingest.summary import Acknowledgement, Summary
 from evtool.ingest.validate import validated
 from evtool.log.frame import EncodedFrame
 from evtool.log.log import Log
 from evtool.log.preparing import Prepared
-from evtool.log.writer import Writer
+from evtool.log.writer import Commit, Writer
 from evtool.parallel import WORKERS
 
 _CHUNKS_AHEAD = WORKERS + 1
 _POLL_SECONDS = 0.1
 
 
-@dataclass
-class Summary:
-    """What an ingest did. Times in seconds, sizes in bytes of text (after decompression)."""
+@dataclass(frozen=True)
+class Place:
+    """A place between two lines: behind `line` of `input`, where `offset` bytes of its text end."""
 
-    accepted: int = 0
-    duplicates: int = 0
-    dead_letters: int = 0
-    batches: int = 0
-    first_position: int | None = None
-    last_position: int | None = None
-    bytes_in: int = 0
-    seconds: float = 0.0
-    is_interrupted: bool = False  # whether it was stopped before the end of its inputs
-    reached: tuple[str, int] | None = None  # input and line up to which all is committed
-
-    @property
-    def events_per_second(self) -> int:
-        """Accepted events a second."""
-        return round(self.accepted / self.seconds) if self.seconds else 0
+    input: str
+    line: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -74,14 +67,15 @@ class Piece:
 
 @dataclass
 class Gathered:
-    """A batch that is being gathered. `reaches` is the input and line up to which it goes."""
+    """A batch that is being gathered. `reaches` is how far it goes, `resume` where its load would go on."""
 
     pieces: list[Piece] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     events: int = 0
     size_bytes: int = 0
     started: float = 0.0
-    reaches: tuple[str, int] | None = None
+    reaches: Place | None = None
+    resume: ResumePoint | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +85,16 @@ class Job:
     prepared: Prepared | None
     frames: list[Future[EncodedFrame]]
     dead_letters: list[DeadLetter]
-    reaches: tuple[str, int]
+    reaches: Place
+    resume: ResumePoint | None
 
 
 class Ingest:
-    """One ingest of some inputs into a log."""
+    """One ingest of some inputs into a log. With a name, `resume`, it goes on where the last one of it ended.
+
+    `source` is the default source of this ingest alone, which its dead letters keep for a retry.
+    Raises InputError if what was to be resumed is in none of the inputs.
+    """
 
     def __init__(
         self,
@@ -103,24 +102,33 @@ class Ingest:
         paths: Sequence[str],
         config: IngestConfig,
         on_commit: Callable[[Summary], None] = lambda summary: None,
+        on_ack: Callable[[Acknowledgement], None] = lambda acknowledgement: None,
+        resume: str | None = None,
+        source: str | None = None,
     ) -> None:
         self.summary = Summary()
         self._config = config
         self._on_commit = on_commit
+        self._on_ack = on_ack
+        self._name = resume
+        self._source = source
         # Recover the log and take its lock before anything is read.
         self._writer: Writer = log.writer()
         self._dead_letters = DeadLetterFile(log.files, log.folder, durable=log.is_synced)
         self._validator = log.validator
-        self._parser = formats.parser(config)
+        self._parser = formats.parser(replace(config, source=source or config.source))
         latency_seconds = config.max_latency_ms / 1000
-        self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4, formats.converter(config))
+        self.resumed = None if resume is None else resuming.find(log.snapshot(), resume)
+        converter = formats.converter(config)
+        self._reader = Reader(paths, config.batch_bytes, latency_seconds / 4, converter, self.resumed)
+        self._buried = set() if resume is None else self._buried_before(LetterQueue(log.files, log.folder))
         self._latency_seconds = latency_seconds
         self._stop = threading.Event()
         self._failure: BaseException | None = None  # of a write
         self._bad_end: BaseException | None = None  # of an input
         self._chunks: queue.Queue[tuple[Chunk, Future[Parsed]] | BaseException | None] = queue.Queue(_CHUNKS_AHEAD)
         self._jobs: queue.Queue[Job | None] = queue.Queue(1)
-        self._line_of_input: dict[str, int] = {}
+        self._line_of_input: dict[str, int] = {self._reader.names[0]: self.resumed.line} if self.resumed else {}
         self._reached: tuple[str, int] | None = None
         self._is_interrupted = False
 
@@ -244,7 +252,7 @@ class Ingest:
             if len(order):
                 last_row = int(rows[part[-1]]) if len(part) else -1
             if last_row >= 0:
-                batch.reaches = (chunk.input, before + last_row + 1)
+                self._reach(batch, chunk, parsed.lines, before, last_row)
             if len(part):
                 batch.pieces.append(Piece(events, part, parsed.lines, chunk.input, before))
                 batch.events += len(part)
@@ -260,16 +268,26 @@ class Ingest:
                 return batch
             batch = self._hand_over(batch, workers)
 
+    def _reach(self, batch: Gathered, chunk: Chunk, lines: Lines, before: int, row: int) -> None:
+        """Note that a batch goes up to a row of a chunk."""
+        is_last = row + 1 == len(lines)
+        offset = chunk.end if is_last else chunk.start + int(lines.starts[row + 1])
+        line = before + row + 1
+        batch.reaches = Place(chunk.input, line, offset)
+        if self._name is not None:
+            start = chunk.start + int(lines.starts[row])
+            batch.resume = resuming.point_in(chunk, self._name, line, start, offset)
+
     def _hand_over(self, batch: Gathered, workers: ThreadPoolExecutor) -> Gathered:
         """Prepare a batch and pass it on to the disk; returns a new one to gather."""
         if batch.reaches is None:
             return Gathered()
         prepared, frames = None, []
-        if batch.pieces:
+        if batch.pieces or batch.resume:
             prepared = self._writer.prepare(*_joined(batch.pieces))
             self._bury_conflicts(batch, prepared)
             frames = [workers.submit(self._writer.encode, part) for part in prepared.parts]
-        self._jobs.put(Job(prepared, frames, batch.dead_letters, batch.reaches))
+        self._jobs.put(Job(prepared, frames, batch.dead_letters, batch.reaches, batch.resume))
         return Gathered()
 
     def _bury_conflicts(self, batch: Gathered, prepared: Prepared) -> None:
@@ -292,7 +310,18 @@ class Ingest:
     def _letter(
         self, time: str, reason: str, message: str, name: str, line: int, size_bytes: int, raw: bytes
     ) -> DeadLetter:
-        return DeadLetter(time, reason, message, name, line, size_bytes, raw, self._config.source)
+        return DeadLetter(time, reason, message, name, line, size_bytes, raw, self._source, self._name)
+
+    def _buried_before(self, queue: LetterQueue) -> set[int]:
+        """The marks of letters behind the resume point: of batches never committed, they come again."""
+        names = {printable(name) for name in self._reader.names}
+        point = self.resumed
+
+        def comes_again(letter: DeadLetter) -> bool:
+            is_before = point is not None and letter.input == point.input and letter.line <= point.line
+            return letter.resume == self._name and letter.input in names and not is_before
+
+        return {letter.mark for letter in queue.letters(comes_again)}
 
     def _write(self) -> None:
         """Bring prepared batches to the disk, in order; the rest is only taken off the queue after a failure."""
@@ -306,24 +335,53 @@ class Ingest:
                 self._reader.stop()
 
     def _commit(self, job: Job) -> None:
-        self._dead_letters.append(job.dead_letters)
-        summary = self.summary
-        summary.dead_letters += len(job.dead_letters)
+        # Of letters that an interrupted load has left, none is kept a second time.
+        self._dead_letters.append([letter for letter in job.dead_letters if not self._is_buried(letter)])
+        commit = None
         if job.prepared is not None:
-            commit = self._writer.commit(job.prepared, [frame.result() for frame in job.frames])
-            summary.batches += commit.count > 0
-            summary.accepted += commit.count
-            summary.duplicates += commit.duplicates
-            if commit.count and summary.first_position is None:
-                summary.first_position = commit.first_position
-            summary.last_position = commit.last_position if commit.count else summary.last_position
-        self._reached = job.reaches
+            frames = [frame.result() for frame in job.frames]
+            commit = self._writer.commit(job.prepared, frames, job.resume.as_map() if job.resume else None)
+        done = _acknowledgement(job, commit)
+        self._count(done)
+        self._on_commit(self.summary)
+        self._on_ack(done)
+
+    def _is_buried(self, letter: DeadLetter) -> bool:
+        return bool(self._buried) and letter.mark in self._buried
+
+    def _count(self, done: Acknowledgement) -> None:
+        summary = self.summary
+        summary.accepted += done.accepted
+        summary.duplicates += done.duplicates
+        summary.dead_letters += done.dead_letters
+        if done.accepted:
+            summary.batches += 1
+            summary.first_position = summary.first_position or done.first_position
+            summary.last_position = done.last_position
+        self._reached = (done.input, done.line)
         summary.bytes_in = self._reader.progress.text_bytes
-        self._on_commit(summary)
+
+
+def _acknowledgement(job: Job, commit: Commit | None) -> Acknowledgement:
+    is_new = commit is not None and commit.count > 0
+    is_written = is_new or (commit is not None and job.resume is not None)
+    return Acknowledgement(
+        commit.batch if commit and is_written else None,
+        commit.first_position if commit and is_new else None,
+        commit.last_position if commit and is_new else None,
+        commit.count if commit else 0,
+        commit.duplicates if commit else 0,
+        len(job.dead_letters),
+        printable(job.reaches.input),
+        job.reaches.line,
+        job.reaches.offset,
+    )
 
 
 def _joined(pieces: list[Piece]) -> tuple[pa.RecordBatch, Offsets]:
     """The events of some pieces as one batch of BATCH_SCHEMA, and the order of its rows."""
+    if not pieces:
+        return envelope.to_batch([]), np.zeros(0, np.int64)
     table = pa.concat_tables(piece.events for piece in pieces).select(BATCH_SCHEMA.names).combine_chunks()
     starts = np.cumsum([0, *(len(piece.events) for piece in pieces)])
     order = np.concatenate([piece.order + start for piece, start in zip(pieces, starts, strict=False)])

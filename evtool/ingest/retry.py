@@ -60,6 +60,7 @@ class Retry:
         self._config = config
         self._validator = log.validator
         self._writer = log.writer()
+        self._validator = log.validator
         self._queue = LetterQueue(log.files, log.folder)
         self._parsers: dict[str | None, Parser] = {}
         self._stop = threading.Event()

@@ -23,7 +23,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from evtool.errors import AccessDeniedError, EvtoolError, InputError
-from evtool.event import LINE_BYTES_MAX
+from evtool.ingest.chunks import Assembler, Chunk
+from evtool.ingest.deadletters import printable
+from evtool.ingest.resume import ResumePoint
+from evtool.log.format import checksum
 
 BLOCK_BYTES = 1024 * 1024
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -39,20 +42,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPED_MAGIC = b"\x2a\x4d\x18"  # behind 0x50 to 0x5F: a zstd frame of notes; pzstd begins with one
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Whole lines of one input, the last byte a line feed.
-
-    `arrived` is the monotonic time of the first byte. With `oversized` it is one line that was longer than
-    LINE_BYTES_MAX, of which `data` holds the beginning and `oversized` is the length in bytes.
-    """
-
-    input: str
-    data: bytes
-    arrived: float
-    oversized: int = 0
+_ANOTHER_NAME = "Name the inputs as before, or --resume under another name: nothing is stored a second time."
 
 
 @dataclass
@@ -93,7 +83,10 @@ def check(paths: Sequence[str], dead_letters: Path | None = None) -> int | None:
 
 
 class Reader:
-    """Reads inputs one after another in a thread of its own."""
+    """Reads inputs one after another in a thread of its own, from `resume` on if that is given.
+
+    Raises InputError if `resume` is in none of them.
+    """
 
     def __init__(
         self,
@@ -101,10 +94,14 @@ class Reader:
         chunk_bytes: int = CHUNK_BYTES,
         latency_seconds: float = 0.5,
         converter: Converter | None = None,
+        resume: ResumePoint | None = None,
     ) -> None:
         self.progress = Progress()
         self._converter = converter
-        self._paths = paths
+        self._resume = resume
+        self._inputs = _left(list(zip(paths, _names(paths), strict=True)), resume)
+        # Where the blocks of an input begin, and its head.
+        self._beginnings: dict[str, tuple[int, bytes]] = {}
         self._chunk_bytes = min(chunk_bytes, CHUNK_BYTES)
         self._latency_seconds = latency_seconds
         self._stop = threading.Event()
@@ -112,6 +109,11 @@ class Reader:
         self._blocks: queue.Queue[tuple[str | None, bytes | BaseException]] = queue.Queue(_BLOCKS_AHEAD)
         # A daemon: a read from a pipe on which nothing comes cannot be called off.
         threading.Thread(target=self._read_all, name="evtool-read", daemon=True).start()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the inputs that are read."""
+        return [name for _, name in self._inputs]
 
     def stop(self) -> None:
         """End the chunks after the current one; what is read ahead is dropped."""
@@ -122,7 +124,7 @@ class Reader:
 
         Raises InputError when an input ends badly, after all its whole lines were given.
         """
-        assembler: _Assembler | None = None
+        assembler: Assembler | None = None
         while not self._stop.is_set():
             waiting = assembler is not None and assembler.has_lines
             try:
@@ -140,7 +142,7 @@ class Reader:
                 raise block
             if name is None:
                 return
-            assembler = assembler or _Assembler(name)
+            assembler = assembler or Assembler(name, *self._beginnings.pop(name))
             yield from assembler.add(block)
             late = time.monotonic() - assembler.arrived >= self._latency_seconds
             if assembler.line_bytes >= self._chunk_bytes or late:
@@ -149,10 +151,9 @@ class Reader:
     def _read_all(self) -> None:
         name: str | None = None
         try:
-            for path, name in zip(self._paths, _names(self._paths), strict=True):
+            for path, name in self._inputs:
                 with _opened(path) as file:
-                    blocks = _without_mark(self._texts(file, name))
-                    for block in blocks if self._converter is None else self._converter(path, name, blocks):
+                    for block in self._text(file, path, name):
                         self.progress.text_bytes += len(block)
                         self._blocks.put((name, block))
                         if self._stop.is_set():
@@ -161,18 +162,101 @@ class Reader:
         except BaseException as error:  # handed to the thread that asks for chunks
             self._blocks.put((name, error))
 
-    def _texts(self, file: io.RawIOBase, name: str) -> Iterator[bytes]:
+    def _text(self, file: io.RawIOBase, path: str, name: str) -> Iterator[bytes]:
+        """The text of an input that is to be read, and where it begins."""
         counted = _Counted(file, self.progress)
         with _named(name):
             first = counted.peek(4)
-        blocks = _blocks(counted, name)
-        if first.startswith(_GZIP_MAGIC):
-            return _decompressed(blocks, lambda: zlib.decompressobj(wbits=31), f"{name}: its gzip data")
-        if first == _ZSTD_MAGIC or (first[1:] == _SKIPPED_MAGIC and first[0] >> 4 == 5):
-            import zstandard
+        blocks, is_plain = _unpacked(_blocks(counted, name), first, name)
+        if self._converter is not None:
+            blocks, is_plain = self._converter(path, name, _without_mark(blocks)), False
+        point, self._resume = self._resume, None
+        if point is None or not point.offset:
+            return self._from_start(blocks, name)
+        # Standard input may be a file too, but who knows where in it the text began.
+        if is_plain and path != STDIN and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return self._from_place(counted, blocks, name, point)
+        return self._from_within(blocks, name, point)
 
-            return _decompressed(blocks, zstandard.ZstdDecompressor().decompressobj, f"{name}: its zstd data")
-        return blocks
+    def _from_start(self, blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
+        """All of it, without the byte order mark that some editors put before it."""
+        first = next(blocks, b"")
+        mark = _BYTE_ORDER_MARK if first.startswith(_BYTE_ORDER_MARK) else b""
+        self._beginnings[name] = len(mark), mark
+        yield first.removeprefix(mark)
+        yield from blocks
+
+    def _from_place(
+        self, file: _Counted, blocks: Iterator[bytes], name: str, point: ResumePoint
+    ) -> Iterator[bytes]:
+        """What lies behind a place in a plain file. Raises InputError if it is not the same file."""
+        with _named(name):
+            head = file.peek(point.head_bytes)
+            _check_same(head, point, name)
+            if not file.skip(point.offset):
+                raise _too_short(point, name)
+        self._beginnings[name] = point.offset, head
+        yield from blocks
+
+    def _from_within(self, blocks: Iterator[bytes], name: str, point: ResumePoint) -> Iterator[bytes]:
+        """The same for a pipe or a compressed file: what is before the place is read, and dropped."""
+        head, left = b"", point.offset
+        for block in blocks:
+            head += block[: point.head_bytes - len(head)]
+            if left > len(block):
+                left -= len(block)
+                continue
+            _check_same(head, point, name)
+            self._beginnings[name] = point.offset, head
+            yield block[left:]
+            yield from blocks
+            return
+        raise _too_short(point, name)
+
+
+def _without_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """A text without the byte order mark that some editors put before it."""
+    yield next(blocks, b"").removeprefix(_BYTE_ORDER_MARK)
+    yield from blocks
+
+
+def _unpacked(blocks: Iterator[bytes], first: bytes, name: str) -> tuple[Iterator[bytes], bool]:
+    """The text of an input that begins with these bytes, and whether it lies there as it is."""
+    if first.startswith(_GZIP_MAGIC):
+        return _decompressed(blocks, lambda: zlib.decompressobj(wbits=31), f"{name}: its gzip data"), False
+    if first == _ZSTD_MAGIC or (first[1:] == _SKIPPED_MAGIC and first[0] >> 4 == 5):
+        import zstandard
+
+        start = zstandard.ZstdDecompressor().decompressobj
+        return _decompressed(blocks, start, f"{name}: its zstd data"), False
+    return blocks, True
+
+
+def _left(inputs: list[tuple[str, str]], resume: ResumePoint | None) -> list[tuple[str, str]]:
+    """The inputs (path and name) from that of a resume point on. Raises InputError if it is of none of them."""
+    if resume is None:
+        return inputs
+    for number, (_, name) in enumerate(inputs):
+        if printable(name) == resume.input:
+            return inputs[number:]
+    raise InputError(
+        f"the load {resume.name!r} has come to line {resume.line:,} of {resume.input}, which is no input now",
+        _ANOTHER_NAME,
+    )
+
+
+def _check_same(head: bytes, point: ResumePoint, name: str) -> None:
+    if len(head) < point.head_bytes:
+        raise _too_short(point, name)
+    if checksum(head[: point.head_bytes]) != point.head:
+        raise InputError(f"{name} does not begin as it did when the load {point.name!r} read it", _ANOTHER_NAME)
+
+
+def _too_short(point: ResumePoint, name: str) -> InputError:
+    return InputError(
+        f"{name} is shorter than the {point.offset:,} bytes of text that the load {point.name!r} has read of it",
+        _ANOTHER_NAME,
+    )
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -231,13 +315,6 @@ def _decompressed(blocks: Iterator[bytes], start: Callable[[], Any], what: str) 
         )
 
 
-def _without_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The blocks of a text, without the byte order mark that some editors put before it."""
-    first = next(blocks, b"")
-    yield first.removeprefix(_BYTE_ORDER_MARK)
-    yield from blocks
-
-
 class _Counted(io.RawIOBase):
     """An input that counts what is read from it, and can be looked into before."""
 
@@ -254,6 +331,15 @@ class _Counted(io.RawIOBase):
             self._ahead += block
         return self._ahead[:size]
 
+    def skip(self, offset: int) -> bool:
+        """Go on at a place from the start of the file; False if the file does not reach so far."""
+        if os.fstat(self._file.fileno()).st_size < offset:
+            return False
+        self._file.seek(offset)
+        self._ahead = b""
+        self._progress.raw_bytes += offset
+        return True
+
     def readable(self) -> bool:
         return True
 
@@ -263,77 +349,6 @@ class _Counted(io.RawIOBase):
             block, self._ahead = block[:size], block[size:]
         self._progress.raw_bytes += len(block)
         return block
-
-
-class _Assembler:
-    """Puts the blocks of one input together to whole lines."""
-
-    def __init__(self, input_name: str) -> None:
-        self.input = input_name
-        self.arrived = time.monotonic()
-        self.line_bytes = 0
-        self._lines: list[bytes] = []
-        self._tail: list[bytes] = []
-        self._tail_bytes = 0
-        self._last = b""  # byte of the tail
-
-    @property
-    def _is_oversized(self) -> bool:
-        # One byte more may be the CR of a line break; the parser says whether it is.
-        return self._tail_bytes > LINE_BYTES_MAX + 1
-
-    @property
-    def has_lines(self) -> bool:
-        return bool(self._lines)
-
-    def add(self, block: bytes) -> Iterator[Chunk]:
-        """Take a block in; gives chunks only where a line is too long to be kept whole."""
-        if not self._lines and not self._tail:
-            self.arrived = time.monotonic()
-        if self._is_oversized:
-            end = block.find(b"\n")
-            if end < 0:
-                self._tail_bytes += len(block)
-                self._last = block[-1:]
-                return
-            yield self._oversized(end - ((self._last + block[:end])[-1:] == b"\r"))
-            block = block[end + 1 :]
-        end = block.rfind(b"\n") + 1
-        if end:
-            self._lines += [*self._tail, block[:end]]
-            self.line_bytes += self._tail_bytes + end
-            self._tail, self._tail_bytes = [], 0
-        if end < len(block):
-            self._tail.append(block[end:])
-            self._tail_bytes += len(block) - end
-            self._last = block[-1:]
-            if self._is_oversized:
-                yield from self.take()
-
-    def take(self) -> Iterator[Chunk]:
-        """The whole lines so far, if there are any."""
-        if self._lines:
-            yield Chunk(self.input, b"".join(self._lines), self.arrived)
-        self._lines, self.line_bytes = [], 0
-        self.arrived = time.monotonic()
-
-    def finish(self, torn: bool) -> Iterator[Chunk]:
-        """What is left at the end of the input, where the last line may lack its line feed.
-
-        If the input was `torn` off, the last line is not whole, and not given, however long it is already.
-        """
-        if self._is_oversized and not torn:
-            yield from self.take()
-            yield self._oversized(-(self._last == b"\r"))
-        if self._tail and not torn:
-            self._lines += [*self._tail, b"\n"]
-        yield from self.take()
-
-    def _oversized(self, more: int) -> Chunk:
-        beginning = b"".join(self._tail)[:LINE_BYTES_MAX]
-        length = self._tail_bytes + more
-        self._tail, self._tail_bytes = [], 0
-        return Chunk(self.input, beginning, self.arrived, oversized=length)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ import pyarrow as pa
 from evtool import envelope
 from evtool.envelope import Row
 from evtool.errors import EventError
-from evtool.event import BATCH_SCHEMA
 from evtool.log.preparing import Expected, Prepared
 from evtool.log.writer import Commit, Encoded, Writer
 
@@ -116,4 +115,4 @@ def _joined(appends: Sequence[Append]) -> pa.RecordBatch:
         return envelope.to_batch([row for append in appends for row in append.events])
     tables = [pa.Table.from_batches([append.batch()]) for append in appends]
     joined = pa.concat_tables(tables).combine_chunks()
-    return joined.to_batches()[0] if len(joined) else BATCH_SCHEMA.empty_table().to_batches()[0]
+    return joined.to_batches()[0] if len(joined) else envelope.to_batch([])

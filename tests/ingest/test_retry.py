@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 from faults import Fault, FaultyFiles, Killed, boot_again
 from samples import check_sound, ids
 
@@ -21,7 +24,9 @@ from evtool.files import Files
 from evtool.ingest import retry as retrying
 from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
 from evtool.ingest.letterqueue import Filter, LetterQueue, Wanted
+from evtool.ingest.pipeline import Ingest
 from evtool.ingest.retry import Retried, Retry
+from evtool.schemas import document
 
 TIME = "2026-01-01T00:00:00.000000000Z"
 
@@ -162,6 +167,31 @@ def test_stopped_it_leaves_the_rest_as_it_is(folder: Path, monkeypatch: pytest.M
     assert (result.accepted, result.left, result.is_interrupted) == (30, 70, True)
     assert left(folder) == [letter(n) for n in range(30, 100)]
     assert retry(folder).accepted == 70
+
+
+def test_letters_have_the_keys_and_the_id_that_the_format_s_page_says(tmp_path: Path):
+    (tmp_path / "bad.ndjson").write_bytes(b"nonsense\n\xff\n")
+    with evtool.open(folder := tmp_path / "segments", create=True) as log:
+        Ingest(log, [str(tmp_path / "bad.ndjson")], IngestConfig(), source="web").run()
+    retry(folder)
+    lines = (folder / "dead-letters" / "dead-letters.ndjson").read_bytes().splitlines()
+    page = (Path(__file__).resolve().parents[2] / "segments" / "README.md").read_text(encoding="utf-8")
+    section = page[page.index("## dead-letters") : page.index("## schemas/")]
+    letters = [json.loads(line) for line in lines]
+    cells = re.findall(r"^\| (.+?) \|", section, re.MULTILINE)[2:]
+    assert {key for letter in letters for key in letter} | {"resume"} == {k for c in cells for k in c.split(", ")}
+    for letter, raw in zip(letters, (b"nonsense", b"\xff"), strict=True):
+        place = f"{letter['time']}\n{letter['input']}\n{letter['line']}".encode()
+        assert letter["id"] == xxhash.xxh3_64_hexdigest(raw, xxhash.xxh3_64_intdigest(place))
+
+
+def test_a_schema_of_today_decides(folder: Path):
+    bury(folder, letter(1, text(1, ',"payload":{"n":"one"}')), letter(2, text(2, ',"payload":{"n":1}')))
+    with evtool.open(folder) as log:
+        log.schemas.add("t", document.parse('{"properties":{"n":{"type":"integer"}}}'))
+    assert retry(folder).accepted == 1
+    assert [found.reason for found in left(folder)] == ["schema_invalid"]
+    assert stored(folder) == ["e-2"]
 
 
 LETTERS = [

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from evtool.errors import InputError
 from evtool.event import LINE_BYTES_MAX
+from evtool.ingest import chunks as chunking
 from evtool.ingest import sources
 from evtool.ingest.sources import Chunk, Reader
 
@@ -93,7 +94,7 @@ def test_a_line_that_is_too_long_is_a_chunk_of_its_own(
     path = written(tmp_path, "events", data)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sources, "BLOCK_BYTES", block_bytes)
-        patched.setattr(sources, "LINE_BYTES_MAX", 20)
+        patched.setattr(chunking, "LINE_BYTES_MAX", 20)
         chunks = chunks_of(path, chunk_bytes=25)
     found: list[bytes] = []
     for chunk in chunks:
