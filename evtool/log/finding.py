@@ -31,6 +31,10 @@ def find(
 
     Raises LogDamagedError.
     """
+    try:
+        event_id.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which no id can hold
+        return None
     reached, positions = _candidates(files, log_folder / INDEX_FOLDER, manifest.id_bytes, event_id, source_id)
     if len(positions):
         found = _matching(events_at(snapshot, positions, _COLUMNS), event_id, source_id)

@@ -58,7 +58,7 @@ def test_a_prepare_that_is_interrupted_takes_no_place_and_no_version(folder: Pat
     acknowledged = []
     for number in range(5):
         try:
-            prepared = writer.prepare(envelope.frame([event(number)]))
+            prepared = writer.prepare(envelope.batch([event(number)]))
             writer.commit(prepared, [writer.encode(part) for part in prepared.parts])
             acknowledged.append(f"event-{number}")
         except (KeyboardInterrupt, evtool.EvtoolError):
