@@ -14,7 +14,7 @@ from typing import TextIO
 
 import typer
 
-from evtool.cli import deadletters, ingest, init, inspect, render, replay, schema, stats, verify
+from evtool.cli import deadletters, ingest, init, inspect, reindex, render, replay, schema, stats, verify
 from evtool.errors import EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
@@ -26,7 +26,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (init.init, ingest.ingest, replay.replay, stats.stats, verify.verify, inspect.inspect):
+for command in (
+    init.init,
+    ingest.ingest,
+    replay.replay,
+    stats.stats,
+    verify.verify,
+    inspect.inspect,
+    reindex.reindex,
+):
     app.command()(command)
 app.add_typer(schema.schema)
 app.add_typer(deadletters.app, name="dead-letters")

@@ -7,6 +7,7 @@ the log is opened to be written; what a crash left behind the log is brought up 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -24,6 +25,15 @@ INDEX_FOLDER = "index"
 
 _SYNC_SHARE = 8
 _IDENTITY = ("position", "source_id", "event_uuid", "event_id")
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """How many ids, streams and sources (None: too many to be listed) are known."""
+
+    ids: int
+    streams: int
+    sources: int | None
 
 
 class Caches:
@@ -62,6 +72,12 @@ class Caches:
                 on_progress(segment.last_position)
 
         self._synced = self._ids.applied
+
+    @property
+    def counts(self) -> Indexed:
+        """How much they hold."""
+        sources = None if self._sources.is_full else len(self._sources)
+        return Indexed(len(self._ids), len(self.versions), sources)
 
     def reserve(self, promise: Promise, placed: Placed) -> None:
         """Keep in mind what a batch will change; batches are committed in this order."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +30,7 @@ from evtool.log import finding
 from evtool.log import manifest as manifest_file
 from evtool.log import scan as scanning
 from evtool.log.appending import Append, append_all
+from evtool.log.caches import Indexed
 from evtool.log.manifest import Manifest
 from evtool.log.preparing import Expected
 from evtool.log.selection import Selection
@@ -199,6 +200,19 @@ class Log:
             )
         return position
 
+    def reindex(self, on_progress: Callable[[int], None] = lambda position: None) -> Indexed:
+        """Build index/ anew from the log, and say what it holds; `on_progress` is told the position reached.
+
+        Raises LogReadOnlyError, LogLockedError, LogDamagedError, StorageError.
+        """
+        with self._mutex:
+            self._refuse_to_write_if_read_only()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            self._writer = Writer(self.files, self.folder, self.manifest, self._config, reindex=on_progress)
+            return self._writer.indexed
+
     def close(self) -> None:
         """Let the log go. What was appended is durable already."""
         with self._mutex:
@@ -214,9 +228,12 @@ class Log:
     ) -> None:
         self.close()
 
-    def _open_writer(self) -> Writer:
+    def _refuse_to_write_if_read_only(self) -> None:
         if self._read_only:
             raise LogReadOnlyError(f"{self.folder} was opened to be read only")
+
+    def _open_writer(self) -> Writer:
+        self._refuse_to_write_if_read_only()
         if self._writer is None:
             self._writer = Writer(self.files, self.folder, self.manifest, self._config)
         return self._writer

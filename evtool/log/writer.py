@@ -25,7 +25,7 @@ from evtool.errors import EventError, LogDamagedError, WriterDeadError
 from evtool.files import Buffer, Files
 from evtool.log import frame
 from evtool.log import head as head_file
-from evtool.log.caches import Caches
+from evtool.log.caches import Caches, Indexed
 from evtool.log.clock import RecordedClock
 from evtool.log.format import (
     COMMIT_FRAME,
@@ -85,6 +85,7 @@ class Encoded:
 class Writer:
     """Holds the writer's lock of a log from its making to `close`.
 
+    With `reindex`, which is told the position reached, the indexes are built anew.
     Raises LogLockedError when another process has it, LogDamagedError when recovery finds damage.
     """
 
@@ -95,6 +96,7 @@ class Writer:
         manifest: Manifest,
         config: LogConfig,
         now_ns: Callable[[], int] = time.time_ns,
+        reindex: Callable[[int], None] | None = None,
     ) -> None:
         self._files = files
         self._folder = folder
@@ -105,7 +107,7 @@ class Writer:
         self._caches: Caches
         self._lock = files.lock(folder / LOCK_FILE)
         try:
-            self._recover(now_ns)
+            self._recover(now_ns, reindex)
         except BaseException:
             self._lock.release()
             raise
@@ -192,6 +194,11 @@ class Writer:
         return self._committed
 
     @property
+    def indexed(self) -> Indexed:
+        """How much the indexes hold."""
+        return self._caches.counts
+
+    @property
     def cut_bytes(self) -> int:
         """How many bytes of an unfinished batch were cut when the log was opened."""
         return self._cut_bytes
@@ -203,7 +210,7 @@ class Writer:
                 "Reopen the log: it recovers to its last acknowledged batch.",
             ) from self._dead
 
-    def _recover(self, now_ns: Callable[[], int]) -> None:
+    def _recover(self, now_ns: Callable[[], int], reindex: Callable[[int], None] | None) -> None:
         previous, first_position = self._seal_leftovers()
         folder = self._folder / segment_name(first_position)
         self._batch = int(previous["last_batch"]) if previous else 0
@@ -237,7 +244,14 @@ class Writer:
             self._head.sync()
             self._files.sync_folder(self._folder)
         # Where the end of the log may have gone, the tables may hold what went with it.
-        self._caches = Caches(self._files, self._folder, self._manifest, self._committed, is_anew=may_lose_synced)
+        self._caches = Caches(
+            self._files,
+            self._folder,
+            self._manifest,
+            self._committed,
+            is_anew=may_lose_synced or reindex is not None,
+            on_progress=reindex or (lambda position: None),
+        )
 
     def _seal_leftovers(self) -> tuple[dict[str, Any] | None, int]:
         """The summary of the last sealed segment, and where the active one starts.
