@@ -18,7 +18,6 @@ import functools
 import hashlib
 import mmap
 import os
-import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -268,7 +267,7 @@ class Files:
                 "Wait until it ends, or send the events through it. Reading needs no lock.",
             ) from error
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
         return Lock(descriptor)
 
     def wait_for_lock(self, path: Path) -> Lock:

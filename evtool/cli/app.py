@@ -5,6 +5,7 @@ The commands import the library inside themselves, so that `--help` and completi
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -18,6 +19,7 @@ from evtool.cli import deadletters, ingest, init, inspect, reindex, render, repl
 from evtool.errors import EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
+_OBJECTS_BEFORE_COLLECTING = 100_000
 
 app = typer.Typer(
     name="evtool",
@@ -67,6 +69,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal's encoding does not
             stream.reconfigure(errors="backslashreplace")
+    # What is imported stays, so to look for garbage meanwhile is a tenth of the start for nothing.
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTING)
+    # The threads that numpy starts to multiply matrices, which nothing here does, spin while they wait.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = _run()
     try:
         sys.stdout.flush()  # Python would do it at the exit, and have no sentence for a full disk

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from evtool.errors import EvtoolError, StorageError
-from evtool.files import translated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +32,8 @@ def print_json(value: Any, done: str = "") -> None:
 
     Raises StorageError if it cannot be printed; its hint then is `done`, what was done all the same.
     """
+    from evtool.files import translated
+
     is_utf_8 = sys.stdout.encoding.lower() in ("utf-8", "utf8")
     try:
         with translated("print to", "standard output"):
