@@ -5,7 +5,7 @@ Columns of good events never come through here; this is the way of small appends
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -22,7 +22,7 @@ from evtool.timestamps import TimestampError
 
 BATCH_BYTES_MAX = 1 << 30  # the texts of a column are counted in 31 bits
 
-_TYPES = {name: BATCH_SCHEMA.field(name).type for name in EVENT_SCHEMA}
+_BATCH_STRUCT = pa.struct(list(BATCH_SCHEMA))
 
 Row: TypeAlias = tuple[str, str, str, str, int | None, int | None, int, str, str | None]
 
@@ -114,12 +114,14 @@ def rows(events: Iterable[Mapping[str, Any]], default_source: str | None = None)
     return checked
 
 
-def to_batch(rows: list[Row]) -> pa.RecordBatch:
+def to_batch(rows: Sequence[Row]) -> pa.RecordBatch:
     """Rows as a batch of BATCH_SCHEMA."""
-    values = zip(*rows, strict=True) if rows else [()] * len(EVENT_SCHEMA)
-    return _packed(
-        {name: pa.array(column, _TYPES[name]) for name, column in zip(EVENT_SCHEMA, values, strict=True)}
-    )
+    return pa.RecordBatch.from_struct_array(pa.array([_packed(row) for row in rows], _BATCH_STRUCT))
+
+
+def _packed(row: Row) -> tuple[Any, ...]:
+    uuid = uuids.pack_one(row[0])
+    return uuid, row[0] if uuid is None else None, *row[1:]
 
 
 def frame_to_batch(events: pl.DataFrame, default_source: str | None = None) -> pa.RecordBatch:
@@ -134,10 +136,7 @@ def frame_to_batch(events: pl.DataFrame, default_source: str | None = None) -> p
         )
     whole = _checked(events, default_source)
     table = whole.to_arrow(compat_level=pl.CompatLevel.oldest())
-    return _packed({name: table[name].combine_chunks().cast(_TYPES[name]) for name in EVENT_SCHEMA})
-
-
-def _packed(columns: dict[str, pa.Array]) -> pa.RecordBatch:
+    columns = {name: table[name].combine_chunks().cast(BATCH_SCHEMA.field(name).type) for name in EVENT_SCHEMA}
     columns |= uuids.columns(columns["event_id"])
     return pa.RecordBatch.from_arrays([columns[name] for name in BATCH_SCHEMA.names], schema=BATCH_SCHEMA)
 

@@ -5,6 +5,7 @@ Only texts that come back exactly are packed: upper case, braces or a missing hy
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ Bytes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
 TEXT_BYTES = 36
+_CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HYPHENS = (8, 13, 18, 23)
 _DIGITS = np.array([i for i in range(TEXT_BYTES) if i not in _HYPHENS])
 _NOT_HEX = 255
@@ -43,6 +45,11 @@ def pack(texts: pa.Array) -> tuple[Bytes, Mask]:
     packed = np.zeros((len(texts), 16), np.uint8)
     packed[chosen], candidates[chosen] = _pack(characters[offsets[chosen, None] + np.arange(TEXT_BYTES)])
     return packed, candidates
+
+
+def pack_one(text: str) -> bytes | None:
+    """The 16 bytes of one text if it is a canonical UUID, without columns."""
+    return bytes.fromhex(text.replace("-", "")) if _CANONICAL.fullmatch(text) else None
 
 
 def columns(texts: pa.Array) -> dict[str, pa.Array]:

@@ -8,7 +8,12 @@ they are prepared one by one, in the order in which they came.
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +24,8 @@ from evtool.envelope import Row
 from evtool.errors import EventError
 from evtool.log.preparing import Expected, Prepared
 from evtool.log.writer import Commit, Encoded, Writer
+
+_WAKE_SECONDS = 1.0
 
 
 class Append:
@@ -35,6 +42,17 @@ class Append:
         self.resume = resume
         self.commit: Commit | None = None
         self.error: BaseException | None = None
+        self._sleep = threading.Lock()
+        self._sleep.acquire()
+
+    def wait(self) -> None:
+        """Sleep until `wake`; now and then without, should whoever was to do that have been interrupted."""
+        self._sleep.acquire(timeout=_WAKE_SECONDS)
+
+    def wake(self) -> None:
+        """End a `wait`, or the next one."""
+        with contextlib.suppress(RuntimeError):  # it is awake
+            self._sleep.release()
 
     @property
     def is_done(self) -> bool:
@@ -46,6 +64,12 @@ class Append:
         """Whether it may share a batch."""
         return not self.expected and not self.resume
 
+    @property
+    def values(self) -> list[Row] | None:
+        """Its events as rows, if they came so."""
+        return self.events if isinstance(self.events, list) else None
+
+    @cached_property
     def batch(self) -> pa.RecordBatch:
         """Its events as a batch of BATCH_SCHEMA."""
         return envelope.to_batch(self.events) if isinstance(self.events, list) else self.events
@@ -58,16 +82,66 @@ class Append:
         return self.commit
 
 
-def append_all(appends: Sequence[Append], open_writer: Callable[[], Writer]) -> None:
-    """Store what several callers want, and tell each what became of it."""
+class AppendQueue:
+    """Callers in line: one of them serves all who wait, itself among them, and then the next one.
+
+    Whoever is served sleeps until it is done, so that a group ends without each of them taking a lock in turn.
+    The next one lets those come back first: without that every other group would be on its way while the disk is
+    waited for, and be half as large (PostgreSQL's commit_siblings is for the same).
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Append] = deque()
+        self._serving = threading.Lock()
+        self._expected = 1
+
+    def store(self, append: Append, serve: Callable[[Sequence[Append]], None]) -> None:
+        """Return when `serve` has done it, for this caller or another one."""
+        self._waiting.append(append)
+        while not append.is_done:
+            # Who fails here is in line already, and looked for by whoever serves, after that is over.
+            if not self._serving.acquire(blocking=False):
+                append.wait()
+                continue
+            group: list[Append] = []
+            try:
+                if not append.is_done:
+                    group = self._gather()
+                    serve(group)
+            finally:
+                self._serving.release()
+                for other in group:
+                    other.wake()
+                with contextlib.suppress(IndexError):
+                    self._waiting[0].wake()
+
+    def _gather(self) -> list[Append]:
+        """All who wait, once as many do as in the group before, or had the time to."""
+        for _ in range(self._expected):
+            if len(self._waiting) >= self._expected:
+                break
+            time.sleep(0)  # lets another thread run
+        group = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        self._expected = max(len(group), self._expected - 1)
+        return group
+
+
+def append_all(
+    group: Sequence[Append], check: Callable[[Sequence[Append]], None], open_writer: Callable[[], Writer]
+) -> None:
+    """Store what several callers want, and tell each what became of it; `check` refuses some before."""
     try:
+        check(group)
+        appends = [append for append in group if not append.is_done]
+        if not appends:
+            return
         writer = open_writer()
         if len(appends) == 1 or not all(append.is_plain for append in appends):
             _one_by_one(appends, writer)
         else:
             _as_one(appends, writer)
     except BaseException as error:
-        for append in appends:
+        for append in group:
             if not append.is_done:
                 append.error = error
         if not isinstance(error, Exception):
@@ -75,9 +149,9 @@ def append_all(appends: Sequence[Append], open_writer: Callable[[], Writer]) -> 
 
 
 def _as_one(appends: Sequence[Append], writer: Writer) -> None:
-    events = _joined(appends)
+    events, values = _joined(appends)
     try:
-        prepared = writer.prepare(events, keep_all=True)
+        prepared = writer.prepare(events, keep_all=True, values=values)
     except EventError:
         _one_by_one(appends, writer)
         return
@@ -98,7 +172,8 @@ def _one_by_one(appends: Sequence[Append], writer: Writer) -> None:
     accepted: list[tuple[Append, Prepared]] = []
     for append in appends:
         try:
-            prepared = writer.prepare(append.batch(), keep_all=True, expected=append.expected)
+            events, values = append.batch, append.values
+            prepared = writer.prepare(events, keep_all=True, expected=append.expected, values=values)
             accepted.append((append, prepared))
         except EventError as error:
             append.error = error
@@ -110,9 +185,11 @@ def _one_by_one(appends: Sequence[Append], writer: Writer) -> None:
         append.commit = commit
 
 
-def _joined(appends: Sequence[Append]) -> pa.RecordBatch:
-    if all(isinstance(append.events, list) for append in appends):
-        return envelope.to_batch([row for append in appends for row in append.events])
-    tables = [pa.Table.from_batches([append.batch()]) for append in appends]
+def _joined(appends: Sequence[Append]) -> tuple[pa.RecordBatch, list[Row] | None]:
+    values = [append.values for append in appends]
+    if all(rows is not None for rows in values):
+        together = [row for rows in values for row in rows or ()]
+        return envelope.to_batch(together), together
+    tables = [pa.Table.from_batches([append.batch]) for append in appends]
     joined = pa.concat_tables(tables).combine_chunks()
-    return joined.to_batches()[0] if len(joined) else envelope.to_batch([])
+    return (joined.to_batches()[0] if len(joined) else envelope.to_batch([])), None

@@ -89,6 +89,12 @@ HEAD_RECORD = np.dtype(
     ]
 )
 
+
+def index_row(offset: int, header: bytes) -> bytes:
+    """The bytes of an INDEX_ROW."""
+    return offset.to_bytes(8, "little") + header
+
+
 SEGMENT_HEADER_BYTES = SEGMENT_HEADER.itemsize
 FRAME_HEADER_BYTES = FRAME_HEADER.itemsize
 

@@ -32,6 +32,7 @@ Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 PLACED_SCHEMA = pa.schema([("position", pa.int64()), ("recorded_at", pa.int64()), *BATCH_SCHEMA])  # as stored
 
 _TEXTS = ("source_id", "stream_id", "event_type")
+_TIMES = {unit: pa.timestamp(unit, "UTC") for unit in ("s", "ms", "us", "ns")}
 _UNITS = (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000))
 _READ = pa.ipc.IpcReadOptions(use_threads=False)
 
@@ -69,22 +70,22 @@ class Part:
 
 def encode(part: Part, codec: Codec) -> EncodedFrame:
     """Encode the events of a part, one at least."""
-    deltas = np.diff(part.positions, prepend=part.base_position).astype(np.uint32)
+    deltas = np.empty(len(part.positions), np.uint32)
+    deltas[0] = part.positions[0] - part.base_position
+    np.subtract(part.positions[1:], part.positions[:-1], out=deltas[1:], casting="unsafe")
     columns: dict[str, pa.Array] = {
         "position_delta": pa.array(deltas),
         "timestamp": _coarsest_unit(part.timestamps),
     }
     rows = None if part.rows is None else pa.array(part.rows)
-    for name in ("event_uuid", "event_id", *_TEXTS, "stream_version", "schema_version", "payload", "metadata"):
+    for name, column in zip(BATCH_SCHEMA.names, part.events.columns, strict=True):
         if name == "stream_version":
             columns[name] = pa.array(part.stream_versions)
-            continue
-        column = part.events[name]
-        if column.null_count < len(column) and rows is not None:
-            column = column.take(rows)
-        if column.null_count < len(column):  # a column without values is left out
-            columns[name] = _dictionary_if_it_pays(column) if name in _TEXTS else column
-    body = _write(pa.record_batch(columns), codec)
+        elif name != "timestamp" and not _is_empty(column):
+            chosen = column if rows is None else column.take(rows)
+            if rows is None or not _is_empty(chosen):  # a column without values is left out
+                columns[name] = _dictionary_if_it_pays(chosen) if name in _TEXTS else chosen
+    body = _write(pa.RecordBatch.from_arrays(list(columns.values()), list(columns)), codec)
     return EncodedFrame(
         partition=part.partition,
         body=body,
@@ -150,7 +151,7 @@ def decode_batch(body: memoryview, header: np.void, columns: Collection[str] | N
 
 
 def _write(batch: pa.RecordBatch, codec: Codec) -> pa.Buffer:
-    small = batch.nbytes < COMPRESS_BYTES_MIN
+    small = batch.get_total_buffer_size() < COMPRESS_BYTES_MIN
     compression = None
     if codec.name != "none" and not small:
         compression = pa.Codec(codec.name, codec.level if codec.name == "zstd" else None)
@@ -192,6 +193,11 @@ def _series(name: str, column: pa.Array) -> pl.Series:
     return pl.Series(name, pl.from_arrow(column))
 
 
+def _is_empty(column: pa.Array) -> bool:
+    empty: bool = column.null_count == len(column)
+    return empty
+
+
 def _dictionary_if_it_pays(column: pa.Array) -> pa.Array:
     if len(column) < DICTIONARY_ROWS_MIN:
         return column
@@ -203,11 +209,18 @@ def _dictionary_if_it_pays(column: pa.Array) -> pa.Array:
 
 
 def _coarsest_unit(timestamps: np.ndarray[Any, Any]) -> pa.Array:
+    first = int(timestamps[0])
     for unit, nanoseconds in _UNITS:
-        quotients = timestamps // nanoseconds
-        if (quotients * nanoseconds == timestamps).all():
-            return pa.array(quotients).cast(pa.timestamp(unit, "UTC"))
-    return pa.array(timestamps).cast(pa.timestamp("ns", "UTC"))
+        if first % nanoseconds == 0:
+            quotients = timestamps // nanoseconds
+            if (quotients * nanoseconds == timestamps).all():
+                return _times(quotients, unit)
+    return _times(timestamps, "ns")
+
+
+def _times(numbers: Integers, unit: str) -> pa.Array:
+    buffer = pa.py_buffer(np.ascontiguousarray(numbers))
+    return pa.Array.from_buffers(_TIMES[unit], len(numbers), [None, buffer])
 
 
 def _event_ids(batch: pa.RecordBatch) -> pl.Series:

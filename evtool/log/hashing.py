@@ -31,7 +31,7 @@ _U64 = np.uint64
 _MULTIPLIERS = _U64(0xBF58476D1CE4E5B9), _U64(0x94D049BB133111EB)
 _SHIFTS = _U64(30), _U64(27), _U64(31)
 _LENGTH_FACTOR = _U64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
-_WORD_BYTES = 8
+_WORD_BYTES, _WORD_MAX = 8, (1 << 64) - 1
 _WORD_MASKS = np.array([(1 << (8 * size)) - 1 for size in range(_WORD_BYTES + 1)], np.uint64)
 _PART_ROWS = 1 << 14  # what is worked on at once stays in the processor's cache
 _OFFSET_TYPES = {
@@ -44,8 +44,12 @@ _OFFSET_TYPES = {
 
 def source_seeds(log_id: bytes, names: Sequence[str]) -> Hashes:
     """The state that the ids of each source begin with, in a log with this id (16 bytes)."""
-    seed = int.from_bytes(log_id[:8], "little")
-    return np.array([xxhash.xxh3_64_intdigest(name.encode(), seed) for name in names], np.uint64)
+    return np.array([source_seed(log_id, name) for name in names], np.uint64)
+
+
+def source_seed(log_id: bytes, name: str) -> int:
+    """The same for one source."""
+    return xxhash.xxh3_64_intdigest(name.encode(), int.from_bytes(log_id[:8], "little"))
 
 
 def hash_ids(
@@ -80,6 +84,25 @@ def hash_id(event_id: str, seeds: Hashes) -> Hashes:
     if is_uuid[0]:
         return hash_ids(sources, seeds, np.broadcast_to(packed, (len(seeds), 16)))
     return hash_ids(sources, seeds, texts=pa.array([event_id] * len(seeds), pa.large_string()))
+
+
+def hash_one(event_id: str, seed: int) -> int:
+    """The same for one id, without columns."""
+    data, state = uuids.pack_one(event_id), seed
+    if data is None:
+        data = event_id.encode()
+        state = (seed + len(data) * int(_LENGTH_FACTOR)) & _WORD_MAX
+    for at in range(0, max(len(data), 1), _WORD_BYTES):
+        state = _mix_one(state ^ int.from_bytes(data[at : at + _WORD_BYTES], "little"))
+    return state
+
+
+def _mix_one(state: int) -> int:
+    state ^= state >> 30
+    state = state * 0xBF58476D1CE4E5B9 & _WORD_MAX
+    state ^= state >> 27
+    state = state * 0x94D049BB133111EB & _WORD_MAX
+    return state ^ state >> 31
 
 
 def _hash_uuids(states: Hashes, uuid_bytes: uuids.Bytes) -> Hashes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -24,11 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evtool.log.frame import PLACED_SCHEMA
-from evtool.log.hashing import Hashes, hash_ids, source_seeds
+from evtool.log.hashing import Hashes, hash_ids, hash_one, source_seed, source_seeds
 from evtool.log.ids import EventIds
 from evtool.log.lookup import events_at, taken
 from evtool.log.snapshot import Snapshot
 from evtool.log.sourcenames import SourceNames
+from evtool.log.table import FEW
 
 Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
@@ -181,6 +182,17 @@ class Identity:
         is_new[followers] = False
         return Sight(is_new, followers, firsts, verdicts)
 
+    def are_unseen(self, ids: Sequence[tuple[str, str]]) -> list[int] | None:
+        """The hashes of a few (source_id, event_id) if these are different and surely new, without columns."""
+        hashes = [hash_one(event_id, source_seed(self._log_id, source_id)) for source_id, event_id in ids]
+        with self._mutex:  # first, as in `sight`
+            pending = tuple(self._pending)
+        if len(set(hashes)) < len(hashes):
+            return None
+        if any((batch.hashes == np.uint64(value)).any() for batch in pending for value in hashes):
+            return None
+        return None if any(map(self._index.may_hold, hashes)) else hashes
+
     def reserve(self, placed: Placed) -> None:
         """Keep in mind what is on its way to the disk; batches are committed in this order."""
         with self._mutex:
@@ -190,8 +202,13 @@ class Identity:
         """Store the oldest of these in the index: its batch, up to position `applied`, is durable."""
         with self._mutex:
             placed = self._pending[0]
-        self._sources.add_new(pc.unique(placed.events["source_id"]).to_pylist())
-        self._index.add(placed.hashes, placed.base_position + np.arange(len(placed.hashes)))
+        sources = placed.events["source_id"]
+        if len(placed.hashes) <= FEW:
+            self._sources.add_new(sources.to_pylist() if len(sources) <= FEW else pc.unique(sources).to_pylist())
+            self._index.add_few(placed.hashes.tolist(), placed.base_position)
+        else:
+            self._sources.add_new(pc.unique(sources).to_pylist())
+            self._index.add(placed.hashes, placed.base_position + np.arange(len(placed.hashes)))
         self._index.mark_applied(applied)
         with self._mutex:
             self._pending.popleft()

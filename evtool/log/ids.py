@@ -26,7 +26,7 @@ another file, it goes on with the one it has, and with the `applied` of that one
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -80,14 +80,31 @@ class EventIds(MappedTable):
         if not len(hashes):
             return
         if int(positions.max()) > POSITION_MAX:
-            raise LogError(
-                f"the index of ids ends at position {POSITION_MAX:,}", "Begin another log for what follows."
-            )
+            raise _too_far()
         assert int(positions.min()) > 0
         for start in range(0, len(hashes), _PART_ROWS):
             part = slice(start, start + _PART_ROWS)
             with self._mutex:
                 self._add(hashes[part], positions[part])
+
+    def may_hold(self, value: int) -> bool:
+        """Whether an event may have the id with this hash, without columns."""
+        with self._mutex:
+            low, high = self._mapped.columns
+            return next(_matches_of_one(low, high, _low(value, 0), value >> 32), None) is not None
+
+    def add_few(self, hashes: Sequence[int], first_position: int) -> None:
+        """The same as `add` for a few events at consecutive positions, without columns."""
+        if first_position + len(hashes) - 1 > POSITION_MAX:
+            raise _too_far()
+        with self._mutex:
+            self._make_room(len(hashes))
+            header, (low, high) = self._mapped.header, self._mapped.columns
+            header["count"] += len(hashes)
+            stored = 0
+            for position, value in enumerate(hashes, first_position):
+                stored += _insert_one(low, high, _low(value, position), value >> 32)
+            header["count"] -= len(hashes) - stored
 
     def candidates(self, hashes: Hashes) -> tuple[Rows, Positions]:
         """All (row, position) where the event at the position may have the id of the row, in this order."""
@@ -137,10 +154,14 @@ class EventIds(MappedTable):
 
 def _home(high: Column, capacity: int) -> Column:
     """The slot that each hash wants first. It rises with `high`, and for any two capacities in proportion."""
-    # Above 2^32 slots the product would have more than 64 bits: some lowest bits of the capacity are left out.
-    spare_bits = max(0, (capacity - 1).bit_length() - 32)
-    scaled = high.astype(np.uint64) * np.uint64(capacity >> spare_bits)
-    return (scaled >> np.uint64(32 - spare_bits)).astype(np.int64)
+    factor, shift = _scale(capacity)
+    return (high.astype(np.uint64) * np.uint64(factor) >> np.uint64(shift)).astype(np.int64)
+
+
+def _scale(capacity: int) -> tuple[int, int]:
+    """(factor, shift), so that high * factor >> shift is about high * capacity >> 32, and has 64 bits."""
+    spare_bits = max(0, (capacity - 1).bit_length() - 32)  # the lowest bits of a larger capacity are left out
+    return capacity >> spare_bits, 32 - spare_bits
 
 
 def _matches(mapped: Mapped, hashes: Hashes) -> Iterator[tuple[Rows, Positions]]:
@@ -211,6 +232,43 @@ def _insert(mapped: Mapped, low_values: Column, high_values: Column) -> int:
     return count
 
 
+def _low(value: int, position: int) -> int:
+    """What a slot's `low` is for a hash."""
+    return (value << 32) & (2**64 - 1 ^ POSITION_MAX) | position
+
+
+def _probe(low: Column, high_value: int) -> Iterator[tuple[int, int]]:
+    """Slots and their `low` from the one that a hash wants up to the first empty one, or once around."""
+    capacity = len(low)
+    factor, shift = _scale(capacity)
+    first = high_value * factor >> shift
+    for at in range(first, first + capacity):
+        held = low.item(at % capacity)
+        yield at % capacity, held
+        if not held & POSITION_MAX:
+            return
+
+
+def _matches_of_one(low: Column, high: Column, low_value: int, high_value: int) -> Iterator[int]:
+    """Positions whose 56 bits agree with one hash."""
+    for at, held in _probe(low, high_value):
+        if held & POSITION_MAX and held ^ low_value <= POSITION_MAX and high.item(at) == high_value:
+            yield held & POSITION_MAX
+
+
+def _insert_one(low: Column, high: Column, low_value: int, high_value: int) -> bool:
+    """Store one event where its first empty slot is; False if it stands before that."""
+    at, held = 0, 0
+    for at, held in _probe(low, high_value):
+        if held == low_value and high.item(at) == high_value:
+            return False
+    if held & POSITION_MAX:
+        raise _damaged()
+    high[at] = high_value  # `low` last: see `_insert`
+    low[at] = low_value
+    return True
+
+
 def _blocks(mapped: Mapped) -> Iterator[tuple[int, Column, Column]]:
     """All slots, once around, in blocks: where it begins, `low` and `high`.
 
@@ -267,6 +325,10 @@ def _move(block: tuple[int, Column, Column], old_capacity: int, new: Mapped) -> 
     new_low, new_high = new.columns
     new_high[slots], new_low[slots] = high[at], low[at]
     return len(at)
+
+
+def _too_far() -> LogError:
+    return LogError(f"the index of ids ends at position {POSITION_MAX:,}", "Begin another log for what follows.")
 
 
 def _damaged() -> LogDamagedError:

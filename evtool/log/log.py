@@ -12,14 +12,12 @@ held until `close`.
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from evtool import envelope, ndjson
 from evtool.config import Config
@@ -29,7 +27,7 @@ from evtool.files import Files
 from evtool.log import finding
 from evtool.log import manifest as manifest_file
 from evtool.log import scan as scanning
-from evtool.log.appending import Append, append_all
+from evtool.log.appending import Append, AppendQueue, append_all
 from evtool.log.caches import Indexed
 from evtool.log.manifest import Manifest
 from evtool.log.preparing import Expected
@@ -90,7 +88,7 @@ class Log:
         self.validator = Validator(self._registry, config.schemas.unknown_types)
         self._writer: Writer | None = None
         self._mutex = threading.Lock()
-        self._appends: deque[Append] = deque()
+        self._appends = AppendQueue()
 
     @property
     def partitions(self) -> int:
@@ -141,20 +139,19 @@ class Log:
             append = Append(batch, expected_version, resume)
         else:
             append = Append(envelope.rows(events, self._default_source), expected_version, resume)
-        if self.validator.is_needed:
-            self._validate(append.batch())
-        self._appends.append(append)
-        with self._mutex:
-            # Whoever comes first serves all who wait for their turn; the others find that it is done.
-            if not append.is_done:
-                waiting = [self._appends.popleft() for _ in range(len(self._appends))]
-                append_all(waiting, self._open_writer)
+        self._appends.store(append, self._append_all)
         return append.result()
 
-    def _validate(self, events: pa.RecordBatch) -> None:
-        columns = (pl.Series(events[name]) for name in ("event_type", "schema_version", "payload"))
-        for row, reason, message in self.validator.check(*columns)[1][:1]:
-            raise EventError(f"event {row} of the batch: {message} ({reason})", "Nothing of the batch was stored.")
+    def _append_all(self, appends: Sequence[Append]) -> None:
+        with self._mutex:
+            append_all(appends, self._validate, self._open_writer)
+
+    def _validate(self, appends: Sequence[Append]) -> None:
+        for append in appends if self.validator.is_needed else ():
+            columns = (pl.Series(append.batch[name]) for name in ("event_type", "schema_version", "payload"))
+            for row, reason, message in self.validator.check(*columns)[1][:1]:
+                message = f"event {row} of the batch: {message} ({reason})"
+                append.error = EventError(message, "Nothing of the batch was stored.")
 
     def writer(self) -> Writer:
         """The log's writer, for who prepares, encodes and commits in steps of its own (as ingest does)."""

@@ -7,16 +7,18 @@ Nothing is changed here: the writer reserves what comes out, once it is sure to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
+from evtool.envelope import Row
 from evtool.errors import EventError, IdConflictError, VersionConflictError
 from evtool.log.caches import Caches
 from evtool.log.clock import RecordedClock
+from evtool.log.format import MIXED_PARTITIONS
 from evtool.log.frame import Part
 from evtool.log.hashing import Hashes
 from evtool.log.identity import IdConflict, Placed, Sight, Verdicts, compare
@@ -80,6 +82,51 @@ def place(
         tuple(conflicts),
         placed if count else None,  # nothing to keep in mind: such a batch is never settled either
         versioned.promise,
+    )
+
+
+def place_few(
+    values: Sequence[Row], events: pa.RecordBatch, caches: Caches, base_position: int, clock: RecordedClock
+) -> Prepared | None:
+    """The same for all of a few events, given as rows too; None when one of them may be known, or refused.
+
+    Most appends are of new events, one or a few; to go through columns would cost them ten times as much.
+    """
+    hashes = caches.identity.are_unseen([(row[1], row[0]) for row in values])
+    if hashes is None:
+        return None
+    last: dict[bytes, int] = {}
+    versions = []
+    for _, _, stream, _, _, given, *_ in values:
+        stream_id = stream.encode()
+        following = (last[stream_id] if stream_id in last else caches.versions.lookup_one(stream_id)) + 1
+        if given not in (None, following):
+            return None
+        last[stream_id] = following
+        versions.append(following)
+    count, stream_ids = len(values), list(last)
+    base_recorded_at = clock.take(count)
+    times = [base_recorded_at + number if row[4] is None else row[4] for number, row in enumerate(values)]
+    numbers, timestamps, stream_versions = np.arange(count), np.array(times), np.array(versions)
+    positions = base_position + numbers
+    return Prepared(
+        base_position,
+        base_recorded_at,
+        count,
+        (Part(MIXED_PARTITIONS, base_position, events, None, positions, timestamps, stream_versions),),
+        numbers,
+        0,
+        (),
+        Placed(
+            events,
+            numbers,
+            np.array(hashes, np.uint64),
+            base_position,
+            base_recorded_at,
+            timestamps,
+            stream_versions,
+        ),
+        Promise(stream_ids, stream_keys(stream_ids), np.array(list(last.values()))),
     )
 
 

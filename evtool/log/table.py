@@ -37,6 +37,7 @@ HEADER = np.dtype(
 )
 
 SMALL_SLOTS, SMALL_GROWTH = 1 << 21, 4  # below so many slots space matters less than growing again and again
+FEW = 32  # so many are found and stored one by one sooner than as columns
 
 Column: TypeAlias = "np.ndarray[Any, Any]"
 

@@ -11,6 +11,7 @@ to the disk have been promised is kept beside it in memory.
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -22,9 +23,10 @@ import numpy as np
 import xxhash
 
 from evtool.files import Files
-from evtool.log.table import Column, Mapped, MappedTable
+from evtool.log.table import FEW, Column, Mapped, MappedTable
 
 _SLOT = np.dtype([("high", "<u8"), ("low", "<u8"), ("version", "<i8")])
+_KEY = struct.Struct("<2Q")
 _GROW_SLOTS = 1 << 20
 
 Keys: TypeAlias = "np.ndarray[Any, Any]"  # n x 2 of uint64
@@ -71,6 +73,14 @@ class StreamVersions(MappedTable):
                     versions[row] = reserved(stream_id, versions[row])
         return versions
 
+    def lookup_one(self, stream_id: bytes) -> int:
+        """The same for one stream, without columns."""
+        with self._mutex:
+            version = self._reserved.get(stream_id)
+            if version is None:
+                _, version = _find_one(self._mapped.columns[0], *_KEY.unpack(xxhash.xxh3_128_digest(stream_id)))
+        return version
+
     def reserve(self, promise: Promise) -> None:
         """Promise versions to a batch; batches are committed in the order of their reservations."""
         with self._mutex:
@@ -112,7 +122,8 @@ class StreamVersions(MappedTable):
         self._make_room(len(keys))
         header = self._mapped.header
         header["count"] += len(keys)  # before, so that whoever ends this process leaves no count that is too low
-        header["count"] -= len(keys) - _put(self._mapped.columns[0], keys, versions)
+        put = _put if len(keys) > FEW else _put_few
+        header["count"] -= len(keys) - put(self._mapped.columns[0], keys, versions)
 
     @classmethod
     def _is_capacity(cls, capacity: int) -> bool:
@@ -156,6 +167,26 @@ def _put(slots: Column, keys: Keys, versions: Versions) -> int:
         new += int(won.sum())
         go_on = ~same & ~won
         pending, at = pending[go_on], _next(slots, at[go_on])
+    return new
+
+
+def _find_one(slots: Column, high: int, low: int) -> tuple[int, int]:
+    """The slot that a stream has or would have, and its version: 0 where it has none."""
+    at = high & (len(slots) - 1)
+    while True:
+        held_high, held_low, version = slots.item(at)
+        if not version or (held_high == high and held_low == low):
+            return at, version
+        at = (at + 1) & (len(slots) - 1)
+
+
+def _put_few(slots: Column, keys: Keys, versions: Versions) -> int:
+    """The same as `_put`, stream by stream."""
+    new = 0
+    for (high, low), version in zip(keys.tolist(), versions.tolist(), strict=True):
+        at, before = _find_one(slots, high, low)
+        slots[at] = (high, low, version)
+        new += not before
     return new
 
 

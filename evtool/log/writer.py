@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from evtool.config import LogConfig
+from evtool.envelope import Row
 from evtool.errors import EventError, LogDamagedError, WriterDeadError
 from evtool.files import Buffer, Files
 from evtool.log import frame
@@ -41,16 +42,18 @@ from evtool.log.format import (
     MIXED_PARTITIONS,
     SUMMARY_FILE,
     checksum,
+    index_row,
     padded,
     seal,
     segment_name,
 )
 from evtool.log.frame import EncodedFrame, Part
 from evtool.log.manifest import Manifest
-from evtool.log.preparing import Expected, Prepared, check_expected, place, refusal
+from evtool.log.preparing import Expected, Prepared, check_expected, place, place_few, refusal
 from evtool.log.recovery import Recovered, recover, refuse_holes
 from evtool.log.segment import read_index, read_summary, segment_folders
 from evtool.log.sequence import Rows
+from evtool.log.table import FEW
 from evtool.log.walk import Table, check_header, walk_all
 
 
@@ -118,17 +121,23 @@ class Writer:
         rows: Rows | None = None,
         keep_all: bool = False,
         expected: Mapping[str, Expected] | None = None,
+        values: Sequence[Row] | None = None,
     ) -> Prepared:
         """Find out what of some events (of BATCH_SCHEMA) is new, and give it its place; the next call follows on.
 
         `rows` takes the rows of `events` in order (default: as they are). Events that are stored already, or
         whose id or version is in conflict, are left out; with `keep_all` a conflict refuses the batch:
         IdConflictError, VersionConflictError. `expected` are the last versions of streams before it, which must
-        hold unless all of it is stored already.
+        hold unless all of it is stored already. `values` are the events once more, where they are at hand as rows.
         """
         self._check_alive()
-        chosen = np.arange(len(events)) if rows is None else rows
-        prepared = place(events, chosen, self._caches, self._next_position, self._clock, self._manifest.partitions)
+        prepared = None
+        if values is not None and 0 < len(values) <= FEW:
+            prepared = place_few(values, events, self._caches, self._next_position, self._clock)
+        if prepared is None:
+            chosen = np.arange(len(events)) if rows is None else rows
+            partitions = self._manifest.partitions
+            prepared = place(events, chosen, self._caches, self._next_position, self._clock, partitions)
         if expected and (prepared.count or prepared.conflicts):
             check_expected(expected, self._caches)
         if keep_all and prepared.conflicts:
@@ -159,11 +168,11 @@ class Writer:
         commits: list[Commit] = []
         try:
             buffers, rows = self._compose_all(batches, commits)
-            if buffers:
+            if rows:
                 self._log.append(buffers)
                 if self._config.fsync == "batch":
                     self._log.sync()
-                self._index.append([rows.tobytes()])
+                self._index.append(rows)
                 self._rows += len(rows)
                 self._store_head()
             for batch, commit in zip(batches, commits, strict=True):
@@ -315,10 +324,10 @@ class Writer:
             self._config.fsync == "batch",
         )
 
-    def _compose_all(self, batches: Sequence[Encoded], commits: list[Commit]) -> tuple[list[Buffer], Table]:
+    def _compose_all(self, batches: Sequence[Encoded], commits: list[Commit]) -> tuple[list[Buffer], list[bytes]]:
         """The buffers of some batches and their rows for frames.idx; adds what each is to `commits`."""
         buffers: list[Buffer] = []
-        tables = [np.zeros(0, INDEX_ROW)]
+        rows: list[bytes] = []
         offset = self._log.size
         for batch in batches:
             prepared = batch.prepared
@@ -326,9 +335,7 @@ class Writer:
             if prepared.base_position != self._committed + 1:
                 raise EventError(f"the batch before position {prepared.base_position} was never committed")
             if prepared.count or batch.resume:
-                pieces, table, offset = self._compose(batch, offset)
-                buffers += pieces
-                tables.append(table)
+                offset = self._compose(batch, offset, buffers, rows)
                 self._batch += 1
                 self._recorded_at = prepared.base_recorded_at + max(prepared.count, 1) - 1
             self._committed += prepared.count
@@ -341,13 +348,11 @@ class Writer:
                     prepared.duplicates,
                 )
             )
-        return buffers, np.concatenate(tables)
+        return buffers, rows
 
-    def _compose(self, batch: Encoded, offset: int) -> tuple[list[Buffer], Table, int]:
-        """The buffers of a batch in the order of the file, its rows for frames.idx, and where it ends."""
+    def _compose(self, batch: Encoded, offset: int, buffers: list[Buffer], rows: list[bytes]) -> int:
+        """Add the buffers of a batch, in the order of the file, and its rows for frames.idx; where it ends."""
         prepared, frames, resume = batch.prepared, batch.frames, batch.resume
-        buffers: list[Buffer] = []
-        rows = np.zeros(len(frames) + 1, INDEX_ROW)
         last_position = prepared.base_position + prepared.count - 1
         resume_body = msgpack.packb(dict(resume)) if resume else b""
         commit = EncodedFrame(
@@ -360,16 +365,15 @@ class Writer:
             timestamp_min=min((f.timestamp_min for f in frames), default=0),
             timestamp_max=max((f.timestamp_max for f in frames), default=0),
         )
-        for number, encoded in enumerate((*frames, commit)):
+        for encoded in (*frames, commit):
             kind = COMMIT_FRAME if encoded is commit else EVENTS_FRAME
             header = self._header(prepared, encoded, kind)
             body = memoryview(encoded.body)
             padding = padded(len(body)) - len(body)
             buffers += [header, body, bytes(padding)]
-            rows["offset"][number] = offset
-            rows["header"][number] = np.frombuffer(header, FRAME_HEADER)[0]
+            rows.append(index_row(offset, header))
             offset += FRAME_HEADER_BYTES + len(body) + padding
-        return buffers, rows, offset
+        return offset
 
     def _header(self, prepared: Prepared, encoded: EncodedFrame, kind: int) -> bytes:
         record = np.zeros(1, FRAME_HEADER)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evtool import uuids
 from evtool.log import hashing
-from evtool.log.hashing import hash_id, hash_ids, source_seeds
+from evtool.log.hashing import hash_id, hash_ids, hash_one, source_seeds
 
 LOG_ID = bytes(range(16))
 NAMES = ["shop", "app", "é"]
@@ -62,6 +62,7 @@ def test_hashes_are_what_the_docstring_says(rows: list[tuple[str, int]]):
     expected = [by_hand(NAMES[code], item) for item, code in rows]
     assert hashed(event_ids, codes) == expected
     assert [int(hash_id(item, SEEDS)[code]) for item, code in rows] == expected
+    assert [hash_one(item, int(SEEDS[code])) for item, code in rows] == expected
 
 
 def test_hashes_never_change():

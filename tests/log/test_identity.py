@@ -387,11 +387,15 @@ def test_an_append_that_was_interrupted_is_not_told_as_stored_when_it_comes_agai
 @pytest.fixture(params=[0, 1, 3], ids=["all ids have one hash", "two hashes", "four hashes"])
 def few_hashes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     mask = np.uint64(request.param)
-    real = identity.hash_events
+    real, real_one = identity.hash_events, identity.hash_one
+
+    def hash_one(*arguments: Any) -> int:
+        return (real_one(*arguments) & request.param) * 0x9E37_79B9_7F4A_7C15 % 2**64
 
     def hash_events(*arguments: Any) -> Any:
         return (real(*arguments) & mask) * np.uint64(0x9E37_79B9_7F4A_7C15)
 
+    monkeypatch.setattr(identity, "hash_one", hash_one)
     monkeypatch.setattr(identity, "hash_events", hash_events)
     monkeypatch.setattr(caches, "hash_events", hash_events)
     return int(mask) + 1

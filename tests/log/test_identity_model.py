@@ -107,6 +107,8 @@ class IdentityMachine(RuleBasedStateMachine):
         real, mask = identity.hash_events, np.uint64(self.hash_mask)
         for module in (identity, caches):
             self.patch.setattr(module, "hash_events", lambda *given: real(*given) & mask)
+        real_one = identity.hash_one
+        self.patch.setattr(identity, "hash_one", lambda *given: real_one(*given) & int(mask))
         self.log = evtool.open(self.folder, create=True, config=config(segment_bytes))
 
     @rule(batch=batches, as_frame=st.booleans())

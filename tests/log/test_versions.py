@@ -29,6 +29,7 @@ def tiny_capacity(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(StreamVersions, "capacity_min", 4)
         patch.setattr(versions_module, "_GROW_SLOTS", 3)
+        patch.setattr(versions_module, "FEW", 2)  # so that both ways of storing are gone
         yield
 
 
@@ -43,7 +44,9 @@ def promise(changes: dict[bytes, int]) -> Promise:
 
 
 def look_up(table: StreamVersions, streams: list[bytes]) -> dict[bytes, int]:
-    return dict(zip(streams, table.lookup(streams, stream_keys(streams)).tolist(), strict=True))
+    found = dict(zip(streams, table.lookup(streams, stream_keys(streams)).tolist(), strict=True))
+    assert found == {stream: table.lookup_one(stream) for stream in streams}
+    return found
 
 
 class VersionsMachine(RuleBasedStateMachine):
