@@ -35,7 +35,7 @@ some_events = st.builds(
 
 
 def store(folder: Path, batches: list[Events], few: int) -> list[object]:
-    """What became of each batch, in a log where so many events are placed one by one, and the clock stands still."""
+    """What became of each batch, in a log that places so many events one by one; its clock stands still."""
     outcomes: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer_module, "FEW", few)
