@@ -142,9 +142,9 @@ def decode_matching(
 
     Unless one is likely, those columns are read alone first.
     """
-    if not is_likely and len(body) >= COMPRESS_BYTES_MIN:
-        if not _rows_among(_read_checked(body, header, [*among]), among).any():
-            return None
+    looks_first = not is_likely and len(body) >= COMPRESS_BYTES_MIN
+    if looks_first and not _rows_among(_read_checked(body, header, [*among]), among).any():
+        return None
     names = [name for name in PLACED_SCHEMA.names if name in columns]
     batch = _read_checked(body, header, [*names, *among])
     rows = _rows_among(batch, among)
@@ -236,7 +236,9 @@ def _read_checked(body: memoryview, header: np.void, wanted: list[str]) -> pa.Re
 
 def _read(body: memoryview, wanted: list[str]) -> pa.RecordBatch:
     buffer = pa.py_buffer(body)
-    if len(body) < COMPRESS_BYTES_MIN:  # nearly always uncompressed: then columns that are not asked for cost nothing
+    if (
+        len(body) < COMPRESS_BYTES_MIN
+    ):  # nearly always uncompressed: then columns that are not asked for cost nothing
         return pa.ipc.open_stream(buffer, options=_READ).read_next_batch()
     stored = set(wanted)
     if "position" in stored or "recorded_at" in stored:

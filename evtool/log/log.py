@@ -201,8 +201,9 @@ class Log:
         return position
 
     def reindex(self, on_progress: Callable[[int], None] = lambda position: None) -> Indexed:
-        """Build index/ and the streams.idx of sealed segments anew from the log, and say what it holds; `on_progress` is told the position reached.
+        """Build index/ and each streams.idx anew from the log, and say what index/ holds.
 
+        `on_progress` is told the position reached.
         Raises LogReadOnlyError, LogLockedError, LogDamagedError, StorageError.
         """
         with self._mutex:

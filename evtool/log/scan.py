@@ -9,7 +9,7 @@ columns are read.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -73,7 +73,8 @@ def load(
     needed = {*wanted, *selection.columns(), "position"}
     among = selection.texts()
     if among:
-        together = selection.apply(_among(group, needed, among), partitions)
+        rest = replace(selection, streams=None, types=None, sources=None)
+        together = rest.apply(_among(group, needed, among), partitions)
     else:
         frames = [selection.apply(group.segment.events(row, needed), partitions) for row in group.rows]
         together = pl.concat(frames) if len(frames) > 1 else frames[0]

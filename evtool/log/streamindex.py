@@ -123,7 +123,12 @@ def read(files: Files, folder: Path, log_id: bytes, first_position: int, table: 
     if len(data) < HEADER.itemsize or data[:8] != STREAMS_MAGIC or not is_whole(data[: HEADER.itemsize]):
         return None
     header = np.frombuffer(data[: HEADER.itemsize], HEADER)[0]
-    told = (header["log_id"].tobytes(), int(header["first_position"]), int(header["digest"]), int(header["frames"]))
+    told = (
+        header["log_id"].tobytes(),
+        int(header["first_position"]),
+        int(header["digest"]),
+        int(header["frames"]),
+    )
     if told != (log_id, first_position, _digest(table), len(table)):
         return None
     pages, entries = int(header["pages"]), int(header["entries"])

@@ -24,9 +24,8 @@ import pyarrow as pa
 from evtool.config import LogConfig
 from evtool.errors import EventError, LogDamagedError, WriterDeadError
 from evtool.files import Buffer, Files
-from evtool.log import frame
+from evtool.log import frame, streamframes
 from evtool.log import head as head_file
-from evtool.log import streamframes
 from evtool.log.caches import Caches, Indexed
 from evtool.log.clock import RecordedClock
 from evtool.log.format import (

@@ -23,6 +23,7 @@ from measure import limit_cores, run
 
 CORES = 2
 PARTITIONS = 32
+SEGMENT_BYTES = "64MiB"  # smaller than usual, so that most of the log is sealed
 BATCH_EVENTS = 105_000  # about 3,300 events a frame, and 30,000 frames for 100 million events
 STREAMS = {"short": 20, "scattered": 1_000}
 
@@ -54,7 +55,8 @@ def make_log(events: int, folder: Path) -> Path:
     spread(file, events, mixed)
     file.unlink()
     (folder / "evtool.toml").write_text(
-        f'[log]\npath = "{log}"\npartitions = {PARTITIONS}\n[ingest]\nbatch_events = {BATCH_EVENTS}\n'
+        f'[log]\npath = "{log}"\npartitions = {PARTITIONS}\nsegment_bytes = "{SEGMENT_BYTES}"\n'
+        f"[ingest]\nbatch_events = {BATCH_EVENTS}\n"
     )
     told = run(["env", "-C", str(folder), EVTOOL, "ingest", "--json", str(mixed)]).parsed()
     mixed.unlink()
@@ -118,7 +120,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=4_000_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=9, metavar="N")
     parser.add_argument("--log", type=Path, metavar="FOLDER", help="read this log, which an earlier run has made")
-    parser.add_argument("--make", type=Path, metavar="FOLDER", help="only make the log, in this folder, and keep it")
+    parser.add_argument(
+        "--make", type=Path, metavar="FOLDER", help="only make the log, in this folder, and keep it"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     chosen = parser.parse_args()
     limit_cores(CORES)
