@@ -1,8 +1,9 @@
 """streams.idx of a sealed segment: which of its frames hold a stream, looked up without reading them.
 
 An entry is 32 bits: the number of a frame in the lower ones, as many as the frames need, and above them bits of
-a stream's hash. Entries lie in pages by the upper half of the hash, each page with a checksum in a directory in
-front of them, so that a look-up reads the directory and one page, and believes nothing that has changed.
+a stream's hash. Entries lie in pages by the upper half of the hash. A directory in front of them has the end and
+the checksum of each, so that a look-up reads one page, and believes nothing that has changed: where an end has,
+the checksum is that of other entries.
 Another stream may look the same; then a frame is read in vain. A stream of the segment is always found.
 
 The file is bound to its segment by the checksum that ends the chain of its frames.
@@ -35,8 +36,7 @@ HEADER = np.dtype(
         ("frames", "<u8"),
         ("pages", "<u8"),
         ("entries", "<u8"),
-        ("directory_checksum", "<u8"),
-        ("checksum", "<u8"),  # of the 72 bytes before it
+        ("checksum", "<u8"),  # of the 64 bytes before it
     ]
 )
 PAGE = np.dtype([("end", "<u8"), ("checksum", "<u8")])  # the entries up to its last one; of its bytes
@@ -77,7 +77,6 @@ def encode(pairs: Pairs, log_id: bytes, first_position: int, table: Table) -> by
     header["magic"], header["log_id"], header["first_position"] = STREAMS_MAGIC, log_id, first_position
     header["digest"], header["frames"] = _digest(table), len(table)
     header["pages"], header["entries"] = page_count, len(entries)
-    header["directory_checksum"] = checksum(directory.tobytes())
     return seal(header) + directory.tobytes() + data
 
 
@@ -134,8 +133,6 @@ def read(files: Files, folder: Path, log_id: bytes, first_position: int, table: 
     pages, entries = int(header["pages"]), int(header["entries"])
     start = HEADER.itemsize + pages * PAGE.itemsize
     if pages < 1 or len(data) != start + entries * _ENTRY.itemsize:
-        return None
-    if checksum(data[HEADER.itemsize : start]) != header["directory_checksum"]:
         return None
     return StreamIndex(len(table), np.frombuffer(data[HEADER.itemsize : start], PAGE), data[start:])
 

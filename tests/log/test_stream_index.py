@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from samples import Row, check_sound, config, event, frames_log, ids, make_log, make_segments, many, rows, segments
 
 import evtool
+from evtool import envelope
 from evtool.errors import LogDamagedError
 from evtool.lifecycle.verify import verify
 from evtool.log.format import FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES
+from evtool.log.writer import Encoded
 
 Change = Callable[[Path], None]
 
-HEADER_BYTES, PAGE_BYTES, ENTRY_BYTES = 80, 16, 4
+HEADER_BYTES, PAGE_BYTES, ENTRY_BYTES = 72, 16, 4
 EVERY = 97  # of two thousand streams, so many are enough where each takes a reading of its partition
 NAMES = ("user-0", "user-1", "user-2", "user-3", "é 漢字", "x" * 1024)
 
@@ -39,7 +41,7 @@ def streams_of(folder: Path) -> dict[str, list[Row]]:
 
 
 def check_streams(folder: Path) -> None:
-    """Some streams alone, and all together, are what a reading of everything gives; so is one that there is not."""
+    """Some streams alone, and all together, are what a reading of everything gives; so is one without events."""
     log = evtool.open(folder, read_only=True)
     found = streams_of(folder)
     for name in [*found][::EVERY]:
@@ -87,8 +89,8 @@ batches = st.lists(
     more=st.fixed_dictionaries(
         {},
         optional={
-            "types": st.sets(st.sampled_from("abc")),
-            "sources": st.sets(st.sampled_from("stu")),
+            "types": st.sets(st.sampled_from(["a", "b", "ItemViewed"])),
+            "sources": st.sets(st.sampled_from(["s", "t", "shop"])),
             "start": st.integers(0, 60),
             "partitions": st.sets(st.integers(0, 1)),
         },
@@ -232,6 +234,7 @@ def test_what_was_noted_is_what_is_read_back(log_folder: Path):
     for number in (0, 2):
         index_of(log_folder, number).unlink()
     with evtool.open(log_folder) as log:
+        assert ids(log, streams=["rare"]) == ["event-40000", "event-30000"]
         log.reindex()
         assert {path: path.read_bytes() for path in log_folder.glob("*/streams.idx")} == written
         flip(frames_log(log_folder, 1), SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES + 40)
@@ -243,6 +246,20 @@ def test_what_was_noted_is_what_is_read_back(log_folder: Path):
         before = index_of(in_one_go).read_bytes()
         log.reindex()
     assert index_of(in_one_go).read_bytes() == before
+
+
+def test_batches_that_are_committed_together_have_their_own_frames(folder: Path):
+    with evtool.open(folder, create=True, config=config(segment_bytes=1)) as log:
+        writer = log.writer()
+        prepared = [writer.prepare(envelope.batch([event(number, f"user-{number}")])) for number in range(3)]
+        writer.commit_together(
+            [Encoded(batch, [writer.encode(part) for part in batch.parts]) for batch in prepared]
+        )
+    before = index_of(folder).read_bytes()
+    with evtool.open(folder) as log:
+        assert [ids(log, streams=[f"user-{number}"]) for number in range(3)] == [[f"event-{n}"] for n in range(3)]
+        log.reindex()
+    assert index_of(folder).read_bytes() == before
 
 
 def test_a_segment_that_is_sealed_again_has_its_index_again(log_folder: Path):
