@@ -47,7 +47,7 @@ RECORDS = [
     for table in tables()
     if table[0][0] == "offset"
 ]
-SEGMENT_HEADER, FRAME_HEADER, INDEX_ROW, HEAD, TABLE_HEADER, STREAMS_SLOT = RECORDS
+SEGMENT_HEADER, FRAME_HEADER, INDEX_ROW, STREAMS_HEADER, STREAMS_PAGE, HEAD, TABLE_HEADER, STREAMS_SLOT = RECORDS
 COLUMNS, SUMMARY_KEYS = (
     next(table[1:] for table in tables() if table[0][0] == name) for name in ("column", "key")
 )

@@ -28,6 +28,8 @@ from format_page import (
     MOMENT_NS,
     PAGE,
     SEGMENT_HEADER,
+    STREAMS_HEADER,
+    STREAMS_PAGE,
     STREAMS_SLOT,
     SUMMARY_KEYS,
     TABLE_HEADER,
@@ -48,7 +50,7 @@ from evtool.event import EVENT_SCHEMA
 from evtool.files import Files
 from evtool.lifecycle.verify import verify
 from evtool.log import format as log_format
-from evtool.log import frame, hashing, sequence, table, versions
+from evtool.log import frame, hashing, sequence, streamindex, table, versions
 from evtool.log.frame import Part
 from evtool.log.hashing import hash_ids, source_seeds
 from evtool.log.ids import EventIds
@@ -77,11 +79,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (SEGMENT_HEADER, log_format.SEGMENT_HEADER),
         (FRAME_HEADER, log_format.FRAME_HEADER),
         (INDEX_ROW, log_format.INDEX_ROW),
+        (STREAMS_HEADER, streamindex.HEADER),
+        (STREAMS_PAGE, streamindex.PAGE),
         (HEAD, log_format.HEAD_RECORD),
         (TABLE_HEADER, table.HEADER),
         (STREAMS_SLOT, versions._SLOT),
     ],
-    ids=["segment header", "frame header", "frames.idx", "HEAD", "table", "slot of streams.table"],
+    ids=[
+        "segment header",
+        "frame header",
+        "frames.idx",
+        "streams.idx",
+        "page of streams.idx",
+        "HEAD",
+        "table",
+        "slot of streams.table",
+    ],
 )
 def test_the_tables_are_the_records_of_the_code(record: list[Field], dtype: np.dtype[Any]):
     assert dtype.names is not None
@@ -101,6 +114,7 @@ def test_names_and_numbers_of_the_code_are_on_the_page():
         *(getattr(log_format, name).decode() for name in dir(log_format) if name.endswith("_MAGIC")),
         f"{sequence.SPLIT_EVENTS_MIN:,} events a partition",
         f"below {frame.COMPRESS_BYTES_MIN // 1024} KiB",
+        f"a page of {streamindex.PAGE_ENTRIES} entries",
         f"from {frame.DICTIONARY_ROWS_MIN} rows on",
         f"zero bytes up to {table.HEADER_BYTES}",
         f"multiple of {log_format.FRAME_ALIGNMENT_BYTES}",
@@ -302,6 +316,34 @@ def test_a_summary_is_as_the_page_says(folder: Path):
         "index_checksum": xxh3((sealed / "frames.idx").read_bytes()),
     }
     assert [key for key, _ in SUMMARY_KEYS] == list(msgpack.unpackb(packed[:-8]))
+
+
+def test_the_index_of_streams_is_as_the_page_says(folder: Path):
+    sealed = folder / FIRST_SEGMENT
+    data = (sealed / "streams.idx").read_bytes()
+    frames = read_frames((sealed / "frames.log").read_bytes(), partitions=2)
+    header, size = decoded(STREAMS_HEADER, data), size_of(STREAMS_HEADER)
+    assert header["magic"] == b"EVSIDX01"
+    assert header["checksum"] == xxh3(data[: size - 8])
+    assert (header["first_position"], header["frames"]) == (1, len(frames))
+    assert header["digest"] == frames[-1][1]["checksum"]
+    pages, end = header["pages"], size + 16 * header["pages"]
+    assert len(data) == end + 4 * header["entries"]
+    bits, expected = (len(frames) - 1).bit_length(), set()
+    for number, (_, told, body) in enumerate(frames):
+        for event in read_events(told, body) if told["kind"] == 1 else []:
+            (key,) = struct.unpack_from("<Q", xxhash.xxh3_128_digest(event["stream_id"].encode(), seed=0))
+            expected.add(((key >> 32) * pages >> 32, (key * 2**bits) % 2**32 + number))
+    found, first = [], 0
+    for page in range(pages):
+        row = decoded(STREAMS_PAGE, data, size + 16 * page)
+        entries = data[end + 4 * first : end + 4 * row["end"]]
+        assert row["checksum"] == xxh3(entries)
+        found += [(page, entry) for entry in struct.unpack(f"<{len(entries) // 4}I", entries)]
+        first = row["end"]
+    assert found == sorted(expected)
+    assert pages > 0
+    assert len(found) == header["entries"]
 
 
 def test_the_table_of_streams_is_as_the_page_says(folder: Path):

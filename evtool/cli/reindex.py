@@ -10,7 +10,7 @@ from evtool.cli.options import JsonOption, LogOption
 
 
 def reindex(log: LogOption = None, as_json: JsonOption = False) -> None:
-    """Build index/ anew from the log: the ids, the stream versions and the sources.
+    """Build index/ anew from the log: the ids, the stream versions and the sources; and where streams are.
 
     What is missing or out of date is made anew by itself. This is for an index that cannot be trusted.
     """

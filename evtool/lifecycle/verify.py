@@ -17,8 +17,16 @@ from evtool import parallel
 from evtool.errors import LogDamagedError
 from evtool.files import forget
 from evtool.log import head as head_file
+from evtool.log import streamindex
 from evtool.log.digest import LogicalDigest
-from evtool.log.format import COMMIT_FRAME, FRAMES_FILE, INDEX_FILE, MIXED_PARTITIONS, SEGMENT_HEADER_BYTES
+from evtool.log.format import (
+    COMMIT_FRAME,
+    FRAMES_FILE,
+    INDEX_FILE,
+    MIXED_PARTITIONS,
+    SEGMENT_HEADER_BYTES,
+    STREAMS_FILE,
+)
 from evtool.log.head import Head
 from evtool.log.log import Log
 from evtool.log.partitions import partitions_of
@@ -26,6 +34,7 @@ from evtool.log.scan import Group, groups, load
 from evtool.log.segment import Segment, read_summary, segment_folders
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
+from evtool.log.streamframes import read_pairs
 from evtool.log.walk import check_header, walk_all
 
 
@@ -162,6 +171,23 @@ def _check_summary(
     path = segment.folder / INDEX_FILE
     if log.files.size(path) and log.files.map(path) != segment.table.tobytes():
         hint = "It is only a cache: no reader believes it, and it is made again by the next writer."
+        report.notes.append(Finding(str(path), "it differs from the frames", hint))
+    _check_streams(log, segment, report)
+
+
+def _check_streams(log: Log, segment: Segment, report: Report) -> None:
+    """Note a streams.idx that is not what the frames give."""
+    path = segment.folder / STREAMS_FILE
+    if not log.files.size(path):
+        return
+    try:
+        pairs = read_pairs(segment)
+    except LogDamagedError:  # said of the frame itself
+        return
+    if log.files.map(path) != streamindex.encode(
+        pairs, log.manifest.id_bytes, segment.first_position, segment.table
+    ):
+        hint = "It is only a cache: `evtool reindex` makes it again."
         report.notes.append(Finding(str(path), "it differs from the frames", hint))
 
 

@@ -19,11 +19,13 @@ HEAD_FILE = "HEAD"
 LOCK_FILE = "writer.lock"
 FRAMES_FILE = "frames.log"
 INDEX_FILE = "frames.idx"
+STREAMS_FILE = "streams.idx"
 SUMMARY_FILE = "segment.msgpack"
 
 SEGMENT_MAGIC = b"EVTOOLOG"
 FRAME_MAGIC = b"EVF1"
 HEAD_MAGIC = b"EVHD"
+STREAMS_MAGIC = b"EVSIDX01"
 
 EVENTS_FRAME = 1
 COMMIT_FRAME = 2

@@ -7,13 +7,14 @@ coarsest unit that loses nothing, and ids that are canonical UUIDs are 16 bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from evtool import uuids
 from evtool.config import Codec
@@ -131,13 +132,75 @@ def decode(body: memoryview, header: np.void, columns: Collection[str] | None = 
 
 def decode_batch(body: memoryview, header: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
     """The same as the asked columns of PLACED_SCHEMA: for those who compare or hash, and do not show."""
-    fields = [field for field in PLACED_SCHEMA if columns is None or field.name in columns]
-    batch = _read_checked(body, header, [field.name for field in fields])
+    names = [name for name in PLACED_SCHEMA.names if columns is None or name in columns]
+    return _placed(_read_checked(body, header, names), header, names)
+
+
+def decode_matching(
+    body: memoryview, header: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool
+) -> pa.RecordBatch | None:
+    """The same of those events whose texts are `among` some, by column; None when there is none.
+
+    Unless one is likely, those columns are read alone first.
+    """
+    looks_first = not is_likely and len(body) >= COMPRESS_BYTES_MIN
+    if looks_first and not _rows_among(_read_checked(body, header, [*among]), among).any():
+        return None
+    names = [name for name in PLACED_SCHEMA.names if name in columns]
+    batch = _read_checked(body, header, [*names, *among])
+    rows = _rows_among(batch, among)
+    return _placed(batch, header, names, rows) if rows.any() else None
+
+
+def decode_streams(body: memoryview, header: np.void) -> list[bytes]:
+    """The different streams of a frame, as UTF-8."""
+    column = _read_checked(body, header, ["stream_id"]).column("stream_id")
+    different = column.dictionary if isinstance(column, pa.DictionaryArray) else column.unique()
+    streams: list[bytes] = different.cast(pa.binary()).to_pylist()
+    return streams
+
+
+def to_frame(events: pa.Table, columns: Collection[str]) -> pl.DataFrame:
+    """Columns of PLACED_SCHEMA as the asked ones of STORED_SCHEMA, in that order."""
+    result = []
+    for name in (name for name in STORED_SCHEMA if name in columns):
+        if name == "event_id":
+            result.append(_event_ids(events.select(["event_uuid", "event_id"]).combine_chunks().to_batches()[0]))
+        else:
+            result.append(pl.Series(name, pl.from_arrow(events[name])))
+    return pl.DataFrame(result)
+
+
+def _rows_among(batch: pa.RecordBatch, among: Mapping[str, pa.Array]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    chosen = np.ones(len(batch), bool)
+    for name, texts in among.items():
+        column = batch.column(name)
+        if isinstance(column, pa.DictionaryArray):
+            is_among = pc.is_in(column.dictionary, texts).to_numpy(zero_copy_only=False)
+            chosen &= is_among[column.indices.to_numpy()]
+        else:
+            chosen &= pc.is_in(column, texts).to_numpy(zero_copy_only=False)
+    return chosen
+
+
+def _placed(
+    batch: pa.RecordBatch,
+    header: np.void,
+    columns: Sequence[str],
+    chosen: np.ndarray[Any, np.dtype[np.bool_]] | None = None,
+) -> pa.RecordBatch:
+    """Columns of PLACED_SCHEMA, of the chosen rows (default: all)."""
     names = set(batch.schema.names)
+    offsets = np.zeros(0, np.int64)
+    if "position_delta" in names:
+        offsets = np.cumsum(batch.column("position_delta").to_numpy(), dtype=np.int64)
+    if chosen is not None and not chosen.all():
+        rows = np.flatnonzero(chosen)
+        batch, offsets = batch.take(pa.array(rows)), offsets[rows]
+    fields = [PLACED_SCHEMA.field(name) for name in columns]
     result = []
     for field in fields:
         if field.name in ("position", "recorded_at"):
-            offsets = np.cumsum(batch.column("position_delta").to_numpy(), dtype=np.int64)
             column = pa.array(offsets + header["base_" + field.name])
         elif field.name == "timestamp":
             column = batch.column("timestamp").cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
@@ -174,6 +237,10 @@ def _read_checked(body: memoryview, header: np.void, wanted: list[str]) -> pa.Re
 
 def _read(body: memoryview, wanted: list[str]) -> pa.RecordBatch:
     buffer = pa.py_buffer(body)
+    if (
+        len(body) < COMPRESS_BYTES_MIN
+    ):  # nearly always uncompressed: then columns that are not asked for cost nothing
+        return pa.ipc.open_stream(buffer, options=_READ).read_next_batch()
     stored = set(wanted)
     if "position" in stored or "recorded_at" in stored:
         stored.add("position_delta")

@@ -198,8 +198,9 @@ class Log:
         return position
 
     def reindex(self, on_progress: Callable[[int], None] = lambda position: None) -> Indexed:
-        """Build index/ anew from the log, and say what it holds; `on_progress` is told the position reached.
+        """Build index/ and each streams.idx anew from the log, and say what index/ holds.
 
+        `on_progress` is told the position reached.
         Raises LogReadOnlyError, LogLockedError, LogDamagedError, StorageError.
         """
         with self._mutex:
@@ -208,6 +209,7 @@ class Log:
                 self._writer.close()
                 self._writer = None
             self._writer = Writer(self.files, self.folder, self.manifest, self._config, reindex=on_progress)
+            self._reader = SnapshotReader(self.files, self.folder, self.manifest)  # the old one keeps old views
             return self._writer.indexed
 
     def close(self) -> None:

@@ -1,22 +1,27 @@
 """Reading a selection out of a snapshot: which frames, decoded in parallel, as Polars frames.
 
 Frames are read in groups of whole batches, small batches together, so that one Polars frame is worth
-its overhead and memory stays within a few batches.
+its overhead and memory stays within a few batches. Where streams, types or sources are asked for, the events of
+others never become Polars columns: they are left out in Arrow, and whole frames without any before their other
+columns are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from evtool import parallel
-from evtool.event import STORED_SCHEMA
+from evtool.event import STORED_SCHEMA, empty_frame
+from evtool.log.frame import to_frame
 from evtool.log.segment import Segment
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
+from evtool.log.streamindex import stream_hashes
 from evtool.log.walk import Table
 
 # Batches are read together until they have so many events, bytes as stored, or frames.
@@ -27,33 +32,37 @@ GROUP_FRAMES = 1024
 
 @dataclass(frozen=True)
 class Group:
-    """Frames of one segment that are read together; they hold whole batches."""
+    """Frames of one segment that are read together, of whole batches.
+
+    `is_likely` when the index of streams says that each holds a selected one.
+    """
 
     segment: Segment
     rows: Table
+    is_likely: bool = False
 
 
 def groups(snapshot: Snapshot, selection: Selection, partitions: int) -> Iterator[Group]:
     """The frames that may hold selected events, in order of position."""
+    streams = None if selection.streams is None else stream_hashes(selection.streams)
     for segment in snapshot.segments:
-        rows = selection.prune(segment.event_rows(), partitions)
+        rows, is_likely = (segment.event_rows(), False) if streams is None else segment.rows_of(streams)
+        rows = selection.prune(rows, partitions)
         if not len(rows):
             continue
-        batches, starts = np.unique(rows["header"]["batch"], return_index=True)
-        events_before = np.concatenate([[0], np.cumsum(rows["header"]["count"], dtype=np.int64)])
-        bytes_before = np.concatenate([[0], np.cumsum(rows["header"]["body_bytes"], dtype=np.int64)])
-        starts = np.append(starts, len(rows))
-        first = 0
-        for number in range(1, len(batches) + 1):
-            begin, end = starts[first], starts[number]
+        _, starts = np.unique(rows["header"]["batch"], return_index=True)
+        events_before = [0, *np.cumsum(rows["header"]["count"], dtype=np.int64).tolist()]
+        bytes_before = [0, *np.cumsum(rows["header"]["body_bytes"], dtype=np.int64).tolist()]
+        begin, last = 0, len(rows)
+        for end in [*starts[1:].tolist(), last]:
             is_full = (
                 events_before[end] - events_before[begin] >= GROUP_EVENTS
                 or bytes_before[end] - bytes_before[begin] >= GROUP_BYTES
                 or end - begin >= GROUP_FRAMES
             )
-            if is_full or number == len(batches):
-                yield Group(segment, rows[begin:end])
-                first = number
+            if is_full or end == last:
+                yield Group(segment, rows[begin:end], is_likely)
+                begin = end
 
 
 def load(
@@ -62,15 +71,28 @@ def load(
     """The selected events of a group in order of position, as columns of STORED_SCHEMA."""
     wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
     needed = {*wanted, *selection.columns(), "position"}
-    frames = [
-        selection.apply(group.segment.events(row, needed), partitions).select(sorted(needed)) for row in group.rows
-    ]
+    among = selection.texts()
+    if among:
+        rest = replace(selection, streams=None, types=None, sources=None)
+        together = rest.apply(_among(group, needed, among), partitions)
+    else:
+        frames = [selection.apply(group.segment.events(row, needed), partitions) for row in group.rows]
+        together = pl.concat(frames) if len(frames) > 1 else frames[0]
     group.segment.forget(group.rows)
-    together = pl.concat(frames) if len(frames) > 1 else frames[0]
     if not together["position"].is_sorted():
         # Two gathers of a few bytes a row are cheaper than a sort that carries texts along.
         together = together[np.argsort(together["position"].to_numpy())]
     return together.select(wanted)
+
+
+def _among(group: Group, columns: Collection[str], among: Mapping[str, pa.Array]) -> pl.DataFrame:
+    """The events of a group whose texts are among some, frame behind frame."""
+    stored = {*columns, "event_uuid"} if "event_id" in columns else set(columns)
+    found = [group.segment.matching(row, stored, among, group.is_likely) for row in group.rows]
+    batches = [batch for batch in found if batch is not None]
+    if not batches:
+        return empty_frame().select(name for name in STORED_SCHEMA if name in columns)
+    return to_frame(pa.Table.from_batches(batches), columns)
 
 
 def scan(

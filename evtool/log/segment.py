@@ -1,12 +1,12 @@
 """A segment as readers see it: its committed frames, mapped, each checked before it is believed.
 
 The table of frames comes from frames.idx when that agrees with what is committed, and from walking
-frames.log when it does not: the index is a cache.
+frames.log when it does not: the index is a cache. So is streams.idx, which tells the frames of a stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,6 +33,7 @@ from evtool.log.format import (
     parse_segment_name,
     segment_name,
 )
+from evtool.log.streamindex import Hashes, StreamIndex
 
 _HEADER_AT = INDEX_ROW.itemsize - FRAME_HEADER_BYTES
 
@@ -52,6 +53,7 @@ class Segment:
     table: Table
     data: memoryview
     is_sealed: bool
+    stream_index: StreamIndex | None = None
 
     @property
     def last_position(self) -> int:
@@ -67,6 +69,13 @@ class Segment:
         """The rows of frames that hold events (the others are commit frames)."""
         rows: Table = self.table[self.table["header"]["kind"] == EVENTS_FRAME]
         return rows
+
+    def rows_of(self, streams: Hashes) -> tuple[Table, bool]:
+        """The rows of frames that may hold some streams, and whether they were chosen by the index of streams."""
+        numbers = self.stream_index.frames_of(streams) if self.stream_index else None
+        if numbers is None:
+            return self.event_rows(), False
+        return self.table[numbers], True
 
     def body(self, row: np.void) -> memoryview:
         """The bytes of a frame's body. Raises LogDamagedError when any bit of the frame has changed."""
@@ -93,6 +102,27 @@ class Segment:
         body = self.body(row)
         try:
             return frame.decode_batch(body, row["header"], columns)
+        except LogDamagedError as error:
+            raise self._damage(row, error.message) from error
+
+    def matching(
+        self, row: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool
+    ) -> pa.RecordBatch | None:
+        """The same of those events whose texts are `among` some, by column; None when there is none.
+
+        Unless one is likely, no other column is read before it is known that there is one.
+        """
+        body = self.body(row)
+        try:
+            return frame.decode_matching(body, row["header"], columns, among, is_likely)
+        except LogDamagedError as error:
+            raise self._damage(row, error.message) from error
+
+    def streams(self, row: np.void) -> list[bytes]:
+        """The different streams of a frame, as UTF-8."""
+        body = self.body(row)
+        try:
+            return frame.decode_streams(body, row["header"])
         except LogDamagedError as error:
             raise self._damage(row, error.message) from error
 

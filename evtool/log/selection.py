@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from evtool.log.format import MIXED_PARTITIONS
 from evtool.log.partitions import partition_of, partitions_of
@@ -70,6 +71,11 @@ class Selection:
         if wanted is not None:
             keep &= np.isin(header["partition"], [*wanted, MIXED_PARTITIONS])
         return rows[keep]
+
+    def texts(self) -> dict[str, pa.Array]:
+        """What is asked of text columns, by column: one of these."""
+        asked = {"stream_id": self.streams, "event_type": self.types, "source_id": self.sources}
+        return {name: pa.array(sorted(texts), pa.string()) for name, texts in asked.items() if texts is not None}
 
     def columns(self) -> set[str]:
         """The columns that `apply` looks at."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from evtool.errors import LogDamagedError
 from evtool.files import Files
 from evtool.log import head as head_file
+from evtool.log import streamindex
 from evtool.log.format import FRAMES_FILE, SEGMENT_HEADER_BYTES
 from evtool.log.head import Head
 from evtool.log.manifest import Manifest
@@ -117,7 +118,9 @@ class SnapshotReader:
                     "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
                 )
             table, data = found.table, data[: found.end]
-        return Segment(folder, first_position, table, data, sealed)
+        log_id = self._manifest.id_bytes
+        streams = streamindex.read(self._files, folder, log_id, first_position, table) if sealed else None
+        return Segment(folder, first_position, table, data, sealed, streams)
 
 
 def _no_frames() -> memoryview:

@@ -10,6 +10,7 @@ is on disk is then found out by opening the log again.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from evtool.config import LogConfig
 from evtool.envelope import Row
 from evtool.errors import EventError, LogDamagedError, WriterDeadError
 from evtool.files import Buffer, Files
-from evtool.log import frame
+from evtool.log import frame, streamframes
 from evtool.log import head as head_file
 from evtool.log.caches import Caches, Indexed
 from evtool.log.clock import RecordedClock
@@ -51,8 +52,10 @@ from evtool.log.frame import EncodedFrame, Part
 from evtool.log.manifest import Manifest
 from evtool.log.preparing import Expected, Prepared, check_expected, place, place_few, refusal
 from evtool.log.recovery import Recovered, recover, refuse_holes
-from evtool.log.segment import read_index, read_summary, segment_folders
+from evtool.log.segment import Segment, read_index, read_summary, segment_folders
 from evtool.log.sequence import Rows
+from evtool.log.snapshot import SnapshotReader
+from evtool.log.streamframes import StreamFrames
 from evtool.log.table import FEW
 from evtool.log.walk import Table, check_header, walk_all
 
@@ -88,7 +91,7 @@ class Encoded:
 class Writer:
     """Holds the writer's lock of a log from its making to `close`.
 
-    With `reindex`, which is told the position reached, the indexes are built anew.
+    With `reindex`, which is told the position reached, the indexes are built anew, those of sealed segments too.
     Raises LogLockedError when another process has it, LogDamagedError when recovery finds damage.
     """
 
@@ -261,6 +264,9 @@ class Writer:
             is_anew=may_lose_synced or reindex is not None,
             on_progress=reindex or (lambda position: None),
         )
+        if reindex is not None:
+            snapshot = SnapshotReader(self._files, self._folder, self._manifest).take()
+            streamframes.write_all(self._files, self._manifest, snapshot)
 
     def _seal_leftovers(self) -> tuple[dict[str, Any] | None, int]:
         """The summary of the last sealed segment, and where the active one starts.
@@ -304,6 +310,7 @@ class Writer:
                 "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
             )
         self._files.write_whole(folder / INDEX_FILE, found.table.tobytes())
+        self._write_streams(folder, first_position, found.table, StreamFrames(first_frame=len(found.table)))
         return self._write_summary(folder, first_position, found.table, found.end, previous_digest)
 
     def _adopt(self, segment: Recovered) -> None:
@@ -311,6 +318,7 @@ class Writer:
         self._segment_folder = segment.folder
         self._chain = segment.last_checksum
         self._rows = len(segment.table)
+        self._streams = StreamFrames(first_frame=self._rows)
         self._log = self._files.open_append(segment.folder / FRAMES_FILE)
         self._index = self._files.open_append(segment.folder / INDEX_FILE)
 
@@ -335,6 +343,9 @@ class Writer:
             if prepared.base_position != self._committed + 1:
                 raise EventError(f"the batch before position {prepared.base_position} was never committed")
             if prepared.count or batch.resume:
+                self._streams.note(
+                    prepared.promise, batch.frames, self._rows + len(rows), self._manifest.partitions
+                )
                 offset = self._compose(batch, offset, buffers, rows)
                 self._batch += 1
                 self._recorded_at = prepared.base_recorded_at + max(prepared.count, 1) - 1
@@ -398,6 +409,7 @@ class Writer:
         if self._config.fsync == "never":
             self._log.sync()  # its summary will say for certain what it holds
         self._index.sync()
+        self._write_streams(self._segment_folder, self._segment, table, self._streams)
         self._write_summary(self._segment_folder, self._segment, table, self._log.size, self._previous_digest)
         self._previous_digest = int(table["header"]["checksum"][-1])
         if self._config.fsync == "batch":
@@ -410,6 +422,11 @@ class Writer:
         log_id = self._manifest.id_bytes
         self._adopt(recover(self._files, folder, first_position, self._batch + 1, log_id, None, False))
         self._store_head()
+
+    def _write_streams(self, folder: Path, first_position: int, table: Table, noted: StreamFrames) -> None:
+        segment = Segment(folder, first_position, table, self._files.map(folder / FRAMES_FILE), True)
+        with contextlib.suppress(LogDamagedError):  # `verify` and whoever reads the events speak of that
+            streamframes.write(self._files, self._manifest, segment, noted.of(segment))
 
     def _write_summary(
         self, folder: Path, first_position: int, table: Table, log_bytes: int, previous_digest: int

@@ -156,7 +156,7 @@ def newer_head(folder: Path) -> None:
 
 def everything_derived(folder: Path) -> None:
     tables = (f"index/{name}" for name in TABLES)
-    remove("HEAD", "*/frames.idx", "*/segment.msgpack", "writer.lock", *tables)(folder)
+    remove("HEAD", "*/*.idx", "*/segment.msgpack", "writer.lock", *tables)(folder)
 
 
 def derived_folder(folder: Path) -> None:

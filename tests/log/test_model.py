@@ -156,7 +156,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(
         names=st.sets(
-            st.sampled_from(["HEAD", "*/frames.idx", "*/segment.msgpack", *(f"index/{name}*" for name in "is")]),
+            st.sampled_from(["HEAD", "*/*.idx", "*/segment.msgpack", *(f"index/{name}*" for name in "is")]),
             min_size=1,
         )
     )
