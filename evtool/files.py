@@ -19,8 +19,9 @@ import hashlib
 import mmap
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO, TypeAlias
 
 from evtool.errors import AccessDeniedError, LogLockedError, NoSpaceError, StorageError
@@ -309,29 +310,36 @@ class Lock:
         os.close(self._descriptor)
 
 
-@contextlib.contextmanager
-def translated(action: str, path: Path | str) -> Iterator[None]:
+class translated:  # noqa: N801 - reads as what it does: with translated("sync", path)
     """Raise what the operating system refuses as a StorageError that says what was done to which file.
 
     A file that is absent, or a file in the place of a folder, is left for the caller to speak of.
     """
-    try:
-        yield
-    except (FileNotFoundError, FileExistsError, NotADirectoryError):
-        raise
-    except OSError as error:
+
+    def __init__(self, action: str, path: Path | str) -> None:
+        self._action = action
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, OSError):
+            return
+        if isinstance(error, FileNotFoundError | FileExistsError | NotADirectoryError):
+            return
         if error.errno in _NO_SPACE:
-            kind: type[StorageError] = NoSpaceError
+            refused: type[StorageError] = NoSpaceError
             hint = "Free some space, then run the same command again: nothing was lost."
         elif error.errno in _NO_ACCESS:
-            kind, hint = (
-                AccessDeniedError,
-                "Check the owner and the permissions, and that the disk is writable.",
-            )
+            refused = AccessDeniedError
+            hint = "Check the owner and the permissions, and that the disk is writable."
         else:
-            kind = StorageError
+            refused = StorageError
             hint = _HINTS.get(error.errno or 0, "Look at the disk (dmesg, smartctl) before you try again.")
-        raise kind(f"cannot {action} {path}: {error.strerror or error}", hint) from error
+        raise refused(f"cannot {self._action} {self._path}: {error.strerror or error}", hint) from error
 
 
 @functools.cache

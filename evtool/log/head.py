@@ -53,10 +53,8 @@ class HeadFile:
     ) -> None:
         """Let readers see everything up to `position`."""
         record = np.zeros(1, HEAD_RECORD)
-        record["magic"], record["version"] = HEAD_MAGIC, FORMAT_VERSION
-        record["position"], record["segment"], record["log_bytes"] = position, segment, log_bytes
-        record["frames"], record["recorded_at"], record["boot"] = frames, recorded_at, boot_identity()
-        record["is_synced"] = is_synced
+        place = (position, segment, log_bytes, frames, recorded_at)
+        record[0] = (HEAD_MAGIC, FORMAT_VERSION, is_synced, *place, boot_identity(), 0)
         self._map[:] = seal(record)
 
     def sync(self) -> None:

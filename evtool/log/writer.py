@@ -388,16 +388,12 @@ class Writer:
 
     def _header(self, prepared: Prepared, encoded: EncodedFrame, kind: int) -> bytes:
         record = np.zeros(1, FRAME_HEADER)
-        record["magic"], record["version"], record["kind"] = FRAME_MAGIC, FORMAT_VERSION, kind
-        record["partition"], record["batch"] = encoded.partition, self._batch + 1
-        record["body_bytes"], record["body_checksum"] = len(memoryview(encoded.body)), encoded.body_checksum
-        record["base_position"], record["base_recorded_at"] = (
-            prepared.base_position,
-            prepared.base_recorded_at,
+        record[0] = (  # in the order of the fields: one by one they would take ten times as long
+            *(FRAME_MAGIC, FORMAT_VERSION, kind, encoded.partition, self._batch + 1),
+            *(len(memoryview(encoded.body)), prepared.base_position, prepared.base_recorded_at),
+            *(encoded.first_position, encoded.last_position, encoded.count, 0),
+            *(encoded.timestamp_min, encoded.timestamp_max, encoded.body_checksum, self._chain, 0),
         )
-        record["first_position"], record["last_position"] = encoded.first_position, encoded.last_position
-        record["count"], record["chain"] = encoded.count, self._chain
-        record["timestamp_min"], record["timestamp_max"] = encoded.timestamp_min, encoded.timestamp_max
         header = seal(record)
         self._chain = int(record["checksum"][0])
         return header
