@@ -6,6 +6,8 @@ nothing back but what an earlier writer has left in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from evtool.files import Files
@@ -17,7 +19,6 @@ from evtool.log.segment import Segment
 from evtool.log.snapshot import Snapshot
 from evtool.log.streamindex import PAIR, Hashes, Numbers, Pairs
 from evtool.log.versions import Promise, stream_keys
-from evtool.log.walk import Table
 
 
 class StreamFrames:
@@ -27,14 +28,14 @@ class StreamFrames:
         self.first_frame = first_frame
         self._pairs = bytearray()  # 12 bytes a pair, in one piece: batches may be many and small
 
-    def note(self, promise: Promise, table: Table, number: int, partitions: int) -> None:
-        """Note the streams of a batch, whose frames are the rows of `table`, the first of them number `number`."""
+    def note(self, promise: Promise, frames_of: Sequence[int], number: int, partitions: int) -> None:
+        """Note the streams of a batch whose frames are of these partitions, the first of them number `number`."""
         if not len(promise.keys):
             return
         frames = np.full(len(promise.keys), number, np.int64)
-        if table["header"]["partition"][0] != MIXED_PARTITIONS:
+        if frames_of[0] != MIXED_PARTITIONS:
             frame_of = np.zeros(partitions, np.int64)
-            frame_of[table["header"]["partition"][:-1]] = np.arange(len(table) - 1)
+            frame_of[list(frames_of)] = np.arange(len(frames_of))
             frames += frame_of[partitions_of(promise.stream_ids, partitions)]
         self._pairs += _pairs(promise.keys[:, 0], frames).tobytes()
 

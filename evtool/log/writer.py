@@ -334,9 +334,9 @@ class Writer:
             if prepared.base_position != self._committed + 1:
                 raise EventError(f"the batch before position {prepared.base_position} was never committed")
             if prepared.count or batch.resume:
+                number, frames_of = self._rows + sum(map(len, tables)), [one.partition for one in batch.frames]
+                self._streams.note(prepared.promise, frames_of, number, self._manifest.partitions)
                 pieces, table, offset = self._compose(batch, offset)
-                number = self._rows + sum(map(len, tables))
-                self._streams.note(prepared.promise, table, number, self._manifest.partitions)
                 buffers += pieces
                 tables.append(table)
                 self._batch += 1
