@@ -13,7 +13,6 @@ import numpy as np
 from evtool.files import Files
 from evtool.log import streamindex
 from evtool.log.format import EVENTS_FRAME, MIXED_PARTITIONS, STREAMS_FILE
-from evtool.log.frame import EncodedFrame
 from evtool.log.manifest import Manifest
 from evtool.log.partitions import partitions_of
 from evtool.log.segment import Segment
@@ -29,14 +28,14 @@ class StreamFrames:
         self.first_frame = first_frame
         self._pairs = bytearray()  # 12 bytes a pair, in one piece: batches may be many and small
 
-    def note(self, promise: Promise, encoded: Sequence[EncodedFrame], number: int, partitions: int) -> None:
-        """Note the streams of a batch in these frames, the first of which is number `number`."""
+    def note(self, promise: Promise, frames_of: Sequence[int], number: int, partitions: int) -> None:
+        """Note the streams of a batch whose frames are of these partitions, the first of them number `number`."""
         if not len(promise.keys):
             return
         frames = np.full(len(promise.keys), number, np.int64)
-        if encoded[0].partition != MIXED_PARTITIONS:
+        if frames_of[0] != MIXED_PARTITIONS:
             frame_of = np.zeros(partitions, np.int64)
-            frame_of[[frame.partition for frame in encoded]] = np.arange(len(encoded))
+            frame_of[list(frames_of)] = np.arange(len(frames_of))
             frames += frame_of[partitions_of(promise.stream_ids, partitions)]
         self._pairs += _pairs(promise.keys[:, 0], frames).tobytes()
 

@@ -343,9 +343,8 @@ class Writer:
             if prepared.base_position != self._committed + 1:
                 raise EventError(f"the batch before position {prepared.base_position} was never committed")
             if prepared.count or batch.resume:
-                self._streams.note(
-                    prepared.promise, batch.frames, self._rows + len(rows), self._manifest.partitions
-                )
+                number, frames_of = self._rows + len(rows), [one.partition for one in batch.frames]
+                self._streams.note(prepared.promise, frames_of, number, self._manifest.partitions)
                 offset = self._compose(batch, offset, buffers, rows)
                 self._batch += 1
                 self._recorded_at = prepared.base_recorded_at + max(prepared.count, 1) - 1

@@ -6,7 +6,6 @@ only ever added. Who adds holds a lock from reading to writing, so that nobody's
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -64,7 +63,7 @@ class Registry:
         with self._mutex:
             with translated("look at", self._path):
                 try:
-                    status = os.stat(self._path)
+                    status = self._path.stat()
                 except (FileNotFoundError, NotADirectoryError):
                     self._seen, self._schemas = None, Schemas()
                     return self._schemas
