@@ -98,22 +98,36 @@ class AppendQueue:
     def store(self, append: Append, serve: Callable[[Sequence[Append]], None]) -> None:
         """Return when `serve` has done it, for this caller or another one."""
         self._waiting.append(append)
-        while not append.is_done:
-            # Who fails here is in line already, and looked for by whoever serves, after that is over.
-            if not self._serving.acquire(blocking=False):
-                append.wait()
-                continue
-            group: list[Append] = []
-            try:
-                if not append.is_done:
-                    group = self._gather()
-                    serve(group)
-            finally:
-                self._serving.release()
-                for other in group:
-                    other.wake()
-                with contextlib.suppress(IndexError):
-                    self._waiting[0].wake()
+        try:
+            while not append.is_done:
+                # Who fails here is in line already, and looked for by whoever serves, after that is over.
+                if self._serving.acquire(blocking=False):
+                    self._serve(append, serve)
+                else:
+                    append.wait()
+        except BaseException:
+            with contextlib.suppress(ValueError):  # it was interrupted, and is not wanted any more
+                self._waiting.remove(append)
+            self._wake_next()
+            raise
+
+    def _serve(self, append: Append, serve: Callable[[Sequence[Append]], None]) -> None:
+        group: list[Append] = []
+        try:
+            if not append.is_done:
+                group = self._gather()
+                if append not in group:  # whoever had taken it was interrupted before it was served
+                    group.append(append)
+                serve(group)
+        finally:
+            self._serving.release()
+            for other in group:
+                other.wake()
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        with contextlib.suppress(IndexError):
+            self._waiting[0].wake()
 
     def _gather(self) -> list[Append]:
         """All who wait, once as many do as in the group before, or had the time to."""
