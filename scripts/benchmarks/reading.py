@@ -12,14 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ingest import EVTOOL, make_events, new_folder
-from measure import limit_cores, run
+from ingest import EVTOOL, new_folder
+from measure import limit_cores
+
+from evtool import shop
 
 CORES = 2
 PARTITIONS = 32
@@ -28,15 +31,26 @@ BATCH_EVENTS = 105_000  # about 3,300 events a frame, and 30,000 frames for 100 
 STREAMS = {"short": 20, "scattered": 1_000}
 
 
-def spread(file: Path, events: int, target: Path) -> None:
-    """The lines of a file, with the events of the two streams evenly between them."""
-    steps = {name: events // count for name, count in STREAMS.items()}
-    with file.open("rb") as source, target.open("wb") as sink:
-        for number, line in enumerate(source):
-            for name, step in steps.items():
-                if number % step == step // 2 and number // step < STREAMS[name]:
-                    sink.write(json.dumps(_event(name, number // step)).encode() + b"\n")
-            sink.write(line)
+def spread(events: int) -> Iterator[bytes]:
+    """So many of the shop's events as blocks of lines, with the events of the two streams evenly between them."""
+    before = 0
+    for block in shop.blocks(events, seed=1):
+        lines = block.splitlines(keepends=True)
+        marked: dict[int, list[dict[str, Any]]] = {}
+        for name, count in STREAMS.items():
+            step = events // count
+            for number in range(
+                -(-(before - step // 2) // step), (before + len(lines) - 1 - step // 2) // step + 1
+            ):
+                if 0 <= number < count:
+                    marked.setdefault(number * step + step // 2 - before, []).append(_event(name, number))
+        start = 0
+        for at in sorted(marked):
+            yield b"".join(lines[start:at])
+            yield b"".join(json.dumps(event).encode() + b"\n" for event in marked[at])
+            start = at
+        yield b"".join(lines[start:])
+        before += len(lines)
 
 
 def _event(stream: str, number: int) -> dict[str, Any]:
@@ -50,16 +64,20 @@ def _event(stream: str, number: int) -> dict[str, Any]:
 
 
 def make_log(events: int, folder: Path) -> Path:
-    """A log of so many of the shop's events, and the two streams."""
-    file, mixed, log = make_events(events, folder), folder / "mixed.ndjson", folder / "segments"
-    spread(file, events, mixed)
-    file.unlink()
+    """A log of so many of the shop's events, and the two streams, from a pipe: 100 million need no other disk."""
+    log = folder / "segments"
     (folder / "evtool.toml").write_text(
         f'[log]\npath = "{log}"\npartitions = {PARTITIONS}\nsegment_bytes = "{SEGMENT_BYTES}"\n'
         f"[ingest]\nbatch_events = {BATCH_EVENTS}\n"
     )
-    told = run(["env", "-C", str(folder), EVTOOL, "ingest", "--json", str(mixed)]).parsed()
-    mixed.unlink()
+    command = ["env", "-C", str(folder), EVTOOL, "ingest", "--json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ingest:
+        assert ingest.stdin is not None
+        assert ingest.stdout is not None
+        for block in spread(events):
+            ingest.stdin.write(block)
+        ingest.stdin.close()
+        told = json.loads(ingest.stdout.read())
     if told["accepted"] != events + sum(STREAMS.values()):
         raise RuntimeError("the log does not hold each event once")
     return log

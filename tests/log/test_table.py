@@ -6,6 +6,7 @@ import errno
 import mmap
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -189,11 +190,12 @@ def test_a_grown_table_is_counted_anew(closed: Path):
     assert len(table) == 39
 
 
-@pytest.mark.parametrize("kind", ["streams", "ids"])
+@pytest.mark.parametrize(
+    ("module", "name"), [(versions_module, "_put_few"), (versions_module, "_put"), (ids_module, "_insert")]
+)
 def test_process_that_ends_while_it_stores_leaves_no_count_that_is_too_low(
-    closed: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    closed: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
 ):
-    module, name = (versions_module, "_put") if kind == "streams" else (ids_module, "_insert")
     store: Callable[..., int] = getattr(module, name)
 
     def stores_and_ends(*arguments: object) -> int:
@@ -201,8 +203,10 @@ def test_process_that_ends_while_it_stores_leaves_no_count_that_is_too_low(
         raise Killed
 
     monkeypatch.setattr(module, name, stores_and_ends)
+    if name == "_put":
+        monkeypatch.setattr(module, "FEW", 0)
     table: MappedTable
-    if kind == "streams":
+    if module is versions_module:
         table = open_table(closed)
         with pytest.raises(Killed):
             apply(table, 6, 9)
