@@ -1,0 +1,1 @@
+"""Projections: exact, incremental, reproducible read models of a log."""
