@@ -4,8 +4,8 @@
 
 The state of a projection lies in buckets (a period of event time, or a share of the actors), and the events of
 one bucket decide its result alone. So new events touch only some of them, and memory holds one at a time.
-Merging is associative and commutative: any cut of the log into parts, in any order, gives the same state, up to the
-order of rows, which `finalize` makes total.
+Merging is associative and commutative: any cut of the log into parts, in any order, gives the same state, up to
+the order of rows, which `finalize` makes total.
 """
 
 from __future__ import annotations
