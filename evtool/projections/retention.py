@@ -1,8 +1,9 @@
 """Retention: of the actors who began in a period, how many came back in each later one.
 
 Periods are numbers here (days, weeks or months since some origin); the caller makes them out of timestamps, and
-makes dates of them again. The state is the table `periods`, for each (keys, actor) the periods in which it began or
-came back, a set that merges in any order, and the table `seen`, the last period of any event, one row a bucket.
+makes dates of them again. The state is the table `periods`, for each (keys, actor) the periods in which it began
+or came back, a set that merges in any order, and the table `seen`, the last period of any event, one row a
+bucket.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ class Retention:
 
     The rows need the keys, `actor` (String; rows without one are left out), `period` (Int32, never null) and the
     Booleans `start` and `return`; null is false. An actor's cohort is the first of the periods in which it has a
-    `start`. It counts at the offset n, of 1 to `periods`, if it has a `return` in the period cohort + n, and at the
-    offset 0 in any case. It has a cohort for each combination of keys that its events have.
+    `start`. It counts at the offset n, of 1 to `periods`, if it has a `return` in the period cohort + n, and at
+    the offset 0 in any case. It has a cohort for each combination of keys that its events have.
 
     The read model: `cohort` (Int32, the number of a period), the keys, `offset` (Int32), `actors` (Int64) and
-    `retention` (Float64), their share of the cohort. A cohort has a row for each offset from 0 to `periods` that is
-    over or has begun: cohort + offset is at most the last period of any row with an actor, of whatever keys, with a
-    `start`, a `return` or neither.
+    `retention` (Float64), their share of the cohort. A cohort has a row for each offset from 0 to `periods` that
+    is over or has begun: cohort + offset is at most the last period of any row with an actor, of whatever keys,
+    with a `start`, a `return` or neither.
     """
 
     keys: Sequence[str]

@@ -2,8 +2,8 @@
 
 The state is the table `sessions`: stretches of time (actor, started_at, ended_at, events) in which no two events
 that follow each other are further apart than the gap. Merging joins those of an actor that are not further apart
-than that. What comes out are the stretches that all events at once would give: two events that are no more than the
-gap apart come into one stretch, however the events were cut into parts.
+than that. What comes out are the stretches that all events at once would give: two events that are no more than
+the gap apart come into one stretch, however the events were cut into parts.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class Sessions:
     """The sessions of actors, each of them or counted by the period in which they began.
 
     The rows need the keys, `actor` (String; rows without one are left out) and `timestamp`. A new session begins
-    with an event that is more than `gap_ns` after the one before. An actor has sessions for each combination of keys
-    that its events have.
+    with an event that is more than `gap_ns` after the one before. An actor has sessions for each combination of
+    keys that its events have.
 
     The read model with `each`: the keys, `actor`, `started_at` and `ended_at` (Int64, ns), `events` (Int64) and
     `duration_ms` (Int64, rounded down), in order of keys, actor and start.
 
     Otherwise: the period, named `period_name`, which `period_of` makes of a start in ns (no such column without
-    them), the keys, `sessions`, `actors` (different ones in this row), `events`, `bounces` (sessions of one event),
-    `duration_ms_total` (all Int64) and `duration_ms_avg` (Float64), in order of period and keys. Without a period
-    and keys there is one row, if only of zeros.
+    them), the keys, `sessions`, `actors` (different ones in this row), `events`, `bounces` (sessions of one
+    event), `duration_ms_total` (all Int64) and `duration_ms_avg` (Float64), in order of period and keys. Without
+    a period and keys there is one row, if only of zeros.
     """
 
     gap_ns: int

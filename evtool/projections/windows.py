@@ -1,10 +1,10 @@
 """How far along the steps of a funnel the events of each actor come within a window of time, by the column.
 
-A chain is one event for each of the steps 1 to k, each after the one before, the last at most `within_ns` after the
-first; no event serves two steps of one chain. An actor's depth is the length of its longest chain. This is what
-ClickHouse's windowFunnel finds with `strict_once`, as long as an actor's timestamps differ; among equal ones it
-takes the order of the steps, and this module the order of the rows. Without `strict_once` ClickHouse lets one event
-serve several steps, which is the same where the conditions of steps exclude each other.
+A chain is one event for each of the steps 1 to k, each after the one before, the last at most `within_ns` after
+the first; no event serves two steps of one chain. An actor's depth is the length of its longest chain. This is
+what ClickHouse's windowFunnel finds with `strict_once`, as long as an actor's timestamps differ; among equal
+ones it takes the order of the steps, and this module the order of the rows. Without `strict_once` ClickHouse
+lets one event serve several steps, which is the same where the conditions of steps exclude each other.
 
 Of all chains of length k the one that started last is the best to go on from. So one pass a step suffices: the
 latest start that a chain of length k has so far is a running maximum, and an event of step k + 1 needs that of the
@@ -45,7 +45,8 @@ def deepest(events: Runs, step_count: int, within_ns: int, modes: Set[Mode]) -> 
     """The depth of each actor, 0 to `step_count`.
 
     The columns of `events` are TIMESTAMP (Int64, ns), ascending within an actor, and STEPS, an unsigned number
-    with the bit k - 1 for step k. Events of one timestamp count as one after the other, in the order of their rows.
+    with the bit k - 1 for step k. Events of one timestamp count as one after the other, in the order of their
+    rows.
     """
     steps, group_of = events.columns[STEPS], events.group_of_rows()
     reached = np.full((step_count, len(events.first)), len(steps))
