@@ -84,6 +84,8 @@ def _of_chunk(texts: pa.Array, paths: Sequence[Steps]) -> list[pl.Series]:
 
 def _columns(texts: pa.Array, paths: Sequence[Steps]) -> list[pa.Array]:
     """A column for each path, of texts without nulls."""
+    if not len(texts):
+        return [pa.array([], pa.large_string()) for _ in paths]
     plain = [path for path in paths if flat.is_plain(path)] if len(texts) >= _ROWS_MIN else []
     columns = dict(zip(plain, _fast(texts, plain), strict=True))
     everywhere = np.ones(len(texts), bool)

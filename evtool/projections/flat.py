@@ -124,7 +124,8 @@ class Block:
 
     @cached_property
     def _backslashes(self) -> Offsets:
-        return _set(self._text == _BACKSLASH) + self._first
+        are = self._text == _BACKSLASH
+        return _set(are) + self._first if np.count_nonzero(are) else np.zeros(0, np.int64)
 
     @cached_property
     def _has_unicode_escapes(self) -> Mask:
@@ -142,9 +143,11 @@ class Block:
 
     def _is_within(self, openings: Offsets, places: Offsets) -> Mask:
         """Whether no brace stands between an opening one (the first at or behind `openings`) and a place."""
+        proved: Mask = places == openings + 1
+        if proved.all():
+            return proved
         if self._is_flat:
             return np.ones(len(places), bool)
-        proved: Mask = places == openings + 1
         rest = np.flatnonzero(~proved & (places > openings))
         first, behind = (np.searchsorted(self._braces, side[rest]) for side in (openings, places))
         proved[rest] = behind == first + 1
@@ -181,8 +184,8 @@ class Block:
         limit = len(self._text) - size + 1
         if limit <= 0:
             return np.zeros(0, np.int64)
-        # Four of its bytes leave few places, of which all bytes are compared.
-        probes = sorted({1, size // 2, size - 2, size - 1})
+        # Three of its bytes leave few places, of which all bytes are compared.
+        probes = sorted({size // 2, size - 2, size - 1})
         is_likely = self._text[probes[0] : probes[0] + limit] == literal[probes[0]]
         for at in probes[1:]:
             is_likely &= self._text[at : at + limit] == literal[at]
@@ -222,6 +225,8 @@ class Block:
         if is_string.all():
             starts = starts + 1
             ends, is_lost = self._ends_before(starts, strings=True)
+            if not is_lost.any() and not len(self._backslashes):
+                return Values(rows, starts, ends, unknown)
         else:
             starts = starts + is_string
             ends = starts.copy()
