@@ -30,6 +30,7 @@ from evtool.projections.flat import PADDING, Block, Bytes, Values
 _BLOCK_BYTES = 1 << 20  # what is looked at again and again stays near the processor
 _ROWS_MIN = 48  # fewer are sooner read one by one
 _ROWS_TOGETHER = 64  # of which one that does not fit the types costs the others a second look
+_ROWS_BETWEEN = 500  # so many for each that is put in, or more: rather in pieces
 _SPACE = b" \t\r\n"
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
@@ -105,6 +106,12 @@ def _placed(found: pa.Array, rows: Offsets, column: pa.Array | None) -> pa.Array
     """A column with what was found put into some rows, which are all if there is no column."""
     if column is None or len(rows) == len(column):
         return found
+    if len(rows) * _ROWS_BETWEEN < len(column):  # pieces are copied faster than single texts
+        befores = [0, *(rows + 1).tolist()]
+        pieces = [column.slice(before, row - before) for before, row in zip(befores, rows.tolist(), strict=False)]
+        singles = [found.slice(number, 1) for number in range(len(found))]
+        parts = [part for both in zip(pieces, singles, strict=True) for part in both]
+        return pa.concat_arrays([*parts, column.slice(befores[-1])])
     indexes = np.arange(len(column))
     indexes[rows] = np.arange(len(column), len(column) + len(rows))
     return pa.concat_arrays([column, found]).take(pa.array(indexes))

@@ -128,6 +128,12 @@ class Block:
         return _set(are) + self._first if np.count_nonzero(are) else np.zeros(0, np.int64)
 
     @cached_property
+    def _has_backslashes(self) -> Mask:
+        found = np.zeros(len(self._starts), bool)
+        found[self._rows_of(self._backslashes)] = True
+        return found
+
+    @cached_property
     def _has_unicode_escapes(self) -> Mask:
         found = np.zeros(len(self._starts), bool)
         if len(self._backslashes):
@@ -234,8 +240,9 @@ class Block:
             for strings, wanted in ((True, is_string), (False, ~is_string & ~is_lost)):
                 ends[wanted], is_lost[wanted] = self._ends_before(starts[wanted], strings)
         if len(self._backslashes):
-            before, behind = (np.searchsorted(self._backslashes, side) for side in (starts, ends))
-            is_lost |= before != behind
+            suspects = np.flatnonzero(self._has_backslashes[rows])
+            before, behind = (np.searchsorted(self._backslashes, side[suspects]) for side in (starts, ends))
+            is_lost[suspects] |= before != behind
         unknown[rows[is_lost]] = True
         kept = ~is_lost & (first != ord("n"))
         if kept.all():
@@ -288,13 +295,16 @@ def _matched(keys: _Keys, rows: Offsets, openings: Offsets) -> tuple[Offsets, Of
 
 
 def _set(mask: Mask) -> Offsets:
-    """The places that are set in a mask of which few are: eight at a time, twice as fast as flatnonzero."""
+    """The places that are set in a mask of which few are: eight at a time, which is faster than flatnonzero."""
     whole = len(mask) // 8 * 8
     words = mask[:whole].view("<u8")
-    found = np.flatnonzero(words != 0)
+    is_hit = words != 0
+    found = _set(is_hit) if 0 < np.count_nonzero(is_hit) < len(is_hit) // 32 else np.flatnonzero(is_hit)
     marks = words[found]
     if (marks & (marks - _ONE)).any():
-        return np.flatnonzero(mask)
-    places = found * 8 + (np.bitwise_count((marks & -marks) - _ONE) >> 3)
+        of_found, within = np.divmod(np.flatnonzero(marks.view(bool)), 8)
+        places = found[of_found] * 8 + within
+    else:
+        places = found * 8 + (np.bitwise_count((marks & -marks) - _ONE) >> 3)
     rest = np.flatnonzero(mask[whole:])
     return np.concatenate([places, rest + whole]) if len(rest) else places

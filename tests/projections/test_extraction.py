@@ -272,7 +272,7 @@ def test_duckdb_says_the_same_of_texts_without_twice_keys_and_of_scalars() -> No
     values: list[Callable[[], str]] = [
         lambda: f'"u{choose.randrange(10**6)}"',
         lambda: str(choose.randrange(-(10**9), 10**9)),
-        lambda: choose.choice(["1.10", "1e5", "true", "false", "null", '"\\u00fc\\n"', '""']),
+        lambda: choose.choice(["2.5", "true", "false", "null", '"\\u00fc\\n"', '""']),
     ]
     texts = []
     for _ in range(3_000):
