@@ -18,6 +18,7 @@ import functools
 import hashlib
 import mmap
 import os
+import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -196,6 +197,20 @@ class Files:
         """Remove a file, if it is there."""
         with translated("remove", path), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove a folder and all that is in it, if it is there."""
+        with translated("remove", path), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path)
+
+    def point(self, path: Path, target: str) -> None:
+        """Let `path` be a symbolic link to `target`, in the place of a file or another link, atomically."""
+        temporary = path.with_name(path.name + ".tmp")
+        self.remove(temporary)
+        with translated("link", path):
+            os.symlink(target, temporary)
+            self.replace(temporary, path)
+        self.sync_folder(path.parent)
 
     def size(self, path: Path) -> int:
         """Bytes of a file; 0 when it is absent."""

@@ -18,7 +18,7 @@ and 28 MB, with LZ4 61 ms and 10 MB.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -186,7 +186,7 @@ class StateStore:
     def _path(self, run: int) -> Path:
         return self._folder / f"{run:012}{RUN_SUFFIX}"
 
-    def _write(self, states: list[Tables]) -> list[_Slice]:
+    def _write(self, states: Sequence[Tables]) -> list[_Slice]:
         """Write the next run: one slice for each of `states`, in this order."""
         run, offset = self._runs + 1, 0
         slices: list[_Slice] = []
