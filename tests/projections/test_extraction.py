@@ -298,3 +298,12 @@ def test_the_same_path_twice_no_paths_and_no_texts() -> None:
     assert [column.to_list() for column in extract(pl.Series([], dtype=pl.String), [("a",)])] == [[]]
     assert [column.to_list() for column in extract(pa.chunked_array([], pa.string()), [("a",)])] == [[]]
     assert extract(pl.Series([None] * BATCH, dtype=pl.String), [("a",)])[0].null_count() == BATCH
+
+
+@pytest.mark.parametrize("odd", [[0], [1_999], [0, 1, 1_000], [], list(range(0, 2_000, 2))])
+def test_texts_that_are_read_come_back_to_their_rows(odd: list[int]) -> None:
+    texts = [f'{{"id":"u{row}"}}' for row in range(2_000)]
+    for row in odd:
+        texts[row] = f'{{"\\u0069d":"odd{row}"}}'
+    wanted = [f"odd{row}" if row in odd else f"u{row}" for row in range(2_000)]
+    assert extract(pl.Series(texts), [("id",)])[0].to_list() == wanted
