@@ -220,6 +220,7 @@ def rows_left(texts: list[str], path: tuple[str, ...]) -> int:
         ('{"text":"}","user_id":12}', ("user_id",)),
         ('{"user":{"user_id":"u1"},"z":[{}]}', ("user", "user_id")),
         ('{"z":1}', ("user_id",)),
+        ('{"user_id":"u1","user":{"z":1}}', ("user", "user_id")),
     ],
 )
 def test_usual_spellings_go_the_fast_way(text: str, path: tuple[str, ...]) -> None:
