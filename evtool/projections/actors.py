@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from polars import selectors
 
 from evtool.log.hashing import hash_ids
 from evtool.projections.kind import BUCKET
@@ -51,11 +50,11 @@ def bucket_of(actors: pl.Series) -> pl.Series:
 def with_bucket(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """The rows that have an actor, and their BUCKET.
 
-    -0.0 in a key becomes 0.0: the two are one group, and which of them would be shown depended on the order.
+    -0.0 in a key becomes 0.0: the two are one group, and which of them is shown would depend on the order.
     """
     rows = rows.filter(pl.col(ACTOR).is_not_null())
-    floats = selectors.by_name(*keys) & selectors.float() if keys else selectors.empty()
-    return rows.with_columns(floats + 0.0, bucket_of(rows[ACTOR]))
+    zeros = (_with_one_zero(key, rows.schema[key]) for key in keys if rows.schema[key].is_float())
+    return rows.with_columns(*zeros, bucket_of(rows[ACTOR]))
 
 
 def in_runs(rows: pl.DataFrame, keys: Sequence[str], order: Sequence[str], columns: Sequence[str]) -> Runs:
@@ -73,3 +72,8 @@ def in_runs(rows: pl.DataFrame, keys: Sequence[str], order: Sequence[str], colum
 def as_ratio(numerator: str, denominator: pl.Expr) -> pl.Expr:
     """A column of counts by another as Float64, rounded once; null where the other is 0."""
     return pl.when(denominator != 0).then(pl.col(numerator) / denominator)
+
+
+def _with_one_zero(key: str, dtype: pl.DataType) -> pl.Expr:
+    """Not by adding 0.0, which Polars leaves out."""
+    return pl.when(pl.col(key) == 0).then(pl.lit(0.0, dtype)).otherwise(pl.col(key)).alias(key)
