@@ -26,7 +26,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evtool.errors import LogDamagedError, StorageError
+from evtool.errors import LogDamagedError, ProjectionError, StorageError
 from evtool.files import Files
 from evtool.projections.lineage import LINEAGE_KEY, Lineage, announce, beside, canonical, confirm, digest_of_parts
 
@@ -34,8 +34,8 @@ ROWS_PER_FILE_MAX = 2_000_000
 ROW_GROUP_ROWS = 131_072
 PART_FILE = "part.parquet"
 
+_NOT_IN_PARQUET = (pl.Int128, pl.UInt128, pl.Duration, pl.Object)
 _NO_PERIOD = "__HIVE_DEFAULT_PARTITION__"
-_ATTEMPTS = 3
 _WRITER = {
     "version": "2.6",
     "data_page_version": "1.0",
@@ -87,11 +87,18 @@ def write(
     lineage: Lineage,
     rows_per_file_max: int = ROWS_PER_FILE_MAX,
 ) -> Written:
-    """Put `frame` in the place of the read model in `folder`, with its lineage. Raises StorageError.
+    """Put `frame` in the place of the read model in `folder`, with its lineage.
 
-    Files that have exactly these bytes already stay as they are.
+    Files that have exactly these bytes already stay as they are. Raises StorageError, and ProjectionError for a
+    type that Parquet does not have.
     """
     name = lineage.projection
+    for column, kind in frame.schema.items():
+        if kind in _NOT_IN_PARQUET:
+            raise ProjectionError(
+                f"column {column} of {name} is of type {kind}, which Parquet does not have",
+                "Let the projection give an Int64, a Decimal or a String.",
+            )
     files.make_folder(folder)
     periods = _periods(frame) if frame.height > rows_per_file_max else None
     if periods is None:
@@ -113,18 +120,19 @@ def read(folder: Path, name: str) -> tuple[pl.DataFrame, Lineage] | None:
     Raises LogDamagedError when its bytes are not those that were written.
     """
     files = Files()
-    for _ in range(_ATTEMPTS):  # it may change while it is read
-        described = beside(files, folder, name)
+    described = beside(files, folder, name)
+    while described:
         for each in described:
             frame = _load(files, folder, each["output"]) if each else None
             if frame is not None:
                 return frame, Lineage.of(each)
-        if not described:
-            return None
-    raise LogDamagedError(
-        f"{place(folder, name)} is not what was written there",
-        "Make it again: evtool project. The log has all that it takes.",
-    )
+        before, described = described, beside(files, folder, name)
+        if described == before:  # nobody has changed it meanwhile
+            raise LogDamagedError(
+                f"{place(folder, name)} is not what was written there",
+                "Make it again: evtool project. The log has all that it takes.",
+            )
+    return None
 
 
 def _periods(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]] | None:
@@ -162,7 +170,7 @@ def _write_file(files: Files, folder: Path, name: str, part: _Part, lineage: Lin
     target = place(folder, name)
 
     def put() -> None:
-        if target.is_symlink() or not _has(files, target, part):
+        if not _has(files, target, part):
             files.write_whole(target, part.data)
 
     _replace(files, folder, name, lineage.beside(part.described()), put, keep=None)
@@ -194,10 +202,9 @@ def _put_part(files: Files, before: Path, path: Path, part: _Part) -> None:
         return
     files.make_folder(path.parent)
     if _has(files, before, part):
-        files.remove(path)
         try:
             files.link(before.resolve(), path)
-        except OSError:  # a file system without links
+        except OSError:  # a file system without links, or something damaged is there
             files.write_whole(path, part.data)
         files.sync_folder(path.parent)
     else:
@@ -205,12 +212,9 @@ def _put_part(files: Files, before: Path, path: Path, part: _Part) -> None:
 
 
 def _has(files: Files, path: Path, part: _Part) -> bool:
-    try:
-        if files.size(path) != len(part.data):
-            return False
-        return hashlib.sha256(files.map(path)).hexdigest() == part.sha256
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.is_file() or files.size(path) != len(part.data):
         return False
+    return hashlib.sha256(files.map(path)).hexdigest() == part.sha256
 
 
 def _replace(

@@ -80,7 +80,9 @@ def test_a_version_without_a_read_model_cannot_serve(tmp_path: Path) -> None:
         promote(Files(), tmp_path, "orders", 1)
     make(tmp_path, 1)
     make(tmp_path, 2)
-    with pytest.raises(ProjectionError, match=r"no read model of version 3 .*: it has one of version 1, version 2"):
+    with pytest.raises(
+        ProjectionError, match=r"no read model of version 3 .*: it has one of version 1, version 2"
+    ):
         promote(Files(), tmp_path, "orders", 3)
     assert promoted(tmp_path, "orders") == 2
 

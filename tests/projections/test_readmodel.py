@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import threading
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evtool.errors import InputError, LogDamagedError
+from evtool.errors import InputError, LogDamagedError, ProjectionError
 from evtool.files import Files
 from evtool.projections.lineage import Lineage, read_lineage
 from evtool.projections.readmodel import Written, read, rows, write
@@ -37,6 +38,7 @@ LINEAGE = Lineage(
     recorded_at=1_767_225_600_000_000_001,
     input_digest="i" * 32,
 )
+ROWS = 20_000
 
 
 def table(height: int, start: datetime = datetime(2025, 11, 30, tzinfo=UTC)) -> pl.DataFrame:
@@ -55,7 +57,7 @@ def table(height: int, start: datetime = datetime(2025, 11, 30, tzinfo=UTC)) -> 
     )
 
 
-def put(folder: Path, frame: pl.DataFrame, files: Files | None = None, rows_max: int = 10**6) -> Written:
+def put(folder: Path, frame: pl.DataFrame, rows_max: int = 10**6, files: Files | None = None) -> Written:
     return write(files or Files(), folder, frame, LINEAGE, rows_max)
 
 
@@ -81,18 +83,18 @@ def assert_peers_read(path: Path, frame: pl.DataFrame) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, bytes]:
-    """A table of one chunk, and its file."""
-    frame = table(5000).rechunk()
+    """A table of one chunk, and its file. The long texts outgrow a dictionary, where a chunk may end too."""
+    frame = table(ROWS).with_columns(text=pl.format("{}{}", pl.int_range(ROWS), pl.lit("x" * 200))).rechunk()
     return frame, put(tmp_path_factory.mktemp("whole"), frame).path.read_bytes()
 
 
 @settings(max_examples=15)
-@given(cuts=st.lists(st.integers(0, 5000), max_size=6))
+@given(cuts=st.lists(st.integers(0, ROWS), max_size=6))
 def test_any_chunking_gives_the_same_bytes(
     whole: tuple[pl.DataFrame, bytes], tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
 ) -> None:
     frame, expected = whole
-    pieces = [frame.slice(start, end - start) for start, end in pairwise([0, *sorted(cuts), 5000])]
+    pieces = [frame.slice(start, end - start) for start, end in pairwise([0, *sorted(cuts), ROWS])]
     chunked = pl.concat(pieces, rechunk=False)
     assert put(tmp_path_factory.mktemp("chunked"), chunked).path.read_bytes() == expected
 
@@ -139,6 +141,12 @@ def test_a_month_that_is_null_and_a_column_of_the_same_name(tmp_path: Path) -> N
 @pytest.mark.parametrize("frame", [table(3000).reverse().sort("share"), table(3000).select("orders")])
 def test_a_table_that_is_not_in_order_of_time_is_one_file(tmp_path: Path, frame: pl.DataFrame) -> None:
     assert put(tmp_path, frame, rows_max=10).path.is_file()
+
+
+@pytest.mark.parametrize("kind", [pl.Int128, pl.Duration("us")])
+def test_a_type_that_parquet_does_not_have_is_refused_in_a_sentence(tmp_path: Path, kind: pl.DataType) -> None:
+    with pytest.raises(ProjectionError, match="column n of orders is of type"):
+        put(tmp_path, pl.DataFrame({"n": pl.Series([1], dtype=kind)}))
 
 
 def test_logs_of_the_same_events_give_the_same_bytes(tmp_path: Path) -> None:
@@ -195,24 +203,44 @@ FORMS = {
 @pytest.mark.parametrize("done", [0, 0.5, 1])
 def test_an_end_at_any_call_leaves_one_whole_form(tmp_path: Path, before: str, after: str, done: float) -> None:
     old, new = FORMS[before], FORMS[after]
-    put(tmp_path / "start", old[0], rows_max=old[1])
+    put(tmp_path / "start", *old)
     shutil.copytree(tmp_path / "start", tmp_path / "counted", symlinks=True)
     counting = FaultyFiles()
-    put(tmp_path / "counted", new[0], counting, new[1])
+    put(tmp_path / "counted", *new, counting)
     kept = set(files_of(tmp_path / "counted"))
     for call in range(1, len(counting.calls) + 1):
         folder = tmp_path / str(call)
         shutil.copytree(tmp_path / "start", folder, symlinks=True)
         with pytest.raises(Killed):
-            put(folder, new[0], FaultyFiles(Fault(call, done)), new[1])
+            put(folder, *new, FaultyFiles(Fault(call, done)))
         found = read(folder, "orders")
         assert found is not None
         assert found[0].equals(old[0]) or found[0].equals(new[0])
         outside = pl.read_parquet(folder / "orders.parquet", hive_partitioning=False)
         assert outside.equals(old[0]) or outside.equals(new[0])
         assert read_lineage(folder / "orders.parquet").matches
-        put(folder, new[0], rows_max=new[1])
+        put(folder, *new)
         assert set(files_of(folder)) == kept
+
+
+def test_a_reader_meets_one_whole_form_while_they_change(tmp_path: Path) -> None:
+    put(tmp_path, *FORMS["file"])
+    done = threading.Event()
+
+    def change() -> None:
+        for form in [*FORMS] * 6:
+            put(tmp_path, *FORMS[form])
+        done.set()
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    try:
+        while not done.is_set():
+            found = read(tmp_path, "orders")
+            assert found is not None
+            assert any(found[0].equals(frame) for frame, _ in FORMS.values())
+    finally:
+        writer.join()
 
 
 @pytest.mark.parametrize("form", ["file", "parts"])
