@@ -134,7 +134,7 @@ def confirm(files: Files, folder: Path, name: str) -> None:
 
 
 def beside(files: Files, folder: Path, name: str) -> list[dict[str, Any]]:
-    """What stands beside a read model: one of these describes it. A damaged one is empty."""
+    """What stands beside a read model: one of these describes it. What is damaged, or of another format, is empty."""
     found = []
     for path in (sidecar(folder, name), _pending(folder, name)):
         try:
@@ -143,7 +143,7 @@ def beside(files: Files, folder: Path, name: str) -> list[dict[str, Any]]:
             continue
         except ValueError:
             value = {}
-        found.append(value if isinstance(value, dict) and isinstance(value.get("output"), dict) else {})
+        found.append(value if isinstance(value, dict) and value.get("format") == FORMAT else {})
     return found
 
 

@@ -285,10 +285,11 @@ def test_the_lineage_of_a_file_a_folder_and_a_part(tmp_path: Path, monkeypatch: 
 
 def test_a_file_without_anything_beside_it_says_what_it_knows(tmp_path: Path) -> None:
     path = put(tmp_path, table(99)).path
-    (tmp_path / "orders.lineage.json").write_text("{")
-    assert read_lineage(path).matches is False
-    with pytest.raises(LogDamagedError):
-        read(tmp_path, "orders")
+    for damage in ("{", "[]", "{}", '{"format": 2, "output": {}}'):
+        (tmp_path / "orders.lineage.json").write_text(damage)
+        assert read_lineage(path).matches is False
+        with pytest.raises(LogDamagedError):
+            read(tmp_path, "orders")
     (tmp_path / "orders.lineage.json").unlink()
     found = read_lineage(path)
     assert found.matches is None
