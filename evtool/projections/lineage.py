@@ -134,7 +134,7 @@ def confirm(files: Files, folder: Path, name: str) -> None:
 
 
 def beside(files: Files, folder: Path, name: str) -> list[dict[str, Any]]:
-    """What stands beside a read model: one of these describes it. What is damaged, or of another format, is empty."""
+    """What stands beside a read model: one of these describes it. Damaged, or of another format: empty."""
     found = []
     for path in (sidecar(folder, name), _pending(folder, name)):
         try:
