@@ -228,7 +228,7 @@ def test_a_reader_meets_one_whole_form_while_they_change(tmp_path: Path) -> None
     done = threading.Event()
 
     def change() -> None:
-        for form in [*FORMS] * 6:
+        for form in [*FORMS] * 4:
             put(tmp_path, *FORMS[form])
         done.set()
 

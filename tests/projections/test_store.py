@@ -118,7 +118,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestStore.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
 @pytest.fixture
