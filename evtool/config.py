@@ -20,6 +20,7 @@ from evtool.errors import ConfigError
 
 FILE_NAME = "evtool.toml"
 DEFAULT_LOG = "segments"
+DEFAULT_READ_MODELS = "read-models"
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": KIB, "mib": MIB, "gib": GIB, "": 1}
@@ -30,7 +31,7 @@ Compatibility = Literal[
     "none", "backward", "forward", "full", "backward_transitive", "forward_transitive", "full_transitive"
 ]
 Format = Literal["evtool", "json", "cloudevents", "csv", "parquet"]
-Section = TypeVar("Section", "LogConfig", "IngestConfig", "SchemasConfig")
+Section = TypeVar("Section", "LogConfig", "IngestConfig", "SchemasConfig", "ProjectionsConfig")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,19 @@ class SchemasConfig:
 
 
 @dataclass(frozen=True)
+class ProjectionsConfig:
+    """Where definitions and read models are, and what parameters are instead of their defaults.
+
+    `folder` of one's own definitions: relative to evtool.toml, or to the working folder without one. Without
+    `read_models` these are in the log's folder. `parameters` is the table as it was written.
+    """
+
+    folder: str = "projections"
+    read_models: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Config:
     """All of it. `file` is the evtool.toml that was read, if any."""
 
@@ -92,7 +106,21 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     schemas: SchemasConfig = field(default_factory=SchemasConfig)
+    projections: ProjectionsConfig = field(default_factory=ProjectionsConfig)
     file: Path | None = None
+
+    @property
+    def definitions_path(self) -> Path:
+        """The folder of one's own definitions, which need not be there."""
+        return (self.file.parent if self.file else Path()) / self.projections.folder
+
+    @property
+    def read_models_path(self) -> Path:
+        """The folder of read models and their states."""
+        chosen = self.projections.read_models
+        if chosen is None:
+            return self.log_path / DEFAULT_READ_MODELS
+        return (self.file.parent if self.file else Path()) / chosen
 
 
 def load(log_path: Path | None = None, working_folder: Path | None = None) -> Config:
@@ -129,9 +157,8 @@ def read_file(path: Path) -> Config:
         raise ConfigError(f"{path} is not TOML: {error}", "Correct that line.") from error
     except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    _refuse_unknown(path, "", table, ("log", "ingest", "schemas"))
+    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections"))
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
-    schemas_table = _subtable(path, table, "schemas")
     log_path = log_table.pop("path", DEFAULT_LOG)
     if not isinstance(log_path, str) or not log_path or "\0" in log_path:
         raise _wrong(path, "log.path", log_path, "the folder of the log")
@@ -139,7 +166,10 @@ def read_file(path: Path) -> Config:
         log_path=path.parent / log_path,
         log=LogConfig(**_values(path, "log", log_table, LogConfig)),
         ingest=IngestConfig(**_values(path, "ingest", ingest_table, IngestConfig)),
-        schemas=SchemasConfig(**_values(path, "schemas", schemas_table, SchemasConfig)),
+        schemas=SchemasConfig(**_values(path, "schemas", _subtable(path, table, "schemas"), SchemasConfig)),
+        projections=ProjectionsConfig(
+            **_values(path, "projections", _subtable(path, table, "projections"), ProjectionsConfig)
+        ),
         file=path,
     )
 
@@ -203,7 +233,7 @@ def _text(value: Any) -> str:
 
 def _table(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError("a table is wanted: write [ingest.fields] and the fields below")
+        raise ValueError("a table is wanted: write its name in brackets, and its keys below")
     return value
 
 
@@ -242,6 +272,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "timezone": _zone,
     "records": _text,
     "fields": _table,
+    "folder": _text,
+    "read_models": _text,
+    "parameters": _table,
 }
 
 

@@ -7,6 +7,7 @@
      │   ├─ IdConflictError        6   another event has its id
      │   └─ VersionConflictError   7   its stream is at another version than was expected
      ├─ SchemaError                8   a schema or an upcaster makes no sense, or breaks compatibility
+     ├─ ProjectionError           19   a definition makes no sense, or its state is of another one
      ├─ RejectedLinesError         9   `ingest --strict` has met lines that are no events
      │   └─ RejectedShareError    18   more lines were rejected than `dead_letter_alert` allows
      ├─ LogError
@@ -121,6 +122,12 @@ class SchemaError(EvtoolError):
     """A schema or an upcaster makes no sense, breaks compatibility, or fails on an event."""
 
     exit_code = 8
+
+
+class ProjectionError(EvtoolError):
+    """A projection's definition makes no sense, or what is kept of it belongs to another definition or log."""
+
+    exit_code = 19
 
 
 class RejectedLinesError(EvtoolError):

@@ -15,7 +15,21 @@ from typing import TextIO
 
 import typer
 
-from evtool.cli import deadletters, ingest, init, inspect, reindex, render, replay, schema, stats, verify
+from evtool.cli import (
+    deadletters,
+    ingest,
+    init,
+    inspect,
+    lineage,
+    project,
+    projections,
+    reindex,
+    render,
+    replay,
+    schema,
+    stats,
+    verify,
+)
 from evtool.errors import EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
@@ -23,7 +37,7 @@ _OBJECTS_BEFORE_COLLECTING = 100_000
 
 app = typer.Typer(
     name="evtool",
-    help="An event-sourced analytics platform in a folder: a durable log, exact ingest, replay.",
+    help="An event-sourced analytics platform in a folder: a durable log, exact ingest, replay, projections.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,12 +46,16 @@ for command in (
     init.init,
     ingest.ingest,
     replay.replay,
+    project.project,
+    lineage.explain,
+    lineage.lineage,
     stats.stats,
     verify.verify,
     inspect.inspect,
     reindex.reindex,
 ):
     app.command()(command)
+app.add_typer(projections.app, name="projections")
 app.add_typer(schema.schema)
 app.add_typer(deadletters.app, name="dead-letters")
 

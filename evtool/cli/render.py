@@ -91,13 +91,18 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> None:
     """A table with columns of text first and numbers behind them."""
+    print_columns(columns, rows, [number < text_columns for number in range(len(columns))])
+
+
+def print_columns(columns: Sequence[str], rows: Iterable[Sequence[str]], is_text: Sequence[bool]) -> None:
+    """A table whose columns are texts or numbers."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number < text_columns else "right", no_wrap=True)
+    for name, left in zip(columns, is_text, strict=True):
+        table.add_column(escape(name), justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
     # Rows are cut by no one: a pipe or a wide terminal gets all of them.

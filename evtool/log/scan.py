@@ -66,20 +66,24 @@ def groups(snapshot: Snapshot, selection: Selection, partitions: int) -> Iterato
 
 
 def load(
-    group: Group, selection: Selection, partitions: int, columns: Collection[str] | None = None
+    group: Group,
+    selection: Selection,
+    partitions: int,
+    columns: Collection[str] | None = None,
+    in_order: bool = True,
 ) -> pl.DataFrame:
-    """The selected events of a group in order of position, as columns of STORED_SCHEMA."""
+    """The selected events of a group as columns of STORED_SCHEMA, in order of position (or frame by frame)."""
     wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
-    needed = {*wanted, *selection.columns(), "position"}
+    needed = {*wanted, *selection.columns(), *(["position"] if in_order else [])}
     among = selection.texts()
-    if among:
+    if among or not in_order:
         rest = replace(selection, streams=None, types=None, sources=None)
         together = rest.apply(_among(group, needed, among), partitions)
     else:
         frames = [selection.apply(group.segment.events(row, needed), partitions) for row in group.rows]
         together = pl.concat(frames) if len(frames) > 1 else frames[0]
     group.segment.forget(group.rows)
-    if not together["position"].is_sorted():
+    if in_order and not together["position"].is_sorted():
         # Two gathers of a few bytes a row are cheaper than a sort that carries texts along.
         together = together[np.argsort(together["position"].to_numpy())]
     return together.select(wanted)
@@ -88,7 +92,11 @@ def load(
 def _among(group: Group, columns: Collection[str], among: Mapping[str, pa.Array]) -> pl.DataFrame:
     """The events of a group whose texts are among some, frame behind frame."""
     stored = {*columns, "event_uuid"} if "event_id" in columns else set(columns)
-    found = [group.segment.matching(row, stored, among, group.is_likely) for row in group.rows]
+    segment = group.segment
+    if among:
+        found = [segment.matching(row, stored, among, group.is_likely) for row in group.rows]
+    else:
+        found = [segment.batch(row, stored) for row in group.rows]
     batches = [batch for batch in found if batch is not None]
     if not batches:
         return empty_frame().select(name for name in STORED_SCHEMA if name in columns)

@@ -20,6 +20,7 @@ from evtool.errors import LogDamagedError
 from evtool.files import Files, forget
 from evtool.log import frame
 from evtool.log.format import (
+    COMMIT_FRAME,
     EVENTS_FRAME,
     FORMAT_VERSION,
     FRAME_HEADER_BYTES,
@@ -64,6 +65,18 @@ class Segment:
     def log_bytes(self) -> int:
         """Committed bytes of frames.log."""
         return len(self.data)
+
+    def chain_at(self, position: int) -> int | None:
+        """The checksum of the commit frame whose batch ends with a position; None if no batch does."""
+        header = self.table["header"]
+        found = header[(header["kind"] == COMMIT_FRAME) & (header["last_position"] == position)]
+        return int(found["checksum"][0]) if len(found) else None  # the first: empty batches may follow
+
+    def recorded_at(self, position: int) -> int:
+        """When the event at one of its positions was recorded, ns UTC."""
+        header = self.table["header"]
+        batch = header[np.searchsorted(header["base_position"], position, side="right") - 1]
+        return int(batch["base_recorded_at"] + position - batch["base_position"])
 
     def event_rows(self) -> Table:
         """The rows of frames that hold events (the others are commit frames)."""

@@ -30,6 +30,25 @@ class Snapshot:
         """Of the last event that is seen; 0 in an empty log."""
         return self.segments[-1].last_position if self.segments else 0
 
+    def chain_at(self, position: int) -> int | None:
+        """What vouches for everything in a segment up to the batch that ends with `position`; None if none does.
+
+        It is the checksum of that batch's commit frame; 0 for position 0.
+        """
+        if position == 0:
+            return 0
+        for segment in self.segments:
+            if segment.first_position <= position <= segment.last_position:
+                return segment.chain_at(position)
+        return None
+
+    def recorded_at(self, position: int) -> int | None:
+        """When the event at a position was recorded, ns UTC; None when it is not there."""
+        for segment in self.segments:
+            if segment.first_position <= position <= segment.last_position:
+                return segment.recorded_at(position)
+        return None
+
 
 class SnapshotReader:
     """Takes snapshots of one log, and keeps the views of sealed segments between them."""

@@ -1,0 +1,219 @@
+"""`evtool project`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from evtool.cli import frames, render
+from evtool.cli.options import LogOption
+from evtool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evtool.config import Config
+    from evtool.log.log import Log
+    from evtool.projections.projection import Projection
+    from evtool.projections.runner import Answer
+
+_PROGRESS_AFTER_SECONDS = 1.0
+_BOUND = "a time, an event id, or a position (@123)"
+
+
+def project(
+    projection: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE|MODULE:OBJECT]", help="A definition by name or path, or a Python object."
+        ),
+    ] = None,
+    log: LogOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="Another value of a parameter; may be repeated."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="X", help=f"Only events from {_BOUND} on.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="X", help=f"Only events before {_BOUND}.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(metavar="X", help="As the log stood then: a time of recording, or a position, which counts."),
+    ] = None,
+    output_format: Annotated[
+        Literal["table", "json", "ndjson", "csv", "parquet"] | None,
+        typer.Option("--format", help="How it is written; by default as --out ends, or as a table."),
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="Write to a file.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Make it anew from the first event on.")] = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Answer at once, as of the last run, and say how far behind that is.")
+    ] = False,
+    all_of_them: Annotated[bool, typer.Option("--all", help="Refresh every projection, and show none.")] = False,
+    follow: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Refresh again and again, so long after another: 5s.")
+    ] = None,
+) -> None:
+    """Make and show a read model: exact, with every event that is committed.
+
+    It is kept as Parquet in read-models/NAME/vVERSION/ under the log, and goes on from there the next time.
+    With --from, --to or --as-of it is computed for that part of the log alone, and not kept.
+    """
+    from evtool.parallel import keep_freed_memory
+
+    keep_freed_memory()  # before the imports below load their allocators
+    from evtool import config as configuration
+    from evtool.log.log import open as open_log
+
+    _check(projection, all_of_them, full, stale, follow, [start, end, as_of], settings, out, output_format)
+    kind = output_format or (frames.FORMATS.get(Path(out).suffix, "table") if out else "table")
+    if out and kind == "table":
+        raise ConfigError(f"--out {out}: its ending tells no format", "Add --format json, ndjson, csv or parquet.")
+    config = configuration.load(log)
+    with open_log(config.log_path, read_only=True, config=config) as opened:
+        if all_of_them:
+            _refresh_all(opened, config, full)
+            return
+        asked = _open(opened, config, projection or "", settings or [])
+        for answer in _answers(opened, asked, [start, end, as_of], full, stale, follow):
+            _show(answer, asked, kind, out, opened)
+
+
+def _check(
+    projection: str | None,
+    all_of_them: bool,
+    full: bool,
+    stale: bool,
+    follow: str | None,
+    bounds: list[str | None],
+    settings: list[str] | None,
+    out: str | None,
+    output_format: str | None,
+) -> None:
+    """Raise ConfigError for what makes no sense together."""
+    is_part = any(bound is not None for bound in bounds)
+    if (projection is None) != all_of_them:
+        raise ConfigError(
+            "name a projection, or --all of them", "`evtool projections list` shows which there are."
+        )
+    if all_of_them and (stale or follow or is_part or settings or out or output_format):
+        raise ConfigError("--all refreshes every projection as it is configured", "It goes with --full alone.")
+    if stale and (full or is_part or follow):
+        raise ConfigError("--stale answers with what the last run has made", "Leave the other away.")
+    if is_part and (full or follow):
+        raise ConfigError(
+            "a part of the log is computed anew in any case, and once", "Leave --full and --follow away."
+        )
+    if bounds[2] is not None and bounds[1] is not None and bounds[1].startswith("@"):
+        raise ConfigError("--as-of and a position in --to are two ends", "Leave one of them away.")
+
+
+def _open(opened: Log, config: Config, reference: str, settings: list[str]) -> Projection:
+    from evtool.projections import parameters
+    from evtool.projections import projection as projections
+
+    return projections.open(opened, reference, config, parameters.settings(settings))
+
+
+def _answers(
+    opened: Log, asked: Projection, bounds: list[str | None], full: bool, stale: bool, follow: str | None
+) -> Iterator[Answer]:
+    if stale:
+        yield asked.runner.stale()
+        return
+    if any(bound is not None for bound in bounds):
+        from evtool.projections.bounds import select
+
+        with _progress() as on_progress:
+            answer = asked.runner.compute(select(opened, *bounds), on_progress)
+        yield answer
+        return
+    with _progress() as on_progress:
+        answer = asked.runner.refresh(full, on_progress)
+    yield answer
+    while follow is not None:
+        time.sleep(_seconds(follow))
+        position, answer = answer.position, asked.runner.refresh()
+        if answer.position != position:
+            yield answer
+
+
+def _seconds(follow: str) -> float:
+    from evtool.config import parse_duration_ms
+
+    try:
+        milliseconds = parse_duration_ms(follow)
+    except ValueError as error:
+        raise ConfigError(f"--follow: {error}") from error
+    if milliseconds < 1:
+        raise ConfigError("--follow: the time is too short", "As in --follow 5s.")
+    return milliseconds / 1000
+
+
+def _show(answer: Answer, asked: Projection, kind: frames.Format, out: str | None, opened: Log) -> None:
+    from evtool.replay import output
+
+    if kind == "table":
+        frames.show(answer.frame, asked.plan.keys)
+    else:
+        with output(out, opened.folder) as target:
+            frames.write(answer.frame, kind, target)
+    if answer.failed_casts:
+        values = render.count(answer.failed_casts, "value")
+        render.say(f'{values} did not cast and counted as absent; on_cast_error = "stop" shows the first one')
+    if answer.behind:
+        render.say(f"as of position {answer.position:,}; {render.count(answer.behind, 'event')} came after that")
+
+
+def _refresh_all(opened: Log, config: Config, full: bool) -> None:
+    from evtool.errors import EvtoolError
+    from evtool.projections import catalogue
+    from evtool.projections import projection as projections
+
+    failed: EvtoolError | None = None
+    for name in catalogue.entries(config.definitions_path):
+        started = time.perf_counter()
+        try:
+            with _progress() as on_progress:
+                answer = projections.open(opened, name, config).runner.refresh(full, on_progress)
+        except EvtoolError as error:  # one that is wrong does not keep the others from being refreshed
+            render.print_error(error)
+            failed = failed or error
+            continue
+        rows, seconds = render.count(len(answer.frame), "row"), time.perf_counter() - started
+        render.say(f"{name}: {rows} at position {answer.position:,} in {seconds:.2f} s")
+    if failed:
+        raise typer.Exit(failed.exit_code)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, if that is a terminal and it takes longer than a second."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[events]} events"))
+    bar: Any = Progress(*columns, TimeRemainingColumn(), console=render.error_console(), transient=True)
+    began = time.perf_counter()
+    tasks: list[Any] = []
+
+    def on_progress(done: int, total: int) -> None:
+        if time.perf_counter() - began < _PROGRESS_AFTER_SECONDS:
+            return
+        if not tasks:
+            bar.start()
+            tasks.append(bar.add_task("", total=total, events="0"))
+        bar.update(tasks[0], completed=done, events=f"{done:,}")
+
+    try:
+        yield on_progress
+    finally:
+        bar.stop()

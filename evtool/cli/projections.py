@@ -1,0 +1,160 @@
+"""`evtool projections`: which definitions there are, what they say, and which version of a read model serves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evtool.cli import render
+from evtool.cli.options import JsonOption, LogOption
+
+if TYPE_CHECKING:
+    from evtool.projections.definition import Definition
+
+app = typer.Typer(help="Show, check and make definitions of projections.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A definition by name or path.")]
+
+_TEMPLATE = """\
+name = "{name}"
+version = 1
+description = ""
+# Which events count. Fields of an event, payload.x and metadata.x; see README for the functions.
+where = "event_type = 'ItemPurchased'"
+
+# The first column is a period of event time, named after the grain: hour, day, week, month, or all for none.
+[time]
+grain = ":grain"
+timezone = ":timezone"
+
+[keys]
+product_id = "payload.product_id"
+
+[measures]
+orders = "count(*)"
+buyers = "count(distinct payload.user_id)"
+revenue = "sum(cast(payload.amount as decimal(18,2)))"
+
+# What --set and evtool.toml may change.
+[parameters]
+grain = {{ value = "day", choices = ["hour", "day", "week", "month", "all"] }}
+timezone = {{ value = "UTC" }}
+"""
+
+
+@app.command("list")
+def list_(log: LogOption = None, as_json: JsonOption = False) -> None:
+    """List all definitions: built in and your own, with the versions that have a read model."""
+    from evtool import config as configuration
+    from evtool.projections import catalogue, places
+
+    config = configuration.load(log)
+    rows: list[dict[str, Any]] = []
+    for entry in catalogue.entries(config.definitions_path).values():
+        found = entry.read()
+        rows.append(
+            {
+                "name": entry.name,
+                "version": found.version,
+                "kind": "aggregate" if found.kind == "measures" else found.kind,
+                "from": entry.origin,
+                "read_models": list(places.versions(config.read_models_path, entry.name)),
+                "promoted": places.promoted(config.read_models_path, entry.name),
+                "description": found.description,
+            }
+        )
+    if as_json:
+        render.print_json({"projections": rows})
+        return
+    render.print_columns(
+        ("name", "version", "kind", "from", "read models", "description"),
+        [
+            [*(str(row[name]) for name in ("name", "version", "kind", "from")), _versions(row), row["description"]]
+            for row in rows
+        ],
+        (True, False, True, True, True, True),
+    )
+
+
+def _versions(row: dict[str, Any]) -> str:
+    return ", ".join(f"v{n}" + ("*" if n == row["promoted"] else "") for n in row["read_models"]) or "-"
+
+
+@app.command()
+def show(projection: NameArgument, as_json: JsonOption = False) -> None:
+    """Print a definition as it is written, and its parameters."""
+    from evtool import config as configuration
+    from evtool.projections import catalogue
+
+    found = catalogue.find(projection, configuration.load().definitions_path)
+    if as_json:
+        render.print_json({"name": found.name, "version": found.version, "hash": found.hash, **_parameters(found)})
+        return
+    typer.echo(found.text.rstrip())
+
+
+def _parameters(found: Definition) -> dict[str, Any]:
+    return {
+        "parameters": {
+            name: {"default": p.default, "expression": p.is_expression, "choices": list(p.choices), "help": p.help}
+            for name, p in found.parameters.items()
+        }
+    }
+
+
+@app.command()
+def validate(projection: NameArgument, as_json: JsonOption = False) -> None:
+    """Check a definition: every key, every expression and every type in it."""
+    from evtool import config as configuration
+    from evtool.projections import catalogue, kinds, parameters
+
+    config = configuration.load()
+    found = catalogue.find(projection, config.definitions_path)
+    values = parameters.values(found, parameters.configured(found, config.projections.parameters))
+    plan = kinds.compile(found, values)
+    schema = {name: str(kind) for name, kind in plan.read_model(None).schema.items()}
+    if as_json:
+        render.print_json({"name": found.name, "version": found.version, "hash": found.hash, "columns": schema})
+        return
+    render.say(f"{found.origin}: {found.name} version {found.version} is sound; its columns:")
+    render.print_columns(("column", "type"), list(schema.items()), (True, True))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and '-'.")],
+) -> None:
+    """Write a definition to begin with, into the folder of your own ones."""
+    from evtool import config as configuration
+    from evtool.errors import ConfigError
+    from evtool.files import Files
+    from evtool.projections.definition import NAME
+
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name of a projection", "Lower-case letters, digits, '-', '_' and '.'.")
+    folder = configuration.load().definitions_path
+    path = folder / f"{name}.toml"
+    files = Files()
+    files.make_folder(folder)
+    try:
+        files.create_whole(path, _TEMPLATE.format(name=name).encode())
+    except FileExistsError as error:
+        raise ConfigError(f"there is {path} already", "Choose another name.") from error
+    render.say(f"wrote {path}; check it with `evtool projections validate {name}`")
+
+
+@app.command()
+def promote(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A projection.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version that has a read model.", min=1)],
+    log: LogOption = None,
+) -> None:
+    """Let a version of a read model be the one that serves; and back again."""
+    from evtool import config as configuration
+    from evtool.files import Files
+    from evtool.projections import places
+
+    config = configuration.load(log)
+    places.promote(Files(), config.read_models_path, name, version)
+    render.say(f"{name}: version {version} serves")

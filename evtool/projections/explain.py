@@ -1,0 +1,43 @@
+"""The events behind a row of a read model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+
+from evtool.errors import ConfigError
+from evtool.log.selection import Selection
+from evtool.projections.plan import Plan
+from evtool.projections.source import Source
+
+_MOMENT = "%Y-%m-%dT%H:%M:%S%.fZ"
+
+
+def events(plan: Plan, source: Source, row: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+    """Stored events (all columns of STORED_SCHEMA) that went into the rows with these values of keys, in order.
+
+    A value is written as `--format csv` does, and the empty text means null. Raises ConfigError for a name that is
+    no key whose value an event has by itself.
+    """
+    names = [name for name in plan.keys if name in plan.inputs]
+    for name in row:
+        if name not in names:
+            known = (
+                f"Its rows are told apart by: {', '.join(names)}." if names else "It has one row for all events."
+            )
+            raise ConfigError(f"{plan.name} has no key {name!r} that an event has by itself", known)
+    for found in source.selected(plan, Selection()):
+        chosen = found.filter(*(_is(found, name, value) for name, value in row.items()))
+        if len(chosen):
+            yield chosen.select(column for column in chosen.columns if not column.startswith("input."))
+
+
+def _is(found: pl.DataFrame, name: str, value: str) -> pl.Expr:
+    column = pl.col(f"input.{name}")
+    if not value:
+        return column.is_null()
+    kind = found.schema[f"input.{name}"]
+    if name in ("hour",) and kind.is_integer():
+        column = column.cast(pl.Datetime("ns", "UTC")).dt.strftime(_MOMENT)
+    return column.cast(pl.String) == value

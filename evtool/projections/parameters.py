@@ -1,0 +1,101 @@
+"""The values of a definition's parameters: its own, those of evtool.toml, those of `--set`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from evtool.errors import ConfigError
+from evtool.projections.definition import Definition, Parameter, digest, is_value
+
+LIST_SEPARATOR = ">"
+
+
+def settings(texts: list[str]) -> dict[str, str]:
+    """`name=value` texts of a command line as a mapping. Raises ConfigError."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {text!r} names no value", "Write --set name=value, as in --set grain=week.")
+        found[name.strip()] = value
+    return found
+
+
+def configured(definition: Definition, tables: Mapping[str, Any]) -> dict[str, Any]:
+    """What evtool.toml says: `tables` are its [projections.parameters], with tables for single projections in it.
+
+    A value for all projections counts where a projection has such a parameter. Raises ConfigError.
+    """
+    shared = {name: value for name, value in tables.items() if not isinstance(value, Mapping)}
+    own = tables.get(definition.name, {})
+    chosen = {name: value for name, value in shared.items() if name in definition.parameters} | dict(own)
+    return {name: _checked(definition, name, value) for name, value in chosen.items()}
+
+
+def given(definition: Definition, texts: Mapping[str, str]) -> dict[str, Any]:
+    """What a command line says: texts, read as the parameter's own value is one. Raises ConfigError."""
+    return {name: _checked(definition, name, _read(definition, name, text)) for name, text in texts.items()}
+
+
+def values(definition: Definition, *changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of each parameter: the definition's, unless one of the changes (the last counts) has another."""
+    defaults = {name: parameter.default for name, parameter in definition.parameters.items()}
+    for change in changes:
+        defaults |= change
+    return defaults
+
+
+def values_hash(chosen: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of some values."""
+    return digest(dict(chosen))[:16]
+
+
+def _parameter(definition: Definition, name: str) -> Parameter:
+    known = definition.parameters
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        listed = f"It has: {', '.join(known)}." if known else "It has none."
+        hint = f"Did you mean {near[0]!r}?" if near else listed
+        raise ConfigError(f"{definition.name} has no parameter {name!r}", hint)
+    return known[name]
+
+
+def _read(definition: Definition, name: str, text: str) -> Any:
+    default = _parameter(definition, name).default
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise ConfigError(f"{name}={text} is neither true nor false")
+        return text == "true"
+    if isinstance(default, int):
+        try:
+            return int(text)
+        except ValueError as error:
+            raise ConfigError(f"{name}={text} is no whole number") from error
+    if isinstance(default, list):
+        return _listed(name, text)
+    return text
+
+
+def _listed(name: str, text: str) -> list[str]:
+    if not text.lstrip().startswith("["):
+        return [item.strip() for item in text.split(LIST_SEPARATOR)]
+    try:
+        return list(json.loads(text))
+    except ValueError as error:
+        raise ConfigError(f"{name}={text} is no JSON array", f"Or write A {LIST_SEPARATOR} B.") from error
+
+
+def _checked(definition: Definition, name: str, value: Any) -> Any:
+    parameter = _parameter(definition, name)
+    is_right = is_value(value) and isinstance(value, list) == isinstance(parameter.default, list)
+    if parameter.is_expression:
+        is_right = isinstance(value, str)
+    if not is_right:
+        raise ConfigError(f"{definition.name}: {name} = {value!r} is not what this parameter takes")
+    if parameter.choices and value not in parameter.choices:
+        listed = ", ".join(map(str, parameter.choices))
+        raise ConfigError(f"{definition.name}: {name} = {value!r} is none of {listed}")
+    return value

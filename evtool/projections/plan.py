@@ -1,0 +1,125 @@
+"""A compiled definition: what is read of the log, how it becomes rows, and which kind of projection takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from evtool.errors import ProjectionError
+from evtool.event import STORED_SCHEMA
+from evtool.projections.expression import Cast, JsonPath
+from evtool.projections.extraction import extract
+from evtool.projections.kind import Kind
+from evtool.projections.lowering import failures
+
+_JSON_COLUMNS = ("payload", "metadata")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    `columns` of the log are read, of the events whose type is one of `types` (None: of all). The values at `paths`
+    in payload and metadata become columns, and rows are the `inputs` of the events for which `where` is true.
+    `casts_where` and `casts` (of the inputs) may fail on a value: that is counted, or, with `stops_at_casts`, an
+    error.
+    `present` makes the read model of what the kind gives: its names and types for whoever reads it.
+    `time_column` is the name of the first key if that is a period of time.
+    """
+
+    name: str
+    version: int
+    definition_hash: str
+    parameters: Mapping[str, Any]
+    kind: Kind
+    inputs: Mapping[str, pl.Expr]
+    columns: frozenset[str]
+    paths: tuple[JsonPath, ...]
+    where: pl.Expr | None = None
+    types: frozenset[str] | None = None
+    casts_where: tuple[Cast, ...] = ()
+    casts: tuple[Cast, ...] = ()
+    stops_at_casts: bool = False
+    time_column: str | None = None
+    keys: tuple[str, ...] = ()
+    present: Callable[[pl.DataFrame], pl.DataFrame] = field(default=lambda frame: frame, compare=False)
+
+    @property
+    def stored_columns(self) -> frozenset[str]:
+        """The columns to read of the log."""
+        order = {"timestamp", "position"} if self.kind.needs_order else set()
+        stop = {"position"} if self.stops_at_casts else set()
+        # Of what is not looked at, one small column still says how many events there are.
+        return frozenset(self.columns | {path.root for path in self.paths} | order | stop) or frozenset(
+            {"position"}
+        )
+
+    def rows(self, events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        """Events (with `stored_columns`) as the rows that the kind takes, and how many casts failed on them.
+
+        Raises ProjectionError where a cast must not fail, with the position.
+        """
+        events = self._with_paths(events)
+        failed = 0
+        if self.where is not None:
+            failed += self._failed(events, self.casts_where)
+            events = events.filter(self.where)
+        failed += self._failed(events, self.casts)
+        order = ["timestamp", "position"] if self.kind.needs_order else []
+        named = [expression.alias(name) for name, expression in self.inputs.items()]
+        if not named and not order:
+            return events.select(pl.first().is_null().alias("nothing")), failed
+        kept = [pl.col(name) for name in order if name not in self.inputs]
+        return events.select(*named, *kept), failed
+
+    def selected(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The events that the projection counts, with the inputs as columns beside their own."""
+        events = self._with_paths(events)
+        chosen = events if self.where is None else events.filter(self.where)
+        return chosen.with_columns(expression.alias(f"input.{name}") for name, expression in self.inputs.items())
+
+    def no_rows(self) -> pl.DataFrame:
+        """No row, with the columns that rows have."""
+        schema = {name: kind for name, kind in STORED_SCHEMA.items() if name in self.stored_columns}
+        return self.rows(pl.DataFrame(schema=schema))[0]
+
+    def read_model(self, reduced: pl.DataFrame | None) -> pl.DataFrame:
+        """The read model from the results of all buckets; None when there is no bucket."""
+        if reduced is None or not len(reduced):
+            state = self.kind.merge([self.kind.partial(self.no_rows())])
+            nothing = self.kind.reduce(state)
+            reduced = nothing if reduced is None else pl.concat([reduced, nothing])
+        return self.present(self.kind.finalize(reduced))
+
+    def _with_paths(self, events: pl.DataFrame) -> pl.DataFrame:
+        found: list[pl.Series] = []
+        for column in _JSON_COLUMNS:
+            paths = [path for path in self.paths if path.root == column]
+            if paths:
+                values = extract(events[column], [path.steps for path in paths])
+                found += [series.alias(path.column) for series, path in zip(values, paths, strict=True)]
+        return events.with_columns(found) if found else events
+
+    def _failed(self, events: pl.DataFrame, casts: Sequence[Cast]) -> int:
+        if not casts:
+            return 0
+        counts = events.select(failures(cast).alias(str(at)) for at, cast in enumerate(casts)).row(0)
+        failed = sum(counts)
+        if failed and self.stops_at_casts:
+            self._stop(events, casts)
+        return int(failed)
+
+    def _stop(self, events: pl.DataFrame, casts: Sequence[Cast]) -> None:
+        """Raise ProjectionError at the first event on which a cast fails."""
+        for at in range(len(events)):  # one by one: it ends everything, so it may take its time
+            row = events[at : at + 1]
+            for cast in casts:
+                if row.select(failures(cast)).item():
+                    raise ProjectionError(
+                        f"{self.name}: the event at position {row['position'][0]} has a value that is no "
+                        f"{cast.type}: {cast}",
+                        'With on_cast_error = "null" such values count as absent, and are counted.',
+                    )

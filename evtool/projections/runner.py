@@ -1,0 +1,226 @@
+"""Runs a projection: catches up with the log, answers for a part of it, or as of the last run.
+
+    refresh    what was committed since the checkpoint goes into the state, and all of it into the read model
+    compute    any selection, from nothing; what is kept does not change
+    stale      the read model as the last refresh left it
+
+A refresh takes up whole batches, as far as the snapshot that it began with. Partials are made in parallel,
+gathered to MERGE_ROWS, and staged; then every bucket that they touch is merged and reduced by itself. So memory
+holds the state of one bucket for each thread, and a batch or two of events.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from evtool import parallel
+from evtool.errors import ProjectionError
+from evtool.files import Files
+from evtool.log.log import Log
+from evtool.log.selection import Selection
+from evtool.projections.kind import BUCKET, Tables
+from evtool.projections.lineage import Lineage
+from evtool.projections.places import Places
+from evtool.projections.plan import Plan
+from evtool.projections.readmodel import Written, read, write
+from evtool.projections.source import Part, Source
+from evtool.projections.store import ENGINE, Binding, StateDamagedError, StateStore
+
+MERGE_ROWS = 2_000_000  # partials are merged and staged when they have so many rows
+RUNS_MAX = 8  # a bucket that would be read from more runs than this is written anew
+
+Progress = Callable[[int, int], None]  # events read, and how many there are to read
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A read model, and what it was made from: the log up to `position`, of which `events` count.
+
+    `behind` is how many events the log has beyond; `failed_casts` how many values did not cast.
+    """
+
+    frame: pl.DataFrame
+    position: int
+    events: int
+    failed_casts: int
+    behind: int = 0
+    written: Written | None = None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Of all events that went in: how many count, and how many casts failed on them."""
+
+    events: int = 0
+    failed_casts: int = 0
+
+    def plus(self, part: Part) -> Tally:
+        """With those of one more part."""
+        return Tally(self.events + part.events, self.failed_casts + part.failed_casts)
+
+
+class Runner:
+    """Runs one plan over one log; `places` is where its state and read model are kept."""
+
+    def __init__(self, log: Log, plan: Plan, places: Places, parameters_hash: str) -> None:
+        self._log = log
+        self._plan = plan
+        self._places = places
+        self._parameters_hash = parameters_hash
+        self._store = StateStore(log.files, places.state_folder)
+
+    def refresh(self, full: bool = False, on_progress: Progress = lambda done, total: None) -> Answer:
+        """Take up everything that is committed, and write the read model. With `full`, from the first event on.
+
+        Raises ProjectionError when the state is of another definition, or of a log that was cut back;
+        LogDamagedError, SchemaError, StorageError.
+        """
+        with self._store.lock():
+            source = self._source()
+            if full or not self._goes_on(source):
+                self._store.clear()
+            try:
+                return self._catch_up(source, on_progress)
+            except StateDamagedError:
+                self._store.clear()
+                return self._catch_up(source, on_progress)
+
+    def compute(self, selection: Selection, on_progress: Progress = lambda done, total: None) -> Answer:
+        """The read model of a selection. Nothing is kept. Raises as `refresh` does."""
+        source = self._source()
+        end = source.snapshot.last_position
+        if selection.end is not None:
+            end = max(min(selection.end - 1, end), 0)
+        with tempfile.TemporaryDirectory(prefix="evtool-") as folder:
+            work = _Work(self._plan, StateStore(Files(), Path(folder)))
+            work.take_up(
+                source, selection, on_progress, 0 if selection.start is None else selection.start - 1, end
+            )
+            frame = self._plan.read_model(work.reduced())
+        return Answer(frame, end, work.tally.events, work.tally.failed_casts)
+
+    def stale(self) -> Answer:
+        """The read model that is there, and how far the log has gone on. Raises ProjectionError without one."""
+        found = read(self._places.folder, self._plan.name)
+        if found is None:
+            raise ProjectionError(
+                f"{self._plan.name} has no read model yet", f"Make it: evtool project {self._plan.name}"
+            )
+        frame, lineage = found
+        behind = self._log.position - lineage.position
+        return Answer(frame, lineage.position, lineage.events, lineage.failed_casts, behind)
+
+    def _source(self) -> Source:
+        return Source(self._log.snapshot(), self._log.partitions, self._log.schemas.current())
+
+    def _goes_on(self, source: Source) -> bool:
+        """Whether what is kept is of this log and definition. Raises ProjectionError when it is of another one."""
+        kept = self._store.binding()
+        if kept is None:
+            return False
+        name = f"{self._plan.name} version {self._plan.version}"
+        if kept.definition_hash != self._plan.definition_hash:
+            raise ProjectionError(
+                f"{name} has another definition than the one that its read model was made by",
+                "Raise its version, so that both can be read; --full makes this version anew.",
+            )
+        if kept.log_id != self._log.manifest.id:
+            raise ProjectionError(
+                f"{name} was made from another log",
+                "--full makes it from this one; or name another folder for it.",
+            )
+        if source.snapshot.chain_at(kept.position) != kept.chain:
+            raise ProjectionError(
+                f"{name} was made up to position {kept.position:,}, and the log has not these events any more",
+                "Was an older copy of the log brought back? --full makes the read model from what is there.",
+            )
+        return kept.engine == self._engine(source) and kept.parameters_hash == self._parameters_hash
+
+    def _engine(self, source: Source) -> str:
+        """What made the state, besides the definition: another program, or other steps, make another one."""
+        return f"{ENGINE} {source.steps_hash}".strip()
+
+    def _catch_up(self, source: Source, on_progress: Progress) -> Answer:
+        kept = self._store.binding()
+        start = kept.position if kept else 0
+        end = source.snapshot.last_position
+        facts = self._store.facts()
+        tally = Tally(int(facts.get("events", 0)), int(facts.get("failed_casts", 0)))
+        found = read(self._places.folder, self._plan.name) if kept and start == end else None
+        if found and found[1].position == end and found[1].definition_hash == self._plan.definition_hash:
+            return Answer(found[0], end, tally.events, tally.failed_casts)
+        work = _Work(self._plan, self._store, tally)
+        work.take_up(source, Selection(start=start + 1, end=end + 1), on_progress, start, end)
+        reduced, tally = work.reduced(), work.tally
+        frame = self._plan.read_model(reduced)
+        written = write(self._log.files, self._places.folder, frame, self._lineage(source, end, tally))
+        binding = Binding(
+            projection=self._plan.name,
+            version=self._plan.version,
+            definition_hash=self._plan.definition_hash,
+            parameters_hash=self._parameters_hash,
+            log_id=self._log.manifest.id,
+            position=end,
+            chain=source.snapshot.chain_at(end) or 0,
+            engine=self._engine(source),
+        )
+        self._store.commit(binding, {"events": tally.events, "failed_casts": tally.failed_casts}, reduced)
+        return Answer(frame, end, tally.events, tally.failed_casts, written=written)
+
+    def _lineage(self, source: Source, end: int, tally: Tally) -> Lineage:
+        return Lineage(
+            projection=self._plan.name,
+            version=self._plan.version,
+            definition_hash=self._plan.definition_hash,
+            parameters=dict(self._plan.parameters),
+            position=end,
+            events=tally.events,
+            failed_casts=tally.failed_casts,
+            log_id=self._log.manifest.id,
+            chain=source.snapshot.chain_at(end) or 0,
+            recorded_at=source.snapshot.recorded_at(end),
+        )
+
+
+class _Work:
+    """Takes up events into a store, and reduces what they touch."""
+
+    def __init__(self, plan: Plan, store: StateStore, tally: Tally | None = None) -> None:
+        self._plan = plan
+        self._store = store
+        self.tally = tally or Tally()
+
+    def take_up(self, source: Source, selection: Selection, on_progress: Progress, start: int, end: int) -> None:
+        """Stage the partials of a selection, which lies between two positions."""
+        parts: list[Tables] = []
+        for part in source.parts(self._plan, selection):
+            parts.append(part.tables)
+            self.tally = self.tally.plus(part)
+            if sum(len(table) for tables in parts for table in tables.values()) >= MERGE_ROWS:
+                self._store.add(self._plan.kind.merge(parts))
+                parts = []
+            on_progress(min(part.last_position, end) - start, end - start)
+        if parts:
+            self._store.add(self._plan.kind.merge(parts))
+
+    def reduced(self) -> pl.DataFrame | None:
+        """The results of all buckets: those of untouched ones as they were, the others anew."""
+        touched = sorted(self._store.touched())
+        before = self._store.reduced()
+        results = [] if before is None else [before.filter(~pl.col(BUCKET).is_in(touched))]
+        for bucket, (result, state) in zip(touched, parallel.ordered(self._reduce, touched), strict=True):
+            results.append(result)
+            if state is not None:
+                self._store.put(bucket, state)
+        return pl.concat(results) if results else None
+
+    def _reduce(self, bucket: int) -> tuple[pl.DataFrame, Tables | None]:
+        """The result of a bucket, and its state if that shall take the place of its runs."""
+        runs = self._store.load(bucket)
+        state = self._plan.kind.merge(runs)
+        return self._plan.kind.reduce(state), state if len(runs) > RUNS_MAX else None

@@ -1,0 +1,86 @@
+"""The events of a snapshot as partials of a projection, in two threads, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from evtool import parallel
+from evtool.log.scan import Group, groups, load
+from evtool.log.selection import Selection
+from evtool.log.snapshot import Snapshot
+from evtool.projections.definition import digest
+from evtool.projections.kind import Tables
+from evtool.projections.plan import Plan
+from evtool.schemas.record import Schemas
+from evtool.schemas.upcast import upcast_all
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of some events, up to `last_position`: their tables, how many count, how many casts failed."""
+
+    tables: Tables
+    events: int
+    failed_casts: int
+    last_position: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A snapshot whose events are read as of the latest version of their type, where `schemas` have steps."""
+
+    snapshot: Snapshot
+    partitions: int
+    schemas: Schemas
+
+    @property
+    def steps_hash(self) -> str:
+        """Of what upcasting does; "" when it does nothing."""
+        steps = {
+            schema.event_type: [
+                str(step) for later in self.schemas.versions(schema.event_type) for step in later.steps
+            ]
+            for schema in self.schemas.registered
+            if schema.steps
+        }
+        return digest(steps) if steps else ""
+
+    def parts(self, plan: Plan, selection: Selection) -> Iterator[Part]:
+        """The parts of a selection, in order of position. Raises LogDamagedError, SchemaError, ProjectionError."""
+        chosen = replace(selection, types=_both(selection.types, plan.types))
+
+        def work(group: Group) -> Part:
+            events = self._load(plan, group, chosen)
+            rows, failed = plan.rows(events)
+            last_position = int(group.rows["header"]["last_position"].max())
+            return Part(plan.kind.partial(rows), len(rows), failed, last_position)
+
+        return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=0)
+
+    def selected(self, plan: Plan, selection: Selection) -> Iterator[pl.DataFrame]:
+        """The events that a projection counts, all of their columns and its inputs beside them, in order."""
+        chosen = replace(selection, types=_both(selection.types, plan.types))
+
+        def work(group: Group) -> pl.DataFrame:
+            return plan.selected(self._upcast(load(group, chosen, self.partitions)))
+
+        return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=0)
+
+    def _load(self, plan: Plan, group: Group, selection: Selection) -> pl.DataFrame:
+        columns = plan.stored_columns
+        if not self.steps_hash:
+            return load(group, selection, self.partitions, columns, in_order=False)
+        columns |= {"event_type", "schema_version", "payload", "position"}
+        return self._upcast(load(group, selection, self.partitions, columns))
+
+    def _upcast(self, events: pl.DataFrame) -> pl.DataFrame:
+        return upcast_all(events, self.schemas) if self.steps_hash else events
+
+
+def _both(first: frozenset[str] | None, second: frozenset[str] | None) -> frozenset[str] | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first & second
