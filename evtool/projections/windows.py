@@ -64,7 +64,7 @@ def deepest(events: Runs, step_count: int, within_ns: int, modes: Set[Mode]) -> 
 def _reaching(events: Runs, group_of: Rows, step_count: int, within_ns: int, rising: bool) -> Iterator[Rows]:
     """For each step the rows of its events that end a chain of that length."""
     timestamps, steps, own = events.columns[TIMESTAMP], events.columns[STEPS], events.first[group_of]
-    before = _rows_before(timestamps, events.first) if rising else np.arange(len(steps))
+    before = _rows_before(timestamps) if rising else np.arange(len(steps))
     starts = np.empty(0, np.int64)  # starts[i]: the latest of the chains that end before row i; -1: there is none
     for step in range(step_count):
         rows = _rows_of(steps, step)
@@ -84,11 +84,10 @@ def _rows_of(steps: np.ndarray[Any, Any], step: int) -> Rows:
     return np.flatnonzero(steps & steps.dtype.type(1 << step))
 
 
-def _rows_before(timestamps: Rows, first: Rows) -> Rows:
-    """The first row with the timestamp of a row, and its actor: those before it are earlier in time."""
+def _rows_before(timestamps: Rows) -> Rows:
+    """For each row the first of those with its timestamp: what the actor has before that is earlier in time."""
     differs = np.ones(len(timestamps), np.bool_)
     differs[1:] = timestamps[1:] != timestamps[:-1]
-    differs[first] = True
     return np.maximum.accumulate(np.where(differs, np.arange(len(timestamps)), 0))
 
 

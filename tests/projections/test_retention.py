@@ -115,8 +115,9 @@ def test_returns_count_in_later_periods_only_and_starts_only_once() -> None:
 
 
 def test_periods_are_right_between_the_ends_of_their_type() -> None:
-    frame = framed(("a", -(2**31), True, False), ("a", 2**31 - 1, False, True))
-    assert at_once(Retention((), 1), frame).rows() == [(-(2**31), 0, 1, 1.0), (-(2**31), 1, 0, 0.0)]
+    first, last = -(2**31), 2**31 - 1
+    frame = framed(("a", first, True, False), ("a", last, False, True), ("b", last, True, True))
+    assert at_once(Retention((), 1), frame).rows() == [(first, 0, 1, 1.0), (first, 1, 0, 0.0), (last, 0, 1, 1.0)]
 
 
 def test_nothing_has_no_cohorts() -> None:
