@@ -1,8 +1,8 @@
 """Exact arithmetic on columns: integers and decimals as the 128-bit numbers that they are inside.
 
-Polars rounds the product of decimals to the larger of their scales, raises where one overflows, and lets an integer
-wrap around. Here a result is exact, or, where it does not fit its type, null. A decimal of scale s is an Int128
-of 10^-s each, its `unscaled` value.
+Polars rounds the product of decimals to the larger of their scales, raises where one overflows, and lets an
+integer wrap around. Here a result is exact, or, where it does not fit its type, null. A decimal of scale s is an
+Int128 of 10^-s each, its `unscaled` value.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ def scaled(numbers: pl.Expr, to: Type) -> pl.Expr:
     if to.name == "decimal":
         return numbers.reinterpret(dtype=pl.Decimal(DIGITS_MAX, to.scale))
     return numbers.cast(pl.Int64, strict=False)
+
+
+def negated(numbers: pl.Expr) -> pl.Expr:
+    """Numbers with the other sign, for which Polars has no operator at 128 bits."""
+    return pl.lit(0, dtype=pl.Int128) - numbers
 
 
 def power(exponent: int) -> pl.Expr:
