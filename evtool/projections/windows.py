@@ -37,7 +37,8 @@ from evtool.projections.actors import Runs
 Mode: TypeAlias = Literal["strict_order", "strict_deduplication", "strict_increase"]
 Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
-TIMESTAMP, STEPS = "timestamp", "steps"
+TIMESTAMP = "timestamp"
+STEPS = "event.steps"  # no key has a dot in its name
 STEPS_MAX = 64
 
 

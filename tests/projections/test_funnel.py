@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from merging import at_once, frames, in_parts, needed, read_model, same
 
 from evtool.projections.actors import ACTOR_BUCKETS, bucket_of
-from evtool.projections.funnel import Funnel, depths
+from evtool.projections.funnel import DEPTH, Funnel, depths
 from evtool.projections.windows import STEPS_MAX
 
 STRICT = ("strict_order", "strict_deduplication", "strict_increase")
@@ -59,7 +59,7 @@ def random_events(
 
 def our_levels(kind: Funnel, events: pl.DataFrame) -> dict[str, int]:
     found = depths(kind, kind.partial(events.select(needed(kind))))
-    return {actor: depth for actor, depth in found.select("actor", "depth").iter_rows() if depth}
+    return {actor: depth for actor, depth in found.select("actor", DEPTH).iter_rows() if depth}
 
 
 def clickhouse_levels(events: pl.DataFrame, steps: int, within: int, options: list[str]) -> dict[str, int]:
@@ -170,7 +170,7 @@ def test_the_read_model_counts_the_depths(events, modes) -> None:
     of_some_step = events.drop_nulls("actor").filter(pl.any_horizontal("step_1", "step_2", "step_3"))
     assert {*model["country"]} == {*of_some_step["country"]}
     for country, step, name, actors, conversion, total in model.iter_rows():
-        own = deepest.filter(pl.col("country").eq_missing(pl.lit(country)))["depth"]
+        own = deepest.filter(pl.col("country").eq_missing(pl.lit(country)))[DEPTH]
         first, before = (own >= 1).sum(), (own >= step - 1).sum()
         assert (name, actors) == (f"step {step}", (own >= step).sum())
         assert conversion == (1.0 if step == 1 else actors / before if before else None)
@@ -186,6 +186,14 @@ def test_nothing_is_a_row_a_step_without_keys_and_no_row_with_keys() -> None:
     types = {"step": pl.Int32, "name": pl.String, "actors": pl.Int64}
     assert model.schema == {**types, "conversion": pl.Float64, "conversion_total": pl.Float64}
     assert at_once(funnel(2, 10, keys=("country",)), nothing).rows() == []
+
+
+def test_keys_have_names_that_the_state_could_want_too() -> None:
+    keys = ("n", "depth", "steps", "events", "mask")
+    flags = {"step_1": [True], "step_2": [False]}
+    events = pl.DataFrame({"actor": ["a"], "timestamp": [1], "position": [1], **flags})
+    events = events.with_columns(pl.lit(7).alias(key) for key in keys)
+    assert at_once(funnel(2, 1, keys=keys), events)["actors"].to_list() == [1, 0]
 
 
 def test_as_many_steps_as_a_mask_has_bits() -> None:
