@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 
@@ -22,10 +22,10 @@ from evtool.projections.lowering import lower
 from evtool.projections.plan import Plan
 from evtool.projections.retention import Retention
 from evtool.projections.sessions import Sessions
+from evtool.projections.windows import STEPS_MAX, Mode
 
-STEPS_MAX = 64
 PERIODS_MAX = 1_000
-MODES = ("strict_order", "strict_deduplication", "strict_increase")
+MODES = get_args(Mode)
 
 _NAMED_STEP = re.compile(r"([A-Za-z0-9_][^:=<>'\"()]*?)\s*:\s+(.+)", re.DOTALL)
 _DAY_NS = 86_400_000_000_000
@@ -302,7 +302,7 @@ def _steps(compiler: Compiler, written: Any) -> dict[str, Expression]:
     return found
 
 
-def _modes(compiler: Compiler, written: Any) -> frozenset[str]:
+def _modes(compiler: Compiler, written: Any) -> frozenset[Mode]:
     path = ("funnel", "mode")
     value = compiler.value(path, written)
     modes = frozenset([value] if isinstance(value, str) else value) - {"default"}

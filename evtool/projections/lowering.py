@@ -8,7 +8,7 @@ import polars as pl
 
 from evtool.event import STORED_SCHEMA
 from evtool.projections import casting
-from evtool.projections.expression import Call, Cast, Column, Expression, JsonPath, Literal, Result
+from evtool.projections.expression import Call, Cast, Column, Expression, JsonPath, Literal, Result, walk
 from evtool.projections.functions import ALL
 
 
@@ -25,10 +25,17 @@ def lower(expression: Expression) -> pl.Expr:
         case JsonPath():
             return pl.col(expression.column)
         case Cast(argument, wanted):
-            return casting.cast(lower(argument), argument.type, wanted)
+            return _settled(expression, casting.cast(lower(argument), argument.type, wanted))
         case Call(function, arguments):
-            return ALL[function].lower(expression, [lower(argument) for argument in arguments])
+            return _settled(expression, ALL[function].lower(expression, [lower(each) for each in arguments]))
     raise TypeError(f"{expression!r} has no value in a single row")
+
+
+def _settled(expression: Expression, lowered: pl.Expr) -> pl.Expr:
+    """The value at once where nothing is read: what Polars makes of literals does not always fit many rows."""
+    if not any(isinstance(node, Column | Result | JsonPath) for node in walk(expression)):
+        return pl.lit(pl.select(lowered).to_series()[0], dtype=expression.type.column_type)
+    return lowered
 
 
 def failures(cast: Cast) -> pl.Expr:

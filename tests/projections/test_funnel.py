@@ -22,8 +22,8 @@ from evtool.projections.actors import ACTOR_BUCKETS, bucket_of
 from evtool.projections.funnel import DEPTH, Funnel, depths
 from evtool.projections.windows import STEPS_MAX
 
-STRICT = ("strict_order", "strict_deduplication", "strict_increase")
-MODES = [frozenset(modes) for count in range(4) for modes in combinations(STRICT, count)]
+STRICT = ("strict_once", "strict_order", "strict_deduplication", "strict_increase")
+MODES = [frozenset(modes) for count in range(5) for modes in combinations(STRICT, count)]
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 DAY_NS = 86_400 * 10**9
 TIMES = 16
@@ -92,7 +92,9 @@ def test_clickhouse_finds_the_same_where_an_event_is_of_one_step(modes, seed, st
 def test_clickhouse_finds_the_same_where_an_event_is_of_several_steps(modes, seed, steps, within) -> None:
     events = random_events(seed, steps, overlapping=True)
     ours = our_levels(funnel(steps, within, modes), events)
-    assert ours == clickhouse_levels(events, steps, within, [*sorted(modes), "strict_once"])
+    # With strict_increase alone ClickHouse forgets a chain at an event of two steps that could go on with it.
+    peer = modes | {"strict_once"} if "strict_increase" in modes else modes
+    assert ours == clickhouse_levels(events, steps, within, sorted(peer))
 
 
 @given(seed=seeds, steps=st.integers(2, 4), within=st.integers(0, 4))
@@ -111,7 +113,7 @@ def test_among_equal_timestamps_the_position_decides(modes, seed, steps, within)
     events = random_events(seed, steps, overlapping=True, ties=True)
     unit = 2 * len(events)
     fine = events.with_columns(pl.col("timestamp") * unit + pl.col("position"))
-    peer = clickhouse_levels(fine, steps, within * unit + len(events) - 1, [*sorted(modes), "strict_once"])
+    peer = clickhouse_levels(fine, steps, within * unit + len(events) - 1, sorted(modes))
     assert our_levels(funnel(steps, within, modes), events) == peer
 
 
@@ -131,13 +133,15 @@ def walked(events: pl.DataFrame, kind: Funnel) -> dict[tuple, int]:
             ended.add(group)
             continue
         now = row["timestamp"]
-        own |= {
-            (length + 1, start, now)
-            for length, start, last in own
-            if length + 1 in steps
-            and now - start <= kind.within_ns
-            and ("strict_increase" not in kind.modes or last < now)
-        } | ({(1, now, now)} if 1 in steps else set())
+        before = set(own)
+        for step in steps:
+            own |= {
+                (step, start, now)
+                for length, start, last in (before if "strict_once" in kind.modes else own)
+                if length + 1 == step
+                and now - start <= kind.within_ns
+                and ("strict_increase" not in kind.modes or last < now)
+            } | ({(1, now, now)} if step == 1 else set())
         found[group] = max((length for length, _, _ in own), default=0)
         if "strict_order" in kind.modes and found[group] and (not steps or max(steps) > found[group] + 1):
             ended.add(group)
