@@ -221,4 +221,5 @@ def _estimate(sketch: bytes) -> int:
     """By a union, whose estimate depends on the sketch alone and not on the order in which values came."""
     union: Any = datasketches.hll_union(SKETCH_LOG2_BUCKETS)
     union.update(datasketches.hll_sketch.deserialize(sketch))
-    return round(union.get_estimate())
+    estimate: float = union.get_estimate()
+    return round(estimate)

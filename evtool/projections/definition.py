@@ -69,7 +69,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells a projection and its values from others: enough to find what was made of it, without compiling it."""
+    """What tells a projection and its values from others: enough to find what was made of it."""
 
     name: str
     version: int

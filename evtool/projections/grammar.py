@@ -6,6 +6,7 @@ but CAST and EXTRACT stays a name with arguments, so that one whitelist decides.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, ClassVar
 
 import sqlglot
@@ -37,7 +38,12 @@ def syntax(text: str) -> exp.Expr:
     if not text.strip():
         raise ExpressionError("an expression is missing")
     try:
-        found = _Grammar().parse_into(exp.Condition, text, error_level=ErrorLevel.IMMEDIATE)
+        tokens = _Grammar().tokenize(text)
+        for colon, name in itertools.pairwise(tokens):
+            if colon.token_type == sqlglot.TokenType.COLON and name.text.isidentifier():
+                name.token_type = sqlglot.TokenType.VAR  # a parameter may be called as a word of SQL: `:where`
+        parser = _Grammar().parser(error_level=ErrorLevel.IMMEDIATE)
+        found = parser.parse_into(exp.Condition, tokens, text)
     except ParseError as error:
         raise _explained(error) from error
     except TokenError as error:

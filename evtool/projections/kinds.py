@@ -211,7 +211,7 @@ class _Slots:
 
     def _slot(self, aggregate: tree.Aggregate, function: str) -> Slot:
         argument = self._argument(aggregate, function)
-        count = int(aggregate.arguments[1].value) if function == "top" else 0
+        count = aggregate.count
         key = (function, argument, count)
         if key not in self.found:
             self.found[key] = Slot(f"slot_{len(self.found)}", function, argument, count)  # type: ignore[arg-type]

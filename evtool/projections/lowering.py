@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as changed
 from functools import reduce
 
 import polars as pl
 
 from evtool.event import STORED_SCHEMA
 from evtool.projections import casting
-from evtool.projections.expression import Call, Cast, Column, Expression, JsonPath, Literal, Result, walk
+from evtool.projections.expression import Call, Cast, Column, Expression, JsonPath, Literal, Result, children
 from evtool.projections.functions import ALL
 
 
 def lower(expression: Expression) -> pl.Expr:
     """The expression that computes a tree without aggregates: of the Polars type `expression.type.column_type`."""
+    return _lowered(_settled(expression))
+
+
+def failures(cast: Cast) -> pl.Expr:
+    """How many values have none of the wanted type, an integer: those that are there and come out as null."""
+    argument = cast.argument
+    if isinstance(argument, Call) and argument.type == cast.type:  # arithmetic that outgrows its type
+        is_there = reduce(pl.Expr.and_, (lower(operand).is_not_null() for operand in argument.arguments))
+    else:
+        is_there = lower(argument).is_not_null()
+    return (is_there & lower(cast).is_null()).sum().cast(pl.Int64)
+
+
+def _lowered(expression: Expression) -> pl.Expr:
     match expression:
         case Literal():
             return pl.lit(expression.value, dtype=expression.type.column_type)
@@ -25,24 +40,21 @@ def lower(expression: Expression) -> pl.Expr:
         case JsonPath():
             return pl.col(expression.column)
         case Cast(argument, wanted):
-            return _settled(expression, casting.cast(lower(argument), argument.type, wanted))
+            return casting.cast(_lowered(argument), argument.type, wanted)
         case Call(function, arguments):
-            return _settled(expression, ALL[function].lower(expression, [lower(each) for each in arguments]))
+            return ALL[function].lower(expression, [_lowered(argument) for argument in arguments])
     raise TypeError(f"{expression!r} has no value in a single row")
 
 
-def _settled(expression: Expression, lowered: pl.Expr) -> pl.Expr:
-    """The value at once where nothing is read: what Polars makes of literals does not always fit many rows."""
-    if not any(isinstance(node, Column | Result | JsonPath) for node in walk(expression)):
-        return pl.lit(pl.select(lowered).to_series()[0], dtype=expression.type.column_type)
-    return lowered
-
-
-def failures(cast: Cast) -> pl.Expr:
-    """How many values have none of the wanted type, an integer: those that are there and come out as null."""
-    argument = cast.argument
-    if isinstance(argument, Call) and argument.type == cast.type:  # arithmetic that outgrows its type
-        is_there = reduce(pl.Expr.and_, (lower(operand).is_not_null() for operand in argument.arguments))
-    else:
-        is_there = lower(argument).is_not_null()
-    return (is_there & lower(cast).is_null()).sum().cast(pl.Int64)
+def _settled(expression: Expression) -> Expression:
+    """The tree with values in the place of what reads nothing: Polars' values of literals do not always fit rows."""
+    match expression:
+        case Call(_, arguments):
+            expression = changed(expression, arguments=tuple(map(_settled, arguments)))
+        case Cast(argument):
+            expression = changed(expression, argument=_settled(argument))
+        case _:
+            return expression
+    if all(isinstance(child, Literal) for child in children(expression)):
+        return Literal(pl.select(_lowered(expression)).to_series()[0], expression.type)
+    return expression

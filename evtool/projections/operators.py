@@ -306,6 +306,18 @@ def _settled(found: Type, values: Arguments) -> Type:
     return INTEGER if all(value.type in (INTEGER, NULL) for value in values) and found != NULL else found
 
 
+def _lower_coalesce(call: Call, columns: list[pl.Expr]) -> pl.Expr:
+    """The first that is not null; of what is written out, nothing behind it counts (Polars loses the rows there)."""
+    kept: list[pl.Expr] = []
+    for argument, column in zip(call.arguments, as_types(call, columns, call.type), strict=True):
+        if isinstance(argument, Literal) and argument.value is None:
+            continue
+        kept.append(column)
+        if isinstance(argument, Literal):
+            break
+    return pl.coalesce(kept or columns) if len(kept) != 1 else kept[0]
+
+
 def _lower_nullif(call: Call, columns: list[pl.Expr]) -> pl.Expr:
     left, right = _for_comparison(call, columns)
     return pl.when((left == right).fill_null(False)).then(None).otherwise(columns[0])
@@ -344,7 +356,7 @@ OPERATORS: dict[str, Function] = {
 }
 
 CHOICES: dict[str, Function] = {
-    "coalesce": Function("coalesce(a, b, …)", _alike, lambda c, v: pl.coalesce(as_types(c, v, c.type)), 1, MANY),
+    "coalesce": Function("coalesce(a, b, …)", _alike, _lower_coalesce, 1, MANY),
     "nullif": Function("nullif(a, b)", _first_type, _lower_nullif, 2, 2),
     "greatest": Function(
         "greatest(a, b, …)", _alike, lambda c, v: pl.max_horizontal(as_types(c, v, c.type)), 1, MANY

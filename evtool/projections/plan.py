@@ -25,8 +25,9 @@ _JSON_COLUMNS = {"payload", "metadata"}
 class Plan:
     """What to run.
 
-    `columns` of the log are looked at, of the events whose type is one of `types` (None: of all). The values at `paths`
-    in payload and metadata become columns, and rows are the `inputs` of the events for which `where` is true.
+    `columns` of the log are looked at, of the events whose type is one of `types` (None: of all). The values at
+    `paths` in payload and metadata become columns, and rows are the `inputs` of the events for which `where` is
+    true.
     `casts_where` and `casts` (of the inputs) may fail on a value: that is counted, or, with `stops_at_casts`, an
     error.
     `present` makes the read model of what the kind gives: its names and types for whoever reads it.

@@ -201,7 +201,9 @@ def booleans(depth: int) -> Pairs:
     leaves = st.one_of(
         both("true"),
         both("position > 0"),
-        both("cast(payload.flag as boolean)", "CASE payload.flag WHEN 'true' THEN true WHEN 'false' THEN false END"),
+        both(
+            "cast(payload.flag as boolean)", "CASE payload.flag WHEN 'true' THEN true WHEN 'false' THEN false END"
+        ),
     )
     if depth <= 0:
         return leaves
@@ -229,7 +231,11 @@ def booleans(depth: int) -> Pairs:
         joined("starts_with({}, {})", text, text),
         joined("ends_with({}, {})", text, text),
         joined("contains({}, {})", text, text),
-        sign.flatmap(lambda found: both(f"timestamp {found} '2024-03-31T01:00:00Z'", f"timestamp {found} '2024-03-31 01:00:00'")),
+        sign.flatmap(
+            lambda found: both(
+                f"timestamp {found} '2024-03-31T01:00:00Z'", f"timestamp {found} '2024-03-31 01:00:00'"
+            )
+        ),
     )
 
 
@@ -256,7 +262,8 @@ _AROUND_CHANGES = [1_711_846_800, 1_729_990_800, 1_710_054_000, 1_730_613_600, 1
 def rows(draw: st.DrawFn) -> pl.DataFrame:
     """A few stored events, with the values at `PATHS` as columns."""
     moment = st.sampled_from(_AROUND_CHANGES).flatmap(lambda s: st.integers(s - 7200, s + 7200)) | st.integers(
-        -5_000_000_000, 4_100_000_000  # until 2099: Polars knows no later changes of clocks
+        -5_000_000_000,
+        4_100_000_000,  # until 2099: Polars knows no later changes of clocks
     )
     columns: dict[str, st.SearchStrategy[object]] = {
         "position": st.integers(-9, 9) | st.integers(-(2**63), 2**63 - 1),
@@ -278,7 +285,7 @@ def rows(draw: st.DrawFn) -> pl.DataFrame:
 
 def duckdb_values(events: pl.DataFrame, texts: Sequence[str]) -> list[list[object]]:
     """What DuckDB makes of expressions, a list for each."""
-    members = ", ".join(f"{path.split(chr(34))[1]!r}: \"{path.replace(chr(34), chr(34) * 2)}\"" for path in PATHS)
+    members = ", ".join(f'{path.split(chr(34))[1]!r}: "{path.replace(chr(34), chr(34) * 2)}"' for path in PATHS)
     stored = "position, schema_version, event_type, stream_id, make_timestamp(timestamp // 1000) AS timestamp"
     source = f"SELECT {stored}, make_timestamp(recorded_at // 1000) AS recorded_at, {{{members}}} AS payload FROM events"
     with duckdb.connect() as connection:
