@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from evtool.projections import textfunctions, timefunctions
+from evtool.projections import arithmetic, textfunctions, timefunctions
 from evtool.projections.expression import Cast, Expression, RefusalError
 from evtool.projections.operators import CHOICES, OPERATORS
 from evtool.projections.signatures import Arguments, Function, cast_to_write, integer_of, shown
@@ -17,10 +17,11 @@ TOP_MAX = 1_000
 
 BY_NAME: dict[str, Function] = (
     CHOICES
+    | arithmetic.FUNCTIONS
     | {name: function for name, function in textfunctions.FUNCTIONS.items() if name != "||"}
     | timefunctions.FUNCTIONS
 )
-BY_SYMBOL: dict[str, Function] = OPERATORS | {"||": textfunctions.FUNCTIONS["||"]}
+BY_SYMBOL: dict[str, Function] = OPERATORS | arithmetic.OPERATORS | {"||": textfunctions.FUNCTIONS["||"]}
 ALL: dict[str, Function] = BY_NAME | BY_SYMBOL
 
 FIELDS = ("epoch", *timefunctions.FIELDS)  # what EXTRACT takes

@@ -47,7 +47,7 @@ def _lowered(expression: Expression) -> pl.Expr:
 
 
 def _settled(expression: Expression) -> Expression:
-    """The tree with values in the place of what reads nothing: Polars' values of literals do not always fit rows."""
+    """The tree with values for what reads nothing: what Polars makes of literals does not always fit rows."""
     match expression:
         case Call(_, arguments):
             expression = changed(expression, arguments=tuple(map(_settled, arguments)))

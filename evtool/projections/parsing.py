@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from typing import NoReturn, TypeVar
 
 from sqlglot import exp
 
-from evtool.event import INT64_MAX, STORED_SCHEMA
-from evtool.projections import casting, functions, grammar
+from evtool.event import STORED_SCHEMA
+from evtool.projections import casting, functions, grammar, literals
 from evtool.projections import expression as tree
 from evtool.projections.expression import (
     Aggregate,
@@ -29,15 +27,12 @@ from evtool.projections.signatures import read_time, shown, want
 from evtool.projections.sqltypes import (
     BOOLEAN,
     DATE,
-    DIGITS_MAX,
-    FLOAT,
     INTEGER,
     INTERVAL,
     NULL,
     TEXT,
     TIMESTAMP,
     Type,
-    decimal,
 )
 
 DEPTH_MAX = 200
@@ -65,18 +60,6 @@ _BINARY: dict[type[exp.Expr], str] = {
     exp.DPipe: "||",
     exp.Like: "like",
     exp.ILike: "ilike",
-}
-_CAST_TYPES: dict[object, Type] = {
-    exp.DataType.Type.TEXT: TEXT,
-    exp.DataType.Type.VARCHAR: TEXT,
-    exp.DataType.Type.INT: INTEGER,
-    exp.DataType.Type.BIGINT: INTEGER,
-    exp.DataType.Type.FLOAT: FLOAT,
-    exp.DataType.Type.DOUBLE: FLOAT,
-    exp.DataType.Type.BOOLEAN: BOOLEAN,
-    exp.DataType.Type.DATE: DATE,
-    exp.DataType.Type.TIMESTAMP: TIMESTAMP,
-    exp.DataType.Type.TIMESTAMPTZ: TIMESTAMP,
 }
 # What a node may say beside its operands without meaning anything else.
 _IGNORED = {"typed", "safe", "is_string", "quoted", "nested", "_type"}
@@ -182,7 +165,7 @@ class _Reader:
             and (found.type.is_number or found.type == INTERVAL)
             and found.value is not None
         ):
-            return _negated(found)
+            return literals.negated(found)
         return self._call(node, "negative", [node.this], [found])
 
     def _is(self, node: exp.Expr) -> Expression:
@@ -228,7 +211,7 @@ class _Reader:
 
     def _cast(self, node: exp.Expr) -> Expression:
         self._parts(node, "this", "to")
-        value, wanted = self._read(node.this), self._type(node)
+        value, wanted = self._read(node.this), self._refusing(node, lambda: literals.cast_type(node.args["to"]))
         if isinstance(value, Literal) and value.value is None:
             return Literal(None, wanted)
         if isinstance(value, Literal) and isinstance(value.value, str) and wanted in (TIMESTAMP, DATE):
@@ -237,58 +220,21 @@ class _Reader:
             self._fail(node, f"{shown(value)} is {value.type}, which cannot be cast to {wanted}")
         return value if value.type == wanted else Cast(value, wanted)
 
-    def _type(self, node: exp.Expr) -> Type:
-        written: exp.Expr = node.args["to"]
-        sizes = [str(size.this.this) for size in written.expressions if isinstance(size, exp.DataTypeParam)]
-        if written.this == exp.DataType.Type.DECIMAL and 1 <= len(sizes) <= 2 and all(map(str.isdigit, sizes)):
-            precision, scale = int(sizes[0]), int(sizes[1]) if len(sizes) > 1 else 0
-            if 1 <= precision <= DIGITS_MAX and scale <= precision:
-                return decimal(precision, scale)
-        found = _CAST_TYPES.get(written.this)
-        if found is None or written.expressions or written.args.get("nested"):
-            self._fail(
-                node,
-                f"there is no type {written.sql().lower()[:60]}",
-                "There are text, bigint, decimal(18,2), double, boolean, date and timestamp; a decimal has up to "
-                f"{DIGITS_MAX} digits.",
-            )
-        return found
-
     def _literal(self, node: exp.Expr) -> Expression:
         return Literal(str(node.this), TEXT) if node.is_string else self._number(node, str(node.this))
 
     def _number(self, node: exp.Expr, text: str) -> Expression:
-        if "e" in text.lower():
-            if math.isinf(float(text)):
-                self._fail(node, f"{text[:60]} is too large for a float")
-            return Literal(float(text), FLOAT)
-        try:
-            number = Decimal(text)
-            if "." not in text:
-                return tree.literal(int(text))
-            return tree.literal(number if number else number.copy_abs())
-        except (ExpressionError, ArithmeticError, ValueError) as error:
-            self._fail(node, getattr(error, "message", f"{text[:60]} is no number"))
+        return self._refusing(node, lambda: literals.number(text))
+
+    def _interval(self, node: exp.Expr) -> Expression:
+        self._parts(node, "this", "unit")
+        return self._refusing(node, lambda: literals.interval(node))
 
     def _boolean(self, node: exp.Expr) -> Expression:
         return Literal(bool(node.this), BOOLEAN)
 
     def _null(self, node: exp.Expr) -> Expression:
         return Literal(None, NULL)
-
-    def _interval(self, node: exp.Expr) -> Expression:
-        self._parts(node, "this", "unit")
-        count, unit = node.this, str(getattr(node.args.get("unit"), "this", "") or "").lower()
-        factor = tree.INTERVAL_UNITS_NS.get(unit.removesuffix("s"))
-        if unit.removesuffix("s") in ("month", "quarter", "year"):
-            self._fail(
-                node, f"a {unit.removesuffix('s')} has no fixed length", "Use days or weeks, or date_trunc."
-            )
-        if factor is None or not isinstance(count, exp.Literal) or not re.fullmatch("-?[0-9]{1,19}", count.this):
-            self._fail(node, "an interval is a whole number and a unit", "As in interval '30 minutes'.")
-        if abs(int(count.this) * factor) > INT64_MAX:
-            self._fail(node, "the interval is longer than 292 years")
-        return Literal(int(count.this) * factor, INTERVAL)
 
     def _parameter(self, node: exp.Expr) -> Expression:
         name = node.this
@@ -420,13 +366,6 @@ class _Reader:
         if isinstance(node, exp.Placeholder):
             offset = self._text.find(f":{node.this}")
         raise ExpressionError(message, *grammar.place(self._text, offset or 0), hint)
-
-
-def _negated(found: Literal) -> Literal:
-    if isinstance(found.value, Decimal):  # minus would round it
-        return Literal(found.value.copy_negate() if found.value else found.value, found.type)
-    assert isinstance(found.value, int | float)
-    return tree.literal(-int(found.value)) if found.type == INTEGER else Literal(-found.value, found.type)
 
 
 def _name(node: exp.Expr) -> str:

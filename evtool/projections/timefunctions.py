@@ -1,6 +1,7 @@
 """Functions of times and dates. A time becomes a date, or loses its minutes, in a time zone: UTC by default.
 
-Polars' own time zones are used, which know changes of clocks until 2099. Weeks begin on Monday (ISO 8601). What is cut at an hour is a time, what is cut at a day or more a date.
+The zones are those of Polars, which knows changes of clocks until 2099. Weeks begin on Monday (ISO 8601). What is
+cut at an hour is a time, what is cut at a day or more a date.
 """
 
 from __future__ import annotations

@@ -287,7 +287,8 @@ def duckdb_values(events: pl.DataFrame, texts: Sequence[str]) -> list[list[objec
     """What DuckDB makes of expressions, a list for each."""
     members = ", ".join(f'{path.split(chr(34))[1]!r}: "{path.replace(chr(34), chr(34) * 2)}"' for path in PATHS)
     stored = "position, schema_version, event_type, stream_id, make_timestamp(timestamp // 1000) AS timestamp"
-    source = f"SELECT {stored}, make_timestamp(recorded_at // 1000) AS recorded_at, {{{members}}} AS payload FROM events"
+    stored += ", make_timestamp(recorded_at // 1000) AS recorded_at"
+    source = f"SELECT {stored}, {{{members}}} AS payload FROM events"
     with duckdb.connect() as connection:
         connection.execute("SET threads = 1; SET error_on_division_by_zero = false")
         connection.register("events", events.to_arrow())
