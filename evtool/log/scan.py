@@ -90,13 +90,24 @@ def load_table(group: Group, selection: Selection, partitions: int, columns: Col
 
     Texts lie in Arrow's buffers as they were decompressed. `event_id` brings `event_uuid` along.
     """
-    rest = replace(selection, streams=None, types=None, sources=None)
+    rest = _without_known(replace(selection, streams=None, types=None, sources=None), group)
     table = _among(group, {*columns, *rest.columns()}, selection.texts())
     group.segment.forget(group.rows)
     if rest.columns():
         looked_at = to_frame(table, rest.columns()).with_row_index("row")
         table = table.take(rest.apply(looked_at, partitions)["row"].to_arrow())
     return table.select(name for name in table.column_names if name in columns or name == "event_uuid")
+
+
+def _without_known(selection: Selection, group: Group) -> Selection:
+    """A selection without those bounds of positions within which all of a group lies."""
+    header = group.rows["header"]
+    start, end = selection.start, selection.end
+    if start is not None and header["first_position"].min() >= start:
+        start = None
+    if end is not None and header["last_position"].max() < end:
+        end = None
+    return replace(selection, start=start, end=end)
 
 
 def _among(group: Group, columns: Collection[str], among: Mapping[str, pa.Array]) -> pa.Table:
