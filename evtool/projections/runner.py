@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -28,10 +29,12 @@ from evtool.projections.definition import Identity
 from evtool.projections.kind import BUCKET, Tables
 from evtool.projections.lineage import Lineage
 from evtool.projections.places import Places
-from evtool.projections.plan import Plan
 from evtool.projections.readmodel import Written, read, write
 from evtool.projections.source import Part, Source
 from evtool.projections.store import ENGINE, Binding, StateDamagedError, StateStore
+
+if TYPE_CHECKING:
+    from evtool.projections.plan import Plan  # and with it all that expressions need
 
 MERGE_ROWS = 2_000_000  # partials are merged and staged when they have so many rows
 RUNS_MAX = 8  # a bucket that would be read from more runs than this is written anew

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -13,9 +14,10 @@ from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
 from evtool.projections.definition import digest
 from evtool.projections.kind import Tables
-from evtool.projections.plan import Plan
 from evtool.schemas.record import Schemas
-from evtool.schemas.upcast import upcast_all
+
+if TYPE_CHECKING:
+    from evtool.projections.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,11 @@ class Source:
         return plan.with_paths(self._upcast(load(group, selection, self.partitions, columns)))
 
     def _upcast(self, events: pl.DataFrame) -> pl.DataFrame:
-        return upcast_all(events, self.schemas) if self.steps_hash else events
+        if not self.steps_hash:
+            return events
+        from evtool.schemas.upcast import upcast_all  # which few logs need
+
+        return upcast_all(events, self.schemas)
 
 
 def _both(first: frozenset[str] | None, second: frozenset[str] | None) -> frozenset[str] | None:
