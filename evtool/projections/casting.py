@@ -90,7 +90,8 @@ def _without_digits(numbers: pl.Expr, digits: int) -> pl.Expr:
     """Numbers without their last digits, and null where these are not all zero."""
     if not digits:
         return numbers
-    return pl.when(numbers % exact.power(digits) == 0).then(numbers // exact.power(digits))
+    ten = exact.power(digits)
+    return exact.once([numbers], pl.Int128(), lambda each: pl.when(each % ten == 0).then(each // ten))
 
 
 def _to_decimal(values: pl.Expr, before: Type, after: Type) -> pl.Expr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn, TypeVar
@@ -36,6 +37,7 @@ from evtool.projections.sqltypes import (
 )
 
 DEPTH_MAX = 200
+NODES_MAX = 20_000
 
 _Made = TypeVar("_Made")
 
@@ -72,6 +74,8 @@ def parse(text: str, parameters: Mapping[str, Expression] | None = None, *, meas
     """
     try:
         found = _Reader(text, parameters or {}, measure).read()
+        if len(list(itertools.islice(tree.walk(found), NODES_MAX + 1))) > NODES_MAX:
+            raise ExpressionError(f"the expression has more than {NODES_MAX:,} parts")
         if tree.depth(found) > DEPTH_MAX:
             raise ExpressionError(f"the expression is nested deeper than {DEPTH_MAX}")
     except RecursionError as error:

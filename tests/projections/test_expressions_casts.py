@@ -221,3 +221,9 @@ def test_times_keep_their_nanoseconds() -> None:
     assert computed("date(timestamp, 'Pacific/Auckland')", timestamp=[2**63 - 1, -(2**63)]) == computed(
         "date '2262-04-12'", timestamp=[0]
     ) + computed("date '1677-09-21'", timestamp=[0])
+
+
+def test_a_long_sum_of_decimals_does_not_double_its_work_with_each_term() -> None:
+    term = "cast(payload.x as decimal(18,2))"
+    assert values(term + " + 1.5" * 150, ["1.00", None]) == [Decimal("226.00"), None]
+    assert values("round(" * 60 + term + ", 1)" * 60, ["1.05"]) == [Decimal("1.1")]
