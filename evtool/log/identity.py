@@ -196,7 +196,7 @@ class Identity:
             return None
         if any((batch.hashes == np.uint64(value)).any() for batch in pending for value in hashes):
             return None
-        return None if any(map(self._index.may_hold, hashes)) else hashes
+        return None if self._index.may_hold(hashes) else hashes
 
     def reserve(self, placed: Placed) -> None:
         """Keep in mind what is on its way to the disk; batches are committed in this order."""

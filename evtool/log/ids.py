@@ -85,12 +85,12 @@ class EventIds(MappedTable):
                 self._add(hashes[part], positions[part])
                 self._used(len(part))
 
-    def may_hold(self, value: int) -> bool:
-        """Whether an event may have the id with this hash, without columns."""
+    def may_hold(self, values: Sequence[int]) -> bool:
+        """Whether an event may have an id with one of a few hashes, without columns."""
         with self._mutex:
             low, high = self._mapped.columns
-            self._used(1)
-            return next(_matches_of_one(low, high, _low(value, 0), value >> 32), None) is not None
+            self._used(len(values))
+            return any(_has_match(low, high, _low(value, 0), value >> 32) for value in values)
 
     def add_few(self, hashes: Sequence[int], first_position: int) -> None:
         """The same as `add` for a few events at consecutive positions, without columns."""
@@ -242,36 +242,40 @@ def _low(value: int, position: int) -> int:
     return (value << 32) & (2**64 - 1 ^ POSITION_MAX) | position
 
 
-def _probe(low: Column, high_value: int) -> Iterator[tuple[int, int]]:
-    """Slots and their `low` from the one that a hash wants up to the first empty one, or once around."""
-    capacity = len(low)
+def _first_slot(high_value: int, capacity: int) -> int:
+    """The slot that a hash wants first, as `_home` says."""
     factor, shift = _scale(capacity)
-    first = high_value * factor >> shift
-    for at in range(first, first + capacity):
-        held = low.item(at % capacity)
-        yield at % capacity, held
+    return high_value * factor >> shift
+
+
+def _has_match(low: Column, high: Column, low_value: int, high_value: int) -> bool:
+    """Whether there is an event whose 56 bits agree with one hash."""
+    capacity = len(low)
+    at = _first_slot(high_value, capacity)
+    for _ in range(capacity):  # a table without an empty slot is damaged
+        held = low.item(at)
         if not held & POSITION_MAX:
-            return
-
-
-def _matches_of_one(low: Column, high: Column, low_value: int, high_value: int) -> Iterator[int]:
-    """Positions whose 56 bits agree with one hash."""
-    for at, held in _probe(low, high_value):
-        if held & POSITION_MAX and held ^ low_value <= POSITION_MAX and high.item(at) == high_value:
-            yield held & POSITION_MAX
+            return False
+        if held ^ low_value <= POSITION_MAX and high.item(at) == high_value:
+            return True
+        at = at + 1 if at + 1 < capacity else 0
+    return False
 
 
 def _insert_one(low: Column, high: Column, low_value: int, high_value: int) -> bool:
     """Store one event where its first empty slot is; False if it stands before that."""
-    at, held = 0, 0
-    for at, held in _probe(low, high_value):
+    capacity = len(low)
+    at = _first_slot(high_value, capacity)
+    for _ in range(capacity):
+        held = low.item(at)
+        if not held & POSITION_MAX:
+            high[at] = high_value  # `low` last: see `_insert`
+            low[at] = low_value
+            return True
         if held == low_value and high.item(at) == high_value:
             return False
-    if held & POSITION_MAX:
-        raise _damaged()
-    high[at] = high_value  # `low` last: see `_insert`
-    low[at] = low_value
-    return True
+        at = at + 1 if at + 1 < capacity else 0
+    raise _damaged()
 
 
 def _blocks(mapped: Mapped) -> Iterator[tuple[int, Column, Column]]:

@@ -72,7 +72,7 @@ def add(table: EventIds, pairs: Sequence[tuple[int, int]]) -> None:
 
 def found(table: EventIds, hashes: list[int]) -> Pairs:
     rows, positions = table.candidates(np.array(hashes, np.uint64))
-    assert {row for row, value in enumerate(hashes) if table.may_hold(value)} <= set(rows.tolist())
+    assert {row for row, value in enumerate(hashes) if table.may_hold([value])} <= set(rows.tolist())
     return list(zip(rows.tolist(), positions.tolist(), strict=True))
 
 
@@ -204,7 +204,7 @@ class IdsMachine(RuleBasedStateMachine):
         wanted = expected(self.log, POOL)
         assert seen == sorted(set(seen))
         assert set(wanted) <= set(seen)
-        assert all(self.table.may_hold(POOL[row]) for row, _ in wanted)
+        assert all(self.table.may_hold([POOL[row]]) for row, _ in wanted)
         assert {position for _, position in set(seen) - set(wanted)} <= self.torn
         assert len(self.table) == len(self.log) or self.torn
         assert len(self.table) <= 0.7 * self.table._mapped.capacity

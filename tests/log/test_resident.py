@@ -60,7 +60,7 @@ def test_ids_take_a_part_of_a_large_table(tmp_path: Path, monkeypatch: pytest.Mo
     assert rows.tolist() == list(range(ROWS))
     assert positions.tolist() == list(range(1, ROWS + 1))
     for value in hashes[:200].tolist():
-        assert table.may_hold(value)
+        assert table.may_hold([value])
     assert peak() < 3 * RESIDENT_BYTES
 
 
