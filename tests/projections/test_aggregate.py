@@ -11,6 +11,7 @@ from projecting import make, open_projection, project, purchase, write
 import evtool
 from evtool.errors import ConfigError, EvtoolError, ProjectionError
 from evtool.projections import catalogue, definition, kinds, parameters
+from evtool.projections.plan import Plan
 
 HEAD = 'name = "mine"\nversion = 1\n'
 MEASURES = '\n[measures]\nn = "count(*)"\n'
@@ -20,11 +21,15 @@ SESSIONS = '\n[sessions]\nby = "stream_id"\ngap = "30m"\n'
 SCORE = "\n[score.weights]\n\"event_type = 'A'\" = 1\n"
 
 
+def compiled(text: str) -> Plan:
+    found = definition.parse((HEAD + text).encode(), "mine.toml")
+    return kinds.compile(found, parameters.values(found))
+
+
 def refused(text: str) -> ProjectionError:
     """The error of a definition that makes no sense: with a place, and a sentence."""
     with pytest.raises(ProjectionError) as caught:
-        found = definition.parse((HEAD + text).encode(), "mine.toml")
-        kinds.compile(found, parameters.values(found))
+        compiled(text)
     assert caught.value.exit_code == 19
     assert caught.value.message.startswith("mine.toml:")
     return caught.value
@@ -173,8 +178,7 @@ def test_what_makes_no_sense_is_told_with_its_place(text: str, place: str, says:
 )
 def test_a_hundred_kilobytes_of_nesting_is_a_sentence(nested: str):
     with pytest.raises(ProjectionError):
-        found = definition.parse((HEAD + nested).encode(), "mine.toml")
-        kinds.compile(found, parameters.values(found))
+        compiled(nested)
 
 
 def test_definitions_that_cannot_be_read(tmp_path: Path):
