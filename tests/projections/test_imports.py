@@ -23,6 +23,6 @@ def loaded(log: Path) -> set[str]:
 def test_a_refresh_loads_only_what_it_needs(tmp_path: Path):
     log = make(tmp_path / "log", [[purchase(number) for number in range(400)]])
     computing, answering = loaded(log), loaded(log)
-    assert "pandas" not in computing  # of which pyarrow makes use wherever it is installed, at 0.15 s
+    assert "pandas" not in computing  # of which pyarrow makes use wherever it is installed, at 0.18 s
     assert "sqlglot" in computing
     assert not _TO_COMPUTE & answering
