@@ -16,11 +16,13 @@ import pytest
 from foreign_lines import GITHUB
 
 from evtool import config as configuration
+from evtool.cli import projections
 from evtool.config import Config, IngestConfig, LogConfig, SchemasConfig
 from evtool.envelope import REASONS
 from evtool.errors import exit_codes
 from evtool.event import STORED_SCHEMA
 from evtool.ingest import formats
+from evtool.projections import catalogue, kinds, parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -143,6 +145,43 @@ def test_the_exit_codes_are_those_of_the_code():
     assert documented.keys() == of_errors.keys() | {0, 2, 130, 141, 143}
     own = of_errors.keys() - {1}  # which the base class has, and no message is of
     assert {code: documented[code] for code in own} == {code: of_errors[code] for code in own}
+
+
+def test_the_built_in_projections_have_the_documented_columns_and_parameters():
+    found = re.search(r"^\| built in \|.*\n\|[-:| ]+\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert found is not None
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
+    assert {row[0].strip("`") for row in rows} == set(catalogue.entries(None))
+    for name, columns, documented in rows:
+        definition = catalogue.find(name.strip("`"), None)
+        plan = kinds.compile(definition, parameters.values(definition))
+        assert columns.split(", ") == plan.read_model(None).columns, name
+        named = set(re.findall(r"`(\w+)`", documented))
+        assert named | {"where", "timezone", "grain"} == set(definition.parameters), name
+
+
+def test_the_definition_in_readme_is_sound(tmp_path: Path):
+    (text,) = (block for block in blocks("toml") if block.startswith("name = "))
+    (tmp_path / "refunds.toml").write_text(text, encoding="utf-8")
+    event = {"event_id": "1", "source_id": "s", "stream_id": "a", "event_type": "ItemReturned"}
+    payload = {"reason": "Late", "amount": "1.50", "user_id": "u", "method": "card"}
+    (tmp_path / "one.ndjson").write_text(
+        json.dumps(event | {"timestamp": "2026-01-01T00:00:00Z", "payload": payload}) + "\n", encoding="utf-8"
+    )
+    command = "evtool ingest one.ndjson 2>/dev/null && evtool project refunds.toml --format csv"
+    done = run(["bash", "-c", command], tmp_path)
+    assert done.stdout.splitlines()[-2:] == [
+        "day,reason,refunds,users,amount,by_card",
+        "2026-01-01,late,1,1,1.50,1.0",
+    ]
+
+
+def test_every_command_of_projections_is_in_the_table():
+    documented = set(re.findall(r"^\| `evtool projections (\w+)", README, re.MULTILINE))
+    assert documented == {
+        command.name or getattr(command.callback, "__name__", "")
+        for command in projections.app.registered_commands
+    }
 
 
 def test_every_bound_in_the_table_is_understood(tmp_path: Path):
