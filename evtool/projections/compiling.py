@@ -10,11 +10,11 @@ from typing import Any
 
 import polars as pl
 
-from evtool.projections import expression as tree
 from evtool.projections.definition import Definition
-from evtool.projections.expression import Call, Cast, Column, Expression, ExpressionError, JsonPath
-from evtool.projections.lowering import lower
-from evtool.projections.parsing import parse
+from evtool.projections.language import expression as tree
+from evtool.projections.language.expression import Call, Cast, Column, Expression, ExpressionError, JsonPath
+from evtool.projections.language.lowering import lower
+from evtool.projections.language.parsing import parse
 from evtool.projections.plan import Plan
 
 GRAINS = ("hour", "day", "week", "month", "all")

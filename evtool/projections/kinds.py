@@ -12,17 +12,17 @@ from typing import Any, NoReturn, get_args
 
 import polars as pl
 
-from evtool.projections import expression as tree
 from evtool.projections.aggregate import Aggregate, Slot
 from evtool.projections.compiling import Compiler, Path, spanned
 from evtool.projections.definition import Definition
-from evtool.projections.expression import Expression
 from evtool.projections.funnel import Funnel
-from evtool.projections.lowering import lower
+from evtool.projections.language import expression as tree
+from evtool.projections.language.expression import Expression
+from evtool.projections.language.lowering import lower
+from evtool.projections.language.sqltypes import DIGITS_MAX, FLOAT
 from evtool.projections.plan import Plan
 from evtool.projections.retention import Retention
 from evtool.projections.sessions import Sessions
-from evtool.projections.sqltypes import DIGITS_MAX, FLOAT
 from evtool.projections.windows import STEPS_MAX, Mode
 
 PERIODS_MAX = 1_000

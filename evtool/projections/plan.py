@@ -13,10 +13,10 @@ from evtool.errors import ProjectionError
 from evtool.event import STORED_SCHEMA
 from evtool.log.frame import to_frame
 from evtool.projections.definition import Identity
-from evtool.projections.expression import Cast, JsonPath
 from evtool.projections.extraction import extract
 from evtool.projections.kind import Kind
-from evtool.projections.lowering import failures
+from evtool.projections.language.expression import Cast, JsonPath
+from evtool.projections.language.lowering import failures
 
 _JSON_COLUMNS = {"payload", "metadata"}
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from evtool import parallel
-from evtool.errors import ProjectionError
+from evtool.errors import LogDamagedError, ProjectionError
 from evtool.files import Files
 from evtool.log.log import Log
 from evtool.log.selection import Selection
@@ -165,7 +165,7 @@ class Runner:
         end = source.snapshot.last_position
         facts = self._store.facts()
         tally = Tally(int(facts.get("events", 0)), int(facts.get("failed_casts", 0)))
-        found = read(self._places.folder, self._identity.name) if kept and start == end else None
+        found = self._intact() if kept and start == end else None
         if found and found[1].position == end and found[1].definition_hash == self._identity.definition_hash:
             return Answer(found[0], tuple(facts.get("keys", ())), end, tally.events, tally.failed_casts)
         work = _Work(self._plan, self._store, tally)
@@ -186,6 +186,13 @@ class Runner:
         facts = {"events": tally.events, "failed_casts": tally.failed_casts, "keys": self._plan.keys}
         self._store.commit(binding, facts, reduced)
         return Answer(frame, self._plan.keys, end, tally.events, tally.failed_casts, written=written)
+
+    def _intact(self) -> tuple[pl.DataFrame, Lineage] | None:
+        """The read model that is there; None where there is none, or another one than was written: it is made anew."""
+        try:
+            return read(self._places.folder, self._identity.name)
+        except LogDamagedError:
+            return None
 
     def _lineage(self, source: Source, end: int, tally: Tally) -> Lineage:
         return Lineage(

@@ -1,15 +1,15 @@
 """What expressions compute: the same as DuckDB, and the same after they were written down and read again."""
 
+import expression_samples as samples
 import polars as pl
 import pytest
+from expression_samples import Pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evtool.projections.expression import canonical
-from evtool.projections.lowering import lower
-from evtool.projections.parsing import parse
-from tests.projections import expression_samples as samples
-from tests.projections.expression_samples import Pair
+from evtool.projections.language.expression import canonical
+from evtool.projections.language.lowering import lower
+from evtool.projections.language.parsing import parse
 
 
 @pytest.mark.parametrize("kind", samples.OF_ANY_TYPE, ids=lambda kind: str(kind.__name__))

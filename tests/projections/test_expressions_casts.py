@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evtool.projections.expression import Expression, casts
-from evtool.projections.lowering import failures, lower
-from evtool.projections.parsing import parse
+from evtool.projections.language.expression import Expression, casts
+from evtool.projections.language.lowering import failures, lower
+from evtool.projections.language.parsing import parse
 
 PATH = 'payload."x"'
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
@@ -249,3 +249,10 @@ def test_a_column_without_any_value_keeps_its_rows_where_a_literal_stands_in_for
         assert values(text, [None, None, None]) == [True, True, True]
     assert values("nullif(1, payload.x::bigint)", [None, None, None]) == [1, 1, 1]
     assert values("1 < payload.x::bigint", ["0", "1", "2"]) == [False, False, True]
+
+
+def test_literals_beside_a_column_without_rows_have_none():
+    """Polars gives a literal one row, which is one too many beside none."""
+    nothing = pl.DataFrame(schema={"position": pl.Int64})
+    for text in ("coalesce(nullif(position, 1), -1)", "position / 2", "1 / position", "position * 3 + 1"):
+        assert nothing.select(lower(parse(text)).alias("value")).height == 0

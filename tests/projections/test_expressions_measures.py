@@ -5,10 +5,10 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from evtool.projections import expression as tree
-from evtool.projections.expression import ExpressionError, JsonPath, canonical, literal
-from evtool.projections.lowering import lower
-from evtool.projections.parsing import parse
+from evtool.projections.language import expression as tree
+from evtool.projections.language.expression import ExpressionError, JsonPath, canonical, literal
+from evtool.projections.language.lowering import lower
+from evtool.projections.language.parsing import parse
 
 AMOUNT = "cast(payload.amount as decimal(18,2))"
 

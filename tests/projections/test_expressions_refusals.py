@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evtool.projections.expression import ExpressionError, canonical
-from evtool.projections.parsing import parse
+from evtool.projections.language.expression import ExpressionError, canonical
+from evtool.projections.language.parsing import parse
 
 REFUSED = [
     # text, line, column, what the message says

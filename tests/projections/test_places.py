@@ -6,13 +6,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from faults import Fault, FaultyFiles, Killed
 
 from evtool.errors import ProjectionError
 from evtool.files import Files
 from evtool.projections.lineage import Lineage
 from evtool.projections.places import Places, promote, promoted, versions
 from evtool.projections.readmodel import write
-from tests.faults import Fault, FaultyFiles, Killed
 
 
 def make(root: Path, version: int, rows: int = 1, rows_max: int = 10) -> None:

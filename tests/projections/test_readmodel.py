@@ -16,6 +16,7 @@ import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from faults import Fault, FaultyFiles, Killed, flip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,6 @@ from evtool.errors import InputError, LogDamagedError, ProjectionError
 from evtool.files import Files
 from evtool.projections.lineage import Lineage, read_lineage
 from evtool.projections.readmodel import Written, read, rows, write
-from tests.faults import Fault, FaultyFiles, Killed, flip
 
 LINEAGE = Lineage(
     projection="orders",

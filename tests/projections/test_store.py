@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import polars as pl
 import pytest
+from faults import Fault, FaultyFiles, Killed, flip, full_disk
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -19,7 +20,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from evtool.errors import NoSpaceError
 from evtool.files import Files
 from evtool.projections.store import ENGINE, Binding, StateDamagedError, StateStore
-from tests.faults import Fault, FaultyFiles, Killed, flip, full_disk
 
 Row: TypeAlias = tuple[int, str, int]
 Runs: TypeAlias = dict[int, list[list[Row]]]

@@ -14,7 +14,7 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, ParseError, TokenError
 from sqlglot.parser import Parser as _Parser
 
-from evtool.projections.expression import ExpressionError
+from evtool.projections.language.expression import ExpressionError
 
 TEXT_CHARACTERS_MAX = 100_000
 

@@ -8,9 +8,18 @@ from functools import reduce
 import polars as pl
 
 from evtool.event import STORED_SCHEMA
-from evtool.projections import casting
-from evtool.projections.expression import Call, Cast, Column, Expression, JsonPath, Literal, Result, children
-from evtool.projections.functions import ALL
+from evtool.projections.language import casting
+from evtool.projections.language.expression import (
+    Call,
+    Cast,
+    Column,
+    Expression,
+    JsonPath,
+    Literal,
+    Result,
+    children,
+)
+from evtool.projections.language.functions import ALL
 
 
 def lower(expression: Expression) -> pl.Expr:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from evtool.projections import arithmetic, textfunctions, timefunctions
-from evtool.projections.expression import Cast, Expression, RefusalError
-from evtool.projections.operators import CHOICES, OPERATORS
-from evtool.projections.signatures import Arguments, Function, cast_to_write, integer_of, shown
-from evtool.projections.sqltypes import FLOAT, INTEGER, NULL, TEXT, Type, decimal, sum_type
+from evtool.projections.language import arithmetic, textfunctions, timefunctions
+from evtool.projections.language.expression import Cast, Expression, RefusalError
+from evtool.projections.language.operators import CHOICES, OPERATORS
+from evtool.projections.language.signatures import Arguments, Function, cast_to_write, integer_of, shown
+from evtool.projections.language.sqltypes import FLOAT, INTEGER, NULL, TEXT, Type, decimal, sum_type
 
 TOP_MAX = 1_000
 

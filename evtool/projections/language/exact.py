@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import polars as pl
 
-from evtool.projections.sqltypes import DIGITS_MAX, Type
+from evtool.projections.language.sqltypes import DIGITS_MAX, Type
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
@@ -41,7 +41,7 @@ def once(columns: list[pl.Expr], kind: pl.DataType, build: Callable[..., pl.Expr
     """
 
     def compute(found: Sequence[pl.Series]) -> pl.Series:
-        length = max(map(len, found))
+        length = _length(found)
         named = [_of_length(column, length).alias(str(at)) for at, column in enumerate(found)]
         return pl.DataFrame(named).select(build(*(pl.col(column.name) for column in named))).to_series()
 
@@ -126,13 +126,18 @@ def _if_safe(left: pl.Expr, right: pl.Expr, compute: Callable[[pl.Expr, pl.Expr]
     return once([left, right], pl.Int128(), build)
 
 
+def _length(columns: Sequence[pl.Series]) -> int:
+    """The rows that columns have in common: a literal has one, whatever there is beside it."""
+    return 0 if any(not len(column) for column in columns) else max(map(len, columns))
+
+
 def _of_length(column: pl.Series, length: int) -> pl.Series:
     return column.new_from_index(0, length) if len(column) == 1 else column
 
 
 def _quotients(left: pl.Series, right: pl.Series, scale: int) -> pl.Series:
     """Quotients of floats where both are exact, of Python's integers (it divides them correctly) elsewhere."""
-    length = max(len(left), len(right))
+    length = _length([left, right])
     left, right = _of_length(left, length), _of_length(right, length)
     # Each side is multiplied, so that a single division remains.
     upper, lower = 10 ** max(scale, 0), 10 ** max(-scale, 0)

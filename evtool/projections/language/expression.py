@@ -17,7 +17,7 @@ import numpy as np
 
 from evtool import timestamps
 from evtool.event import INT64_MAX, INT64_MIN
-from evtool.projections.sqltypes import (
+from evtool.projections.language.sqltypes import (
     BOOLEAN,
     DIGITS_MAX,
     FLOAT,
@@ -27,8 +27,8 @@ from evtool.projections.sqltypes import (
     Type,
     decimal,
 )
-from evtool.projections.sqltypes import INTEGER as INTEGER
-from evtool.projections.sqltypes import sum_type as sum_type
+from evtool.projections.language.sqltypes import INTEGER as INTEGER
+from evtool.projections.language.sqltypes import sum_type as sum_type
 
 Value: TypeAlias = str | int | bool | Decimal | float | datetime.date | None
 

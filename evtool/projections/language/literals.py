@@ -9,9 +9,9 @@ from decimal import Decimal
 from sqlglot import exp
 
 from evtool.event import INT64_MAX
-from evtool.projections import expression as tree
-from evtool.projections.expression import ExpressionError, Literal, RefusalError
-from evtool.projections.sqltypes import (
+from evtool.projections.language import expression as tree
+from evtool.projections.language.expression import ExpressionError, Literal, RefusalError
+from evtool.projections.language.sqltypes import (
     BOOLEAN,
     DATE,
     DIGITS_MAX,

@@ -7,9 +7,9 @@ from functools import partial
 
 import polars as pl
 
-from evtool.projections.expression import Call, RefusalError
-from evtool.projections.signatures import Arguments, Function, as_types, integer_of, text_of, want
-from evtool.projections.sqltypes import BOOLEAN, INTEGER, TEXT, Type
+from evtool.projections.language.expression import Call, RefusalError
+from evtool.projections.language.signatures import Arguments, Function, as_types, integer_of, text_of, want
+from evtool.projections.language.sqltypes import BOOLEAN, INTEGER, TEXT, Type
 
 _MANY = 1_000
 

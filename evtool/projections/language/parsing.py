@@ -11,9 +11,9 @@ from typing import NoReturn, TypeVar
 from sqlglot import exp
 
 from evtool.event import STORED_SCHEMA
-from evtool.projections import casting, functions, grammar, literals
-from evtool.projections import expression as tree
-from evtool.projections.expression import (
+from evtool.projections.language import casting, functions, grammar, literals
+from evtool.projections.language import expression as tree
+from evtool.projections.language.expression import (
     Aggregate,
     Call,
     Cast,
@@ -24,8 +24,8 @@ from evtool.projections.expression import (
     Literal,
     RefusalError,
 )
-from evtool.projections.signatures import read_time, shown, want
-from evtool.projections.sqltypes import (
+from evtool.projections.language.signatures import read_time, shown, want
+from evtool.projections.language.sqltypes import (
     BOOLEAN,
     DATE,
     INTEGER,

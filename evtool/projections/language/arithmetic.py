@@ -11,10 +11,18 @@ from functools import partial, reduce
 
 import polars as pl
 
-from evtool.projections import exact
-from evtool.projections.expression import Call, RefusalError, can_overflow, largest_digits
-from evtool.projections.signatures import Arguments, Function, as_type, as_types, integer_of, shown, want_number
-from evtool.projections.sqltypes import (
+from evtool.projections.language import exact
+from evtool.projections.language.expression import Call, RefusalError, can_overflow, largest_digits
+from evtool.projections.language.signatures import (
+    Arguments,
+    Function,
+    as_type,
+    as_types,
+    integer_of,
+    shown,
+    want_number,
+)
+from evtool.projections.language.sqltypes import (
     DIGITS_MAX,
     FLOAT,
     INTEGER,

@@ -12,10 +12,10 @@ from functools import lru_cache, partial
 
 import polars as pl
 
-from evtool.projections import exact
-from evtool.projections.expression import Call, Expression, RefusalError
-from evtool.projections.signatures import Arguments, Function, read_time, text_of, want
-from evtool.projections.sqltypes import DATE, INTEGER, INTERVAL, TEXT, TIMESTAMP, Type, decimal
+from evtool.projections.language import exact
+from evtool.projections.language.expression import Call, Expression, RefusalError
+from evtool.projections.language.signatures import Arguments, Function, read_time, text_of, want
+from evtool.projections.language.sqltypes import DATE, INTEGER, INTERVAL, TEXT, TIMESTAMP, Type, decimal
 
 BUCKET_GRAINS = ("hour", "day", "week", "month")
 _TRUNCATIONS = {"day": "1d", "week": "1w", "month": "1mo", "quarter": "1q", "year": "1y"}

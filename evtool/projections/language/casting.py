@@ -16,8 +16,8 @@ import polars as pl
 import pyarrow as pa
 
 from evtool import timestamps
-from evtool.projections import exact
-from evtool.projections.sqltypes import (
+from evtool.projections.language import exact
+from evtool.projections.language.sqltypes import (
     BOOLEAN,
     DATE,
     FLOAT,

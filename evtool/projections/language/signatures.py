@@ -14,10 +14,28 @@ from typing import TypeAlias
 import polars as pl
 
 from evtool import timestamps
-from evtool.projections import exact
-from evtool.projections.casting import cast, is_allowed
-from evtool.projections.expression import Call, Expression, Literal, RefusalError, canonical, largest_digits
-from evtool.projections.sqltypes import BOOLEAN, DATE, FLOAT, INTEGER, NULL, TEXT, TIMESTAMP, Type, common, decimal
+from evtool.projections.language import exact
+from evtool.projections.language.casting import cast, is_allowed
+from evtool.projections.language.expression import (
+    Call,
+    Expression,
+    Literal,
+    RefusalError,
+    canonical,
+    largest_digits,
+)
+from evtool.projections.language.sqltypes import (
+    BOOLEAN,
+    DATE,
+    FLOAT,
+    INTEGER,
+    NULL,
+    TEXT,
+    TIMESTAMP,
+    Type,
+    common,
+    decimal,
+)
 
 Arguments: TypeAlias = tuple[Expression, ...]
 Check: TypeAlias = Callable[[Arguments], tuple[Arguments, Type]]

@@ -12,9 +12,9 @@ from functools import partial, reduce
 
 import polars as pl
 
-from evtool.projections import exact
-from evtool.projections.expression import Call, Column, JsonPath, Literal, RefusalError, Result
-from evtool.projections.signatures import (
+from evtool.projections.language import exact
+from evtool.projections.language.expression import Call, Column, JsonPath, Literal, RefusalError, Result
+from evtool.projections.language.signatures import (
     Arguments,
     Function,
     as_type,
@@ -24,7 +24,7 @@ from evtool.projections.signatures import (
     text_of,
     want,
 )
-from evtool.projections.sqltypes import (
+from evtool.projections.language.sqltypes import (
     BOOLEAN,
     INTEGER,
     NULL,

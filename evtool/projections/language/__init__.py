@@ -1,0 +1,1 @@
+"""The expressions of definitions: SQL texts, typed trees, Polars."""
