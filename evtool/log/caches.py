@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pyarrow.compute as pc
 
 from evtool.files import Files
 from evtool.log.identity import Identity, Placed, hash_events
 from evtool.log.ids import EventIds
 from evtool.log.manifest import Manifest
-from evtool.log.segment import Segment
+from evtool.log.segmentview import SegmentView
 from evtool.log.snapshot import SnapshotReader
 from evtool.log.sourcenames import SourceNames
 from evtool.log.versions import Promise, StreamVersions
@@ -112,7 +113,7 @@ class Caches:
         self._ids.close()
         self.versions.close()
 
-    def _apply(self, segment: Segment) -> None:
+    def _apply(self, segment: SegmentView) -> None:
         """Bring all up to the end of a segment."""
         after_versions, after_ids = self.versions.applied, self._ids.applied
         if min(after_versions, after_ids) >= segment.last_position:
@@ -125,6 +126,8 @@ class Caches:
             self.versions.apply(last["stream_id"].cast(pl.Binary).to_list(), last["stream_version"].to_numpy())
         for row in rows[ends > after_ids]:
             batch = segment.batch(row, _IDENTITY)
+            if row["header"]["first_position"] <= after_ids:  # several batches, of which some are known
+                batch = batch.filter(pc.greater(batch["position"], after_ids))
             self._sources.add_new(batch["source_id"].unique().to_pylist())
             self._ids.add(hash_events(batch, self._log_id), batch["position"].to_numpy())
         segment.forget(rows)

@@ -171,6 +171,13 @@ def to_frame(events: pa.Table, columns: Collection[str]) -> pl.DataFrame:
     return pl.DataFrame(result)
 
 
+def event_ids(events: pa.RecordBatch) -> pa.Array:
+    """The ids of events with the columns event_uuid and event_id, as one column of texts."""
+    if events["event_uuid"].null_count == len(events):
+        return events["event_id"]
+    return _event_ids(events).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
 def _rows_among(batch: pa.RecordBatch, among: Mapping[str, pa.Array]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     chosen = np.ones(len(batch), bool)
     for name, texts in among.items():

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from evtool.log.frame import PLACED_SCHEMA
-from evtool.log.segment import Segment
+from evtool.log.segmentview import SegmentView
 from evtool.log.snapshot import Snapshot
 
 Events = TypeVar("Events", pa.Table, pa.RecordBatch)
@@ -40,7 +40,7 @@ def taken(events: Events, rows: Positions) -> Events:
     return events.take(pa.array(rows))
 
 
-def _within(segment: Segment, positions: Positions, columns: Collection[str]) -> Iterator[pa.RecordBatch]:
+def _within(segment: SegmentView, positions: Positions, columns: Collection[str]) -> Iterator[pa.RecordBatch]:
     first, last = np.searchsorted(positions, (segment.first_position, segment.last_position + 1))
     if first == last:
         return
