@@ -20,31 +20,32 @@ import pyarrow as pa
 
 from evtool import parallel
 from evtool.errors import EvtoolError, LogDamagedError, LogLockedError, LogReadOnlyError
-from evtool.files import Files, Lock, translated
+from evtool.files import Lock
+from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.materialising import deriving
 from evtool.log import coldfile, streamframes
 from evtool.log.coldsegment import ColdSegment, open_cold
 from evtool.log.digest import Columns, LogicalDigest, columns_of
 from evtool.log.format import (
+    BLOCK,
+    CHUNK,
     COMPACT_LOCK_FILE,
     COPY_FILE,
     FORMAT_VERSION,
-    FRAMES_FILE,
     INDEX_FILE,
     SUMMARY_FILE,
     checksum,
     events_file,
-    is_cold_file,
     map_file,
-    parse_segment_name,
 )
 from evtool.log.log import Log
-from evtool.log.segment import is_cold, is_readable, read_summary, segment_folders, summary_record
+from evtool.log.segment import read_summary, summary_record
 from evtool.log.segmentview import SegmentView
+from evtool.log.streamindex import Pairs
 from evtool.log.stripes import STORED_COLUMNS, Arranged, arrange, batches_of, stripes
 from evtool.log.walk import Table
 
-_REMOVED = ".tmp"  # behind the name of a segment's folder: no reader looks at it
+_MERGE_SHARE = 2  # a cold segment is not written again for the sake of less than this part of it
 
 Progress = Callable[[int, int], None]  # events read (twice each), and how many there are to read
 
@@ -125,15 +126,18 @@ def estimate(log: Log, target_bytes: int, materialise: Sequence[str] = ()) -> Re
     report = Report()
     for run in plan(log, target_bytes, materialise):
         try:
-            commits, _ = batches_of(run)
+            commits, maps = batches_of(run)
             names = _names(run, materialise)
             stripe = next(iter(stripes(run)))
             (first, *_) = arrange(stripe, commits, log.partitions, deriving(names))
             taken = coldfile.encode(first, first.unit, names) / len(first.events)
+            blocks = len(first.blocks) * _events(run) // len(first.events)
+            columns = len(first.events.schema.names)
+            size = blocks * (BLOCK.itemsize + columns * CHUNK.itemsize) + commits.nbytes + len(maps)
         except LogDamagedError as error:
             report.failures.append(Failure(str(run[0].folder), error.message, error.hint))
             continue
-        report.compacted.append(_result(log, run, round(taken * _events(run))))
+        report.compacted.append(_result(log, run, round(taken * _events(run)) + size))
     return report
 
 
@@ -153,23 +157,6 @@ def plan(log: Log, target_bytes: int, asked: Collection[str]) -> list[tuple[Segm
     return [found for run in runs if (found := _worth(run, asked))]
 
 
-def clear(log: Log) -> None:
-    """Remove what compactions have left that were cut short, and what their results have taken the place of."""
-    for entry in sorted(log.folder.iterdir()):
-        if entry.name.endswith(_REMOVED) and parse_segment_name(entry.name.removesuffix(_REMOVED)) is not None:
-            log.files.remove_folder(entry)
-    covered = 0
-    for first_position, folder in list(segment_folders(log.folder)):
-        summary = read_summary(log.files, folder)
-        if first_position <= covered:
-            _remove_segment(log.files, folder)
-        elif summary is not None and is_cold(summary):
-            covered = int(summary["last_position"])
-            _clear_cold(log, folder, summary)
-        elif (folder / FRAMES_FILE).exists():
-            _remove_but(log.files, folder, set())
-
-
 def _lock(log: Log) -> Lock:
     try:
         return log.files.lock(log.folder / COMPACT_LOCK_FILE)
@@ -181,9 +168,17 @@ def _lock(log: Log) -> Lock:
 
 def _worth(run: list[SegmentView], asked: Collection[str]) -> tuple[SegmentView, ...]:
     """What of a run is worth its while: a cold one is not written again for the sake of much less."""
-    while run and not _is_due(run[0], asked) and run[0].log_bytes > sum(one.log_bytes for one in run[1:]):
+    while (
+        run
+        and not _is_due(run[0], asked)
+        and run[0].log_bytes > _MERGE_SHARE * sum(one.log_bytes for one in run[1:])
+    ):
         run = run[1:]
-    while run and not _is_due(run[-1], asked) and run[-1].log_bytes > sum(one.log_bytes for one in run[:-1]):
+    while (
+        run
+        and not _is_due(run[-1], asked)
+        and run[-1].log_bytes > _MERGE_SHARE * sum(one.log_bytes for one in run[:-1])
+    ):
         run = run[:-1]
     return tuple(run)
 
@@ -201,7 +196,7 @@ def _try(
 ) -> None:
     """Compact a run; where one of it is damaged, each alone."""
     try:
-        cold = _compact(log, run, asked, on_progress)
+        cold, pairs = _compact(log, run, asked, on_progress)
     except LogDamagedError as error:
         if len(run) > 1:
             for segment in run:
@@ -211,17 +206,19 @@ def _try(
         report.failures.append(Failure(str(run[0].folder), error.message, error.hint))
         return
     report.compacted.append(_result(log, run, cold.log_bytes))
-    _remove_superseded(log, run, cold.summary)
+    # Behind the switch: until then, streams.idx is that of the frames.
+    streamframes.write(log.files, log.manifest, cold, pairs)
+    clear(log)
 
 
 def _compact(
     log: Log, run: Sequence[SegmentView], asked: Collection[str], on_progress: Callable[[int], None]
-) -> ColdSegment:
-    """Make a run one cold segment, up to the switch."""
+) -> tuple[ColdSegment, Pairs]:
+    """Make a run one cold segment, up to the switch; its streams are not yet indexed."""
     folder = run[0].folder
     try:
         names = _names(run, asked)
-        cold = _prepare(log, run, names, deriving(names), on_progress)
+        cold, pairs = _prepare(log, run, names, deriving(names), on_progress)
         record = summary_record(cold.summary)
         log.files.write_whole(folder / COPY_FILE, record)
         log.files.write_whole(folder / SUMMARY_FILE, record)
@@ -229,7 +226,7 @@ def _compact(
         with contextlib.suppress(EvtoolError):
             clear(log)
         raise
-    return cold
+    return cold, pairs
 
 
 def _prepare(
@@ -238,7 +235,7 @@ def _prepare(
     names: list[str],
     derive: Callable[[pa.Array], list[pa.Array]],
     on_progress: Callable[[int], None],
-) -> ColdSegment:
+) -> tuple[ColdSegment, Pairs]:
     """Write the files of a cold segment, read them back, and compare."""
     folder, commits_and_maps = run[0].folder, batches_of(run)
     commits, maps = commits_and_maps
@@ -273,8 +270,7 @@ def _prepare(
     summary["materialised"] = names
     cold = open_cold(log.files, folder, summary, log.manifest.id_bytes)
     _read_back(cold, lambda events: on_progress(_events(run) + events))
-    streamframes.write(log.files, log.manifest, cold, written.pairs)
-    return cold
+    return cold, written.pairs
 
 
 def _range(log: Log, first: dict[str, Any], last: dict[str, Any], commits: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -363,38 +359,3 @@ def _result(log: Log, run: Sequence[SegmentView], bytes_after: int) -> Compacted
 
 def _index_bytes(log: Log, segment: SegmentView) -> int:
     return log.files.size(segment.folder / INDEX_FILE)
-
-
-def _remove_superseded(log: Log, run: Sequence[SegmentView], summary: Any) -> None:
-    # First in its own folder: without frames.log a damaged summary is known to be that of a cold segment.
-    _clear_cold(log, run[0].folder, summary)
-    for segment in run[1:]:
-        _remove_segment(log.files, segment.folder)
-
-
-def _clear_cold(log: Log, folder: Path, summary: dict[str, Any]) -> None:
-    """Remove what else there is in the folder of a cold segment, if its own files are there."""
-    open_cold(log.files, folder, summary, log.manifest.id_bytes)
-    if not is_readable(log.files, folder):
-        log.files.write_whole(folder / SUMMARY_FILE, summary_record(summary))
-    generation = summary["generation"]
-    _remove_but(log.files, folder, {events_file(generation), map_file(generation), COPY_FILE})
-    for name in (FRAMES_FILE, INDEX_FILE):
-        log.files.remove(folder / name)
-
-
-def _remove_but(files: Files, folder: Path, kept: set[str]) -> None:
-    """Remove the files of cold segments from a folder, but for some."""
-    for entry in sorted(folder.iterdir()):
-        if entry.name not in kept and (is_cold_file(entry.name) or entry.name == COPY_FILE):
-            files.remove(entry)
-
-
-def _remove_segment(files: Files, folder: Path) -> None:
-    """At once for who looks at the names, whatever ends the process meanwhile."""
-    removed = folder.with_name(folder.name + _REMOVED)
-    files.remove_folder(removed)
-    with translated("rename", folder):
-        files.replace(folder, removed)
-    files.sync_folder(folder.parent)
-    files.remove_folder(removed)

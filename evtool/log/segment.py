@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import msgpack
 import numpy as np
@@ -239,7 +239,7 @@ def summary_record(summary: Mapping[str, Any]) -> bytes:
     return packed + checksum(packed).to_bytes(8, "little")
 
 
-def is_cold(summary: Mapping[str, Any] | None) -> bool:
+def is_cold(summary: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
     """Whether a summary is that of a segment in Parquet."""
     return summary is not None and "generation" in summary
 

@@ -266,8 +266,12 @@ class Writer:
             on_progress=reindex or (lambda position: None),
         )
         if reindex is not None:
-            snapshot = SnapshotReader(self._files, self._folder, self._manifest).take()
-            streamframes.write_all(self._files, self._manifest, snapshot)
+            lock = self._files.lock(self._folder / COMPACT_LOCK_FILE)
+            try:
+                snapshot = SnapshotReader(self._files, self._folder, self._manifest).take()
+                streamframes.write_all(self._files, self._manifest, snapshot)
+            finally:
+                lock.release()
 
     def _seal_leftovers(self) -> tuple[dict[str, Any] | None, int]:
         """The summary of the last sealed segment, and where the active one starts.
