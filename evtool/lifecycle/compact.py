@@ -168,19 +168,15 @@ def _lock(log: Log) -> Lock:
 
 def _worth(run: list[SegmentView], asked: Collection[str]) -> tuple[SegmentView, ...]:
     """What of a run is worth its while: a cold one is not written again for the sake of much less."""
-    while (
-        run
-        and not _is_due(run[0], asked)
-        and run[0].log_bytes > _MERGE_SHARE * sum(one.log_bytes for one in run[1:])
-    ):
+    while run and not _is_due(run[0], asked) and _is_much(run[0], run[1:]):
         run = run[1:]
-    while (
-        run
-        and not _is_due(run[-1], asked)
-        and run[-1].log_bytes > _MERGE_SHARE * sum(one.log_bytes for one in run[:-1])
-    ):
+    while run and not _is_due(run[-1], asked) and _is_much(run[-1], run[:-1]):
         run = run[:-1]
     return tuple(run)
+
+
+def _is_much(segment: SegmentView, others: Sequence[SegmentView]) -> bool:
+    return segment.log_bytes > _MERGE_SHARE * sum(one.log_bytes for one in others)
 
 
 def _is_due(segment: SegmentView, asked: Collection[str]) -> bool:

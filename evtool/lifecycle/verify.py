@@ -5,7 +5,7 @@ Damage is reported, not repaired; a damaged segment does not keep the others fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ def _segments(log: Log, report: Report) -> Iterator[SegmentView]:
 
 
 def _cold(
-    log: Log, folder: Path, summary: dict[str, Any], previous_digest: int, report: Report
+    log: Log, folder: Path, summary: Mapping[str, Any], previous_digest: int, report: Report
 ) -> ColdSegment | None:
     """A cold segment, if it can be read at all."""
     try:

@@ -5,6 +5,7 @@ No lock is taken. Sealed segments never change; of the active one only what HEAD
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ class SnapshotReader:
                 return self._view(folder, first_position, SEGMENT_HEADER_BYTES, 0)
         return self._view(folder, first_position, None, 0)
 
-    def _open_cold(self, folder: Path, summary: dict[str, Any]) -> SegmentView:
+    def _open_cold(self, folder: Path, summary: Mapping[str, Any]) -> SegmentView:
         try:
             return open_cold(self._files, folder, summary, self._manifest.id_bytes)
         except FileNotFoundError as error:
