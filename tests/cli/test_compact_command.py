@@ -18,7 +18,7 @@ def log(tmp_path: Path) -> Path:
     (tmp_path / "evtool.toml").write_text('[log]\nsegment_bytes = "64KiB"\n')
     for start in range(0, 250, 100):
         data = b"".join(
-            line(n, metadata={"fill": os.urandom(400).hex()}) for n in range(start, min(start + 100, 250))
+            line(n, metadata={"fill": os.urandom(900).hex()}) for n in range(start, min(start + 100, 250))
         )
         run("ingest", cwd=tmp_path, stdin=data)
     assert len(list((tmp_path / "segments").glob("0*"))) == 3
@@ -49,11 +49,8 @@ def test_programs_get_numbers(log: Path):
     told = as_json("compact", "--dry-run", cwd=log.parent)
     found = as_json("compact", cwd=log.parent)
     assert (told["dry_run"], found["dry_run"]) == (True, False)
-    assert (
-        (told["events"], told["bytes_before"])
-        == (found["events"], found["bytes_before"])
-        == (200, found["bytes_before"])
-    )
+    assert (told["events"], told["bytes_before"]) == (found["events"], found["bytes_before"])
+    assert found["events"] == 200
     assert 0 < found["bytes_after"] < found["bytes_before"]
     assert [one["segments"] for one in found["compacted"]] == [1, 1]
     assert found["failures"] == []
