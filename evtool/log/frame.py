@@ -203,7 +203,7 @@ def _placed(
         offsets = np.cumsum(batch.column("position_delta").to_numpy(), dtype=np.int64)
     if chosen is not None and not chosen.all():
         rows = np.flatnonzero(chosen)
-        batch, offsets = batch.take(pa.array(rows)), offsets[rows]
+        batch, offsets = batch.take(pa.array(rows)), offsets[rows] if len(offsets) else offsets
     fields = [PLACED_SCHEMA.field(name) for name in columns]
     result = []
     for field in fields:
