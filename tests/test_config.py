@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evtool import config as configuration
-from evtool.config import Codec, Config, IngestConfig, LogConfig, SchemasConfig
+from evtool.config import Codec, Config, IngestConfig, LogConfig, ProjectionsConfig, SchemasConfig
 from evtool.errors import ConfigError
 
 
@@ -69,6 +69,13 @@ def test_every_key_can_be_set(tmp_path: Path):
         [schemas]
         compatibility = "full_transitive"
         unknown_types = "reject"
+        [projections]
+        folder = "views"
+        read_models = "../models"
+        [projections.parameters]
+        timezone = "Europe/Berlin"
+        [projections.parameters.sessions]
+        gap = "1h"
         """,
     )
     found = configuration.load(working_folder=tmp_path)
@@ -81,7 +88,11 @@ def test_every_key_can_be_set(tmp_path: Path):
         0.01,
     )
     assert found.schemas == SchemasConfig("full_transitive", "reject")
-    kinds = (LogConfig, IngestConfig, SchemasConfig)
+    parameters = {"timezone": "Europe/Berlin", "sessions": {"gap": "1h"}}
+    assert found.projections == ProjectionsConfig("views", "../models", parameters)
+    assert found.definitions_path == tmp_path / "views"
+    assert found.read_models_path == tmp_path / "../models"
+    kinds = (LogConfig, IngestConfig, SchemasConfig, ProjectionsConfig)
     assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
 
 

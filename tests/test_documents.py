@@ -194,7 +194,7 @@ def test_a_commented_key_is_a_valid_one(tmp_path: Path):
 
 
 def test_the_mapping_in_readme_loads_github_archive(tmp_path: Path):
-    (text,) = blocks("toml")
+    text = blocks("toml")[0]
     (tmp_path / configuration.FILE_NAME).write_text(text, encoding="utf-8")
     (tmp_path / "2026-01-01-0.json.gz").write_bytes(gzip.compress("".join(GITHUB).encode()))
     done = run(["bash", "-c", "evtool ingest 2026-01-01-*.json.gz && evtool replay"], tmp_path)

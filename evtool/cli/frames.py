@@ -36,8 +36,7 @@ def write(frame: pl.DataFrame, kind: Format, target: BinaryIO) -> None:
     if kind == "ndjson":
         spelled.write_ndjson(target)
         return
-    spelled.write_json(target)
-    target.write(b"\n")
+    target.write(spelled.write_json().encode() + b"\n")
 
 
 def show(frame: pl.DataFrame, keys: tuple[str, ...]) -> None:

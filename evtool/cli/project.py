@@ -158,7 +158,7 @@ def _show(answer: Answer, asked: Projection, kind: frames.Format, out: str | Non
     from evtool.replay import output
 
     if kind == "table":
-        frames.show(answer.frame, asked.plan.keys)
+        frames.show(answer.frame, answer.keys)
     else:
         with output(out, opened.folder) as target:
             frames.write(answer.frame, kind, target)

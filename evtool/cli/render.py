@@ -18,6 +18,9 @@ from evtool.errors import EvtoolError, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+_PIPE_COLUMNS = 200
 
 
 def error_console() -> Console:
@@ -77,7 +80,6 @@ def let_go(stream: TextIO) -> None:
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Names and values below each other."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -86,7 +88,7 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts:
         table.add_row(name, escape(value))
-    Console(highlight=False).print(table)
+    _print(table)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> None:
@@ -96,7 +98,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_colu
 
 def print_columns(columns: Sequence[str], rows: Iterable[Sequence[str]], is_text: Sequence[bool]) -> None:
     """A table whose columns are texts or numbers."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -105,8 +106,14 @@ def print_columns(columns: Sequence[str], rows: Iterable[Sequence[str]], is_text
         table.add_column(escape(name), justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
-    # Rows are cut by no one: a pipe or a wide terminal gets all of them.
-    width = None if sys.stdout.isatty() else 200
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """Print a table whose rows are cut by no one: a pipe or a wide terminal gets all of them."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
     Console(highlight=False, width=width).print(table)
 
 

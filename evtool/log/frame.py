@@ -165,7 +165,9 @@ def to_frame(events: pa.Table, columns: Collection[str]) -> pl.DataFrame:
     result = []
     for name in (name for name in STORED_SCHEMA if name in columns):
         if name == "event_id":
-            result.append(_event_ids(events.select(["event_uuid", "event_id"]).combine_chunks().to_batches()[0]))
+            ids = events.select(["event_uuid", "event_id"])
+            columns_of_ids = [column.combine_chunks() for column in ids.columns]  # there may be no chunk at all
+            result.append(_event_ids(pa.RecordBatch.from_arrays(columns_of_ids, schema=ids.schema)))
         else:
             result.append(pl.Series(name, pl.from_arrow(events[name])))
     return pl.DataFrame(result)

@@ -16,8 +16,8 @@ import polars as pl
 import pyarrow as pa
 
 from evtool import parallel
-from evtool.event import STORED_SCHEMA, empty_frame
-from evtool.log.frame import to_frame
+from evtool.event import STORED_SCHEMA
+from evtool.log.frame import PLACED_SCHEMA, to_frame
 from evtool.log.segmentview import SegmentView
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
@@ -66,41 +66,60 @@ def groups(snapshot: Snapshot, selection: Selection, partitions: int) -> Iterato
 
 
 def load(
-    group: Group,
-    selection: Selection,
-    partitions: int,
-    columns: Collection[str] | None = None,
-    in_order: bool = True,
+    group: Group, selection: Selection, partitions: int, columns: Collection[str] | None = None
 ) -> pl.DataFrame:
-    """The selected events of a group as columns of STORED_SCHEMA, in order of position (or frame by frame)."""
+    """The selected events of a group in order of position, as columns of STORED_SCHEMA."""
     wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
-    needed = {*wanted, *selection.columns(), *(["position"] if in_order else [])}
+    needed = {*wanted, *selection.columns(), "position"}
     among = selection.texts()
-    if among or not in_order:
+    if among:
         rest = replace(selection, streams=None, types=None, sources=None)
-        together = rest.apply(_among(group, needed, among), partitions)
+        together = rest.apply(to_frame(_among(group, needed, among), needed), partitions)
     else:
         frames = [selection.apply(group.segment.events(row, needed), partitions) for row in group.rows]
         together = pl.concat(frames) if len(frames) > 1 else frames[0]
     group.segment.forget(group.rows)
-    if in_order and not together["position"].is_sorted():
+    if not together["position"].is_sorted():
         # Two gathers of a few bytes a row are cheaper than a sort that carries texts along.
         together = together[np.argsort(together["position"].to_numpy())]
     return together.select(wanted)
 
 
-def _among(group: Group, columns: Collection[str], among: Mapping[str, pa.Array]) -> pl.DataFrame:
-    """The events of a group whose texts are among some, frame behind frame."""
+def load_table(group: Group, selection: Selection, partitions: int, columns: Collection[str]) -> pa.Table:
+    """The selected events of a group as columns of PLACED_SCHEMA, frame behind frame: for who needs no order.
+
+    Texts lie in Arrow's buffers as they were decompressed. `event_id` brings `event_uuid` along.
+    """
+    rest = _without_known(replace(selection, streams=None, types=None, sources=None), group)
+    table = _among(group, {*columns, *rest.columns()}, selection.texts())
+    group.segment.forget(group.rows)
+    if rest.columns():
+        looked_at = to_frame(table, rest.columns()).with_row_index("row")
+        table = table.take(rest.apply(looked_at, partitions)["row"].to_arrow())
+    return table.select(name for name in table.column_names if name in columns or name == "event_uuid")
+
+
+def _without_known(selection: Selection, group: Group) -> Selection:
+    """A selection without those bounds of positions within which all of a group lies."""
+    header = group.rows["header"]
+    start, end = selection.start, selection.end
+    if start is not None and header["first_position"].min() >= start:
+        start = None
+    if end is not None and header["last_position"].max() < end:
+        end = None
+    return replace(selection, start=start, end=end)
+
+
+def _among(group: Group, columns: Collection[str], among: Mapping[str, pa.Array]) -> pa.Table:
+    """The events of a group whose texts are among some, frame behind frame, as columns of PLACED_SCHEMA."""
     stored = {*columns, "event_uuid"} if "event_id" in columns else set(columns)
     segment = group.segment
     if among:
         found = [segment.matching(row, stored, among, group.is_likely) for row in group.rows]
     else:
         found = [segment.batch(row, stored) for row in group.rows]
-    batches = [batch for batch in found if batch is not None]
-    if not batches:
-        return empty_frame().select(name for name in STORED_SCHEMA if name in columns)
-    return to_frame(pa.Table.from_batches(batches), columns)
+    schema = pa.schema(PLACED_SCHEMA.field(name) for name in PLACED_SCHEMA.names if name in stored)
+    return pa.Table.from_batches([batch for batch in found if batch is not None], schema)
 
 
 def scan(

@@ -64,24 +64,28 @@ class Aggregate:
 
     def partial(self, rows: pl.DataFrame) -> Tables:
         """The aggregate of some rows."""
-        rows = rows.with_columns(self.bucket_of.cast(pl.Int32).alias(BUCKET))
-        tables = {GROUPS: self._group(rows, [e for slot in self._values() for e in _begin(slot)])}
+        tables = {GROUPS: self._group(rows, self.keys, [e for slot in self._values() for e in _begin(slot)])}
         for slot in self._sets():
-            values = rows.select(*self._by, pl.col(slot.argument or "").alias("value")).drop_nulls("value")
+            values = rows.select(*self.keys, pl.col(slot.argument or "").alias("value")).drop_nulls("value")
             if slot.function == "distinct":
                 tables[slot.name] = values.unique()
             else:
-                tables[slot.name] = values.group_by(*self._by, "value").agg(pl.len().cast(pl.Int64).alias("n"))
-            if slot.function == "sketch":
-                tables[slot.name] = self._sketch(tables[slot.name])
-        return tables
+                tables[slot.name] = values.group_by(*self.keys, "value").agg(pl.len().cast(pl.Int64).alias("n"))
+        # The bucket follows from the keys: it is found for groups, which are fewer than rows.
+        bucket = self.bucket_of.cast(pl.Int32).alias(BUCKET)
+        tables = {name: table.select(bucket, pl.all()) for name, table in tables.items()}
+        sketches = {
+            slot.name: self._sketch(tables[slot.name]) for slot in self._sets() if slot.function == "sketch"
+        }
+        return tables | sketches
 
     def merge(self, parts: Sequence[Tables]) -> Tables:
         """The aggregate of all that went into some parts."""
         if len(parts) == 1:
             return parts[0]
         together = {name: pl.concat([part[name] for part in parts]) for name in parts[0]}
-        tables = {GROUPS: self._group(together[GROUPS], [e for slot in self._values() for e in _again(slot)])}
+        again = [e for slot in self._values() for e in _again(slot)]
+        tables = {GROUPS: self._group(together[GROUPS], self._by, again)}
         for slot in self._sets():
             table = together[slot.name]
             if slot.function == "distinct":
@@ -120,10 +124,10 @@ class Aggregate:
     def _sets(self) -> Iterable[Slot]:
         return (slot for slot in self.slots if slot.function in _SETS)
 
-    def _group(self, rows: pl.DataFrame, aggregates: list[pl.Expr]) -> pl.DataFrame:
-        if self.keys:
-            return rows.group_by(self._by).agg(aggregates) if aggregates else rows.select(self._by).unique()
-        return rows.select(pl.lit(0, pl.Int32).alias(BUCKET), *aggregates).head(1)
+    def _group(self, rows: pl.DataFrame, by: Sequence[str], aggregates: list[pl.Expr]) -> pl.DataFrame:
+        if not self.keys:  # one group, whatever there is
+            return rows.select(*(pl.lit(0, pl.Int32).alias(name) for name in by), *aggregates)
+        return rows.group_by(by).agg(aggregates) if aggregates else rows.select(by).unique()
 
     def _counted(self, slot: Slot, table: pl.DataFrame) -> pl.DataFrame:
         if slot.function == "distinct":
@@ -217,4 +221,5 @@ def _estimate(sketch: bytes) -> int:
     """By a union, whose estimate depends on the sketch alone and not on the order in which values came."""
     union: Any = datasketches.hll_union(SKETCH_LOG2_BUCKETS)
     union.update(datasketches.hll_sketch.deserialize(sketch))
-    return round(union.get_estimate())
+    estimate: float = union.get_estimate()
+    return round(estimate)

@@ -17,7 +17,17 @@ import pyarrow as pa
 
 from evtool import timestamps
 from evtool.projections import exact
-from evtool.projections.sqltypes import BOOLEAN, DATE, DIGITS_MAX, FLOAT, INTEGER, INTERVAL, NULL, TEXT, TIMESTAMP, Type
+from evtool.projections.sqltypes import (
+    BOOLEAN,
+    DATE,
+    FLOAT,
+    INTEGER,
+    INTERVAL,
+    NULL,
+    TEXT,
+    TIMESTAMP,
+    Type,
+)
 
 _INTEGER = r"^-?(?:0|[1-9][0-9]{0,18})$"
 _NUMBER = r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$"
@@ -41,7 +51,7 @@ _ALLOWED = {
 
 def is_allowed(before: Type, after: Type) -> bool:
     """Whether there is such a cast."""
-    if before == NULL or before == after:
+    if before in (NULL, after):
         return True
     if before.name == "decimal":
         return after.name in ("text", "integer", "decimal", "float")
@@ -70,7 +80,7 @@ def cast(values: pl.Expr, before: Type, after: Type) -> pl.Expr:
     if before == TIMESTAMP and after == DATE:
         return (values // _US).cast(pl.Datetime("us")).dt.date()
     if before == DATE and after == TIMESTAMP:
-        return (values.cast(pl.Int128) * pl.lit(_DAY_NS, dtype=pl.Int128)).cast(pl.Int64, strict=False)
+        return (values.to_physical().cast(pl.Int128) * _DAY_NS).cast(pl.Int64, strict=False)
     if before.name == "decimal" and after == FLOAT:
         return exact.divided(exact.unscaled(values, before), exact.power(before.scale), 0)
     return values.cast(after.column_type)
@@ -80,7 +90,8 @@ def _without_digits(numbers: pl.Expr, digits: int) -> pl.Expr:
     """Numbers without their last digits, and null where these are not all zero."""
     if not digits:
         return numbers
-    return pl.when(numbers % exact.power(digits) == 0).then(numbers // exact.power(digits))
+    ten = exact.power(digits)
+    return exact.once([numbers], pl.Int128(), lambda each: pl.when(each % ten == 0).then(each // ten))
 
 
 def _to_decimal(values: pl.Expr, before: Type, after: Type) -> pl.Expr:
@@ -152,13 +163,15 @@ def _decimal(text: str, to: Type) -> Decimal | None:
         number = number[:shift]
     if len(number) + max(shift, 0) > to.precision and number:
         return None
-    unscaled = int(number or "0") * (10 ** max(shift, 0) if number else 1)
-    return Decimal(-unscaled if sign else unscaled).scaleb(-to.scale)
+    unscaled = tuple(map(int, number + "0" * max(shift, 0))) if number else (0,)
+    return Decimal((sign, unscaled, -to.scale))  # arithmetic would round to 28 digits
 
 
 def _moments(texts: pl.Series) -> pl.Series:
     is_there = texts.is_not_null().to_numpy()
-    found, good = timestamps.parse_texts(texts.drop_nulls().to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string()))
+    found, good = timestamps.parse_texts(
+        texts.drop_nulls().to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
+    )
     nanoseconds = np.zeros(len(texts), np.int64)
     known = np.zeros(len(texts), bool)
     nanoseconds[is_there], known[is_there] = found, good
@@ -171,4 +184,6 @@ def _moment_texts(moments: pl.Series) -> pl.Series:
 
 
 def _where(known: np.ndarray[tuple[int], np.dtype[np.bool_]], values: pl.Series) -> pl.Series:
-    return values if known.all() else values.to_frame().select(pl.when(pl.Series(known)).then(pl.first())).to_series()
+    return (
+        values if known.all() else values.to_frame().select(pl.when(pl.Series(known)).then(pl.first())).to_series()
+    )

@@ -128,15 +128,14 @@ class Compiler:
         paths: dict[JsonPath, None] = {
             path: None for expression in read for path in sorted(tree.json_paths(expression), key=str)
         }
-        columns = {name for expression in read for name in tree.columns(expression)}
+        columns = {name for expression in read for name in tree.columns(expression)} - {
+            path.root for path in paths
+        }
         casts: dict[Cast, None] = {
             cast: None for expression in self.inputs.expressions for cast in tree.casts(expression)
         }
         return Plan(
-            name=self.definition.name,
-            version=self.definition.version,
-            definition_hash=self.definition.hash,
-            parameters=dict(self.values),
+            identity=self.definition.identity(self.values),
             kind=kind,
             inputs=self.inputs.columns,
             columns=frozenset(columns),

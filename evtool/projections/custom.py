@@ -27,17 +27,11 @@ import polars as pl
 
 from evtool.errors import ProjectionError
 from evtool.event import STORED_SCHEMA
-from evtool.projections.definition import NAME, VERSION_MAX, digest
+from evtool.projections.definition import NAME, VERSION_MAX, Identity, digest
 from evtool.projections.kind import BUCKET, Tables
 from evtool.projections.plan import Plan
 
 _STATE = "state"
-
-
-def is_object(reference: str) -> bool:
-    """Whether a reference means a Python object."""
-    module, colon, name = reference.partition(":")
-    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
 
 
 def plan(reference: str) -> Plan:
@@ -61,10 +55,7 @@ def plan(reference: str) -> Plan:
             f"{reference}: there is no column {unknown[0]!r}", f"There are: {', '.join(STORED_SCHEMA)}."
         )
     return Plan(
-        name=name,
-        version=version,
-        definition_hash=digest(_source(found)),
-        parameters={},
+        identity=Identity(name, version, digest(_source(found)), {}),
         kind=Custom(reference, found, tuple(column for column in STORED_SCHEMA if column in columns)),
         inputs={column: pl.col(column) for column in STORED_SCHEMA if column in columns},
         columns=columns,

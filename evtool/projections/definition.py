@@ -68,6 +68,21 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What tells a projection and its values from others: enough to find what was made of it."""
+
+    name: str
+    version: int
+    definition_hash: str
+    parameters: Mapping[str, Any]
+
+    @property
+    def parameters_hash(self) -> str:
+        """16 hexadecimal digits of the values of its parameters."""
+        return digest(dict(self.parameters))[:16]
+
+
+@dataclass(frozen=True)
 class Definition:
     """One definition. `origin` names its file in messages, `text` is what it holds."""
 
@@ -83,6 +98,10 @@ class Definition:
     def description(self) -> str:
         """What it says of itself; "" when it says nothing."""
         return str(self.table.get("description", ""))
+
+    def identity(self, values: Mapping[str, Any]) -> Identity:
+        """This definition with some values of its parameters."""
+        return Identity(self.name, self.version, self.hash, dict(values))
 
     @property
     def hash(self) -> str:

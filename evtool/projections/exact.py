@@ -1,12 +1,14 @@
 """Exact arithmetic on columns: integers and decimals as the 128-bit numbers that they are inside.
 
-Polars rounds the product of decimals to the larger of their scales, raises where one overflows, and lets an integer
-wrap around. Here a result is exact, or, where it does not fit its type, null. A decimal of scale s is an Int128
-of 10^-s each, its `unscaled` value.
+Polars rounds the product of decimals to the larger of their scales, raises where one overflows, and lets an
+integer wrap around. Here a result is exact, or, where it does not fit its type, null. A decimal of scale s is an
+Int128 of 10^-s each, its `unscaled` value.
 """
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +19,6 @@ from evtool.projections.sqltypes import DIGITS_MAX, Type
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 _FLOAT_EXACT_MAX = 2**53
-_LARGEST = 10**DIGITS_MAX - 1
 _SAFE_AS_FLOAT = 1.5e38  # what is below it by a float's account is below 2^127
 
 
@@ -33,6 +34,25 @@ def scaled(numbers: pl.Expr, to: Type) -> pl.Expr:
     return numbers.cast(pl.Int64, strict=False)
 
 
+def once(columns: list[pl.Expr], kind: pl.DataType, build: Callable[..., pl.Expr]) -> pl.Expr:
+    """What `build` makes of columns, each of which is computed once however often it stands in there.
+
+    Polars' expressions are trees: without this, one that names its operands twice doubles with each level.
+    """
+
+    def compute(found: Sequence[pl.Series]) -> pl.Series:
+        length = max(map(len, found))
+        named = [_of_length(column, length).alias(str(at)) for at, column in enumerate(found)]
+        return pl.DataFrame(named).select(build(*(pl.col(column.name) for column in named))).to_series()
+
+    return pl.map_batches(columns, compute, return_dtype=kind, is_elementwise=True)
+
+
+def negated(numbers: pl.Expr) -> pl.Expr:
+    """Numbers with the other sign, for which Polars has no operator at 128 bits."""
+    return pl.lit(0, dtype=pl.Int128) - numbers
+
+
 def power(exponent: int) -> pl.Expr:
     """10^exponent."""
     return pl.lit(10**exponent, dtype=pl.Int128)
@@ -45,39 +65,40 @@ def widened(values: pl.Expr, before: Type, to: Type) -> pl.Expr:
         return values
     numbers = unscaled(values, before)
     if more and before.digits + more > DIGITS_MAX:
-        numbers = pl.when(numbers.abs() <= _LARGEST // 10**more).then(numbers)
+        numbers = fitting(numbers, DIGITS_MAX - more)
     return scaled(numbers * power(more) if more else numbers, to)
 
 
 def fitting(numbers: pl.Expr, digits: int) -> pl.Expr:
     """Numbers of no more than so many digits, and null for others."""
-    return pl.when(numbers.abs() < power(digits)).then(numbers) if digits < DIGITS_MAX else _below_largest(numbers)
+    return once([numbers], pl.Int128(), lambda each: pl.when(each.abs() < power(digits)).then(each))
 
 
 def added(left: pl.Expr, right: pl.Expr, to: Type, checked: bool) -> pl.Expr:
     """The sum of numbers of one scale."""
     # Each has 38 digits at most, so that their sum is below 2 * 10^38, and 2^127 is 1.7 * 10^38.
     if checked and to.name == "decimal":
-        return scaled(_if_safe(left.cast(pl.Float64) + right.cast(pl.Float64), left + right), to)
+        return scaled(_if_safe(left, right, operator.add), to)
     return scaled(left + right, to)
 
 
 def multiplied(left: pl.Expr, right: pl.Expr, to: Type, checked: bool) -> pl.Expr:
     """The product of numbers."""
     if checked and to.name == "decimal":
-        return scaled(_if_safe(left.cast(pl.Float64) * right.cast(pl.Float64), left * right), to)
+        return scaled(_if_safe(left, right, operator.mul), to)
     return scaled(left * right, to)
 
 
 def remainder(left: pl.Expr, right: pl.Expr, to: Type) -> pl.Expr:
     """What a division of numbers of one scale leaves, with the sign of the dividend; null for a divisor of 0."""
-    return scaled((left.abs() % right.abs()) * left.sign(), to)
+    return scaled(once([left, right], pl.Int128(), lambda a, b: (a.abs() % b.abs()) * a.sign()), to)
 
 
 def rounded(numbers: pl.Expr, digits: int, to: Type) -> pl.Expr:
     """Numbers without their last digits, rounded half away from zero."""
     half = pl.lit(10**digits // 2, dtype=pl.Int128)
-    return scaled((numbers.abs() + half) // power(digits) * numbers.sign(), to)
+    found = once([numbers], pl.Int128(), lambda each: (each.abs() + half) // power(digits) * each.sign())
+    return scaled(found, to)
 
 
 def floored(numbers: pl.Expr, digits: int, to: Type) -> pl.Expr:
@@ -95,18 +116,24 @@ def divided(left: pl.Expr, right: pl.Expr, scale: int) -> pl.Expr:
     )
 
 
-def _if_safe(estimate: pl.Expr, numbers: pl.Expr) -> pl.Expr:
-    return _below_largest(pl.when(estimate.abs() < _SAFE_AS_FLOAT).then(numbers))
+def _if_safe(left: pl.Expr, right: pl.Expr, compute: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> pl.Expr:
+    """A sum or product of no more than 38 digits. Too large for 128 bits is what is too large as a float."""
+
+    def build(a: pl.Expr, b: pl.Expr) -> pl.Expr:
+        is_safe = compute(a.cast(pl.Float64), b.cast(pl.Float64)).abs() < _SAFE_AS_FLOAT
+        return pl.when(is_safe & (compute(a, b).abs() < power(DIGITS_MAX))).then(compute(a, b))
+
+    return once([left, right], pl.Int128(), build)
 
 
-def _below_largest(numbers: pl.Expr) -> pl.Expr:
-    return pl.when(numbers.abs() <= pl.lit(_LARGEST, dtype=pl.Int128)).then(numbers)
+def _of_length(column: pl.Series, length: int) -> pl.Series:
+    return column.new_from_index(0, length) if len(column) == 1 else column
 
 
 def _quotients(left: pl.Series, right: pl.Series, scale: int) -> pl.Series:
     """Quotients of floats where both are exact, of Python's integers (it divides them correctly) elsewhere."""
     length = max(len(left), len(right))
-    left, right = (column.new_from_index(0, length) if len(column) == 1 else column for column in (left, right))
+    left, right = _of_length(left, length), _of_length(right, length)
     # Each side is multiplied, so that a single division remains.
     upper, lower = 10 ** max(scale, 0), 10 ** max(-scale, 0)
     is_known = left.is_not_null() & right.is_not_null() & (right != 0)

@@ -26,7 +26,7 @@ def events(plan: Plan, source: Source, row: Mapping[str, str]) -> Iterator[pl.Da
             known = (
                 f"Its rows are told apart by: {', '.join(names)}." if names else "It has one row for all events."
             )
-            raise ConfigError(f"{plan.name} has no key {name!r} that an event has by itself", known)
+            raise ConfigError(f"{plan.identity.name} has no key {name!r} that an event has by itself", known)
     for found in source.selected(plan, Selection()):
         chosen = found.filter(*(_is(found, name, value) for name, value in row.items()))
         if len(chosen):

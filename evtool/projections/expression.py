@@ -1,14 +1,15 @@
 """Expressions as trees of typed nodes: what a definition's SQL texts become before anything is computed.
 
-Every operator and function is a `Call` by the name that `functions` knows it by; casts and aggregates have nodes of
-their own, since others ask for them. Nodes are immutable and compare by what they say.
+Every operator and function is a `Call` by the name that `functions` knows it by; casts and aggregates have nodes
+of their own, since others ask for them. Nodes are immutable and compare by what they say.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace as changed
+from dataclasses import dataclass
+from dataclasses import replace as changed
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -17,20 +18,17 @@ import numpy as np
 from evtool import timestamps
 from evtool.event import INT64_MAX, INT64_MIN
 from evtool.projections.sqltypes import (
-    BOOLEAN as BOOLEAN,
-    DATE as DATE,
+    BOOLEAN,
     DIGITS_MAX,
-    FLOAT as FLOAT,
-    INTEGER as INTEGER,
+    FLOAT,
     INTEGER_DIGITS,
-    INTERVAL as INTERVAL,
-    NULL as NULL,
-    TEXT as TEXT,
-    TIMESTAMP as TIMESTAMP,
-    Type as Type,
-    decimal as decimal,
-    sum_type as sum_type,
+    NULL,
+    TEXT,
+    Type,
+    decimal,
 )
+from evtool.projections.sqltypes import INTEGER as INTEGER
+from evtool.projections.sqltypes import sum_type as sum_type
 
 Value: TypeAlias = str | int | bool | Decimal | float | datetime.date | None
 
@@ -59,7 +57,7 @@ class ExpressionError(ValueError):
         self.hint = hint
 
 
-class Refusal(ValueError):
+class RefusalError(ValueError):
     """What is wrong with a call before its place is known; `argument` is the number of the one at fault."""
 
     def __init__(self, message: str, hint: str = "", argument: int | None = None) -> None:
@@ -279,10 +277,9 @@ def can_overflow(call: Call) -> bool:
         return False
     if call.type.name != "decimal":
         return largest_digits(call) >= INTEGER_DIGITS
-    left, right = call.arguments[0].type, call.arguments[-1].type
     if call.function == "*":
-        return left.digits + right.digits > DIGITS_MAX
-    whole = max(left.digits - left.scale, right.digits - right.scale)
+        return sum(map(largest_digits, call.arguments)) > DIGITS_MAX
+    whole = max(largest_digits(argument) - argument.type.scale for argument in call.arguments)
     return call.function in "+-" and whole + 1 + call.type.scale > DIGITS_MAX
 
 

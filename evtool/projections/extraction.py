@@ -27,7 +27,8 @@ from evtool.ingest.mapping import Steps as Steps
 from evtool.projections import flat
 from evtool.projections.flat import PADDING, Block, Bytes, Values
 
-_BLOCK_BYTES = 1 << 20  # what is looked at again and again stays near the processor
+_BLOCK_BYTES = 1 << 19  # it stays near the processor, and masks of it cost no page faults
+_TOGETHER_BYTES_MAX = 1 << 30
 _ROWS_MIN = 48  # fewer are sooner read one by one
 _ROWS_TOGETHER = 64  # of which one that does not fit the types costs the others a second look
 _ROWS_BETWEEN = 500  # so many for each that is put in, or more: rather in pieces
@@ -71,6 +72,8 @@ def _chunks(texts: pl.Series | pa.Array | pa.ChunkedArray) -> list[pa.Array]:
         texts = texts.to_arrow(compat_level=pl.CompatLevel.oldest())
     chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
     chunks = [chunk.cast(pa.large_string()) if pa.types.is_string_view(chunk.type) else chunk for chunk in chunks]
+    if sum(chunk.nbytes for chunk in chunks) < min(len(chunks) * _BLOCK_BYTES, _TOGETHER_BYTES_MAX):
+        return [pa.concat_arrays(chunks)]  # a block each would be much ado about a few rows
     return chunks or [pa.array([], pa.string())]
 
 

@@ -124,8 +124,9 @@ class Block:
 
     @cached_property
     def _backslashes(self) -> Offsets:
-        are = self._text == _BACKSLASH
-        return _set(are) + self._first if np.count_nonzero(are) else np.zeros(0, np.int64)
+        if b"\\" not in self._text.tobytes():  # which is soon said
+            return np.zeros(0, np.int64)
+        return _set(self._text == _BACKSLASH) + self._first
 
     @cached_property
     def _has_backslashes(self) -> Mask:

@@ -20,7 +20,7 @@ from evtool.projections.windows import STEPS, STEPS_MAX, TIMESTAMP, Mode, deepes
 
 EVENTS = "events"
 POSITION = "position"
-DEPTH = "depth"
+DEPTH = "actor.depth"
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Funnel:
     def reduce(self, state: Tables) -> pl.DataFrame:
         """BUCKET, the keys, `step` and `actors`."""
         by = [BUCKET, *self.keys]
-        counts = depths(self, state).group_by(*by, DEPTH).agg(pl.len().alias("n"))
-        reaching = pl.col("n").filter(pl.col(DEPTH) >= pl.col("step")).sum().cast(pl.Int64)
+        counts = depths(self, state).group_by(*by, DEPTH).agg(pl.len().cast(pl.Int64).alias("actors"))
+        reaching = pl.col("actors").filter(pl.col(DEPTH) >= pl.col("step")).sum()
         each = counts.join(self._steps().select("step"), how="cross")
-        return each.group_by(*by, "step").agg(reaching.alias("actors"))
+        return each.group_by(*by, "step").agg(reaching)
 
     def finalize(self, reduced: pl.DataFrame) -> pl.DataFrame:
         """All steps of all keys, in the order of both. Without keys all steps are there, if only with 0 actors."""
@@ -106,7 +106,7 @@ class Funnel:
 
 
 def depths(funnel: Funnel, state: Tables) -> pl.DataFrame:
-    """BUCKET, the keys, `actor` and `depth` (Int32): how far each actor came, of those with an event of some step.
+    """BUCKET, the keys, `actor` and DEPTH (Int32): how far each actor came, of those with an event of some step.
 
     The depth is 0 where there is none of the first step.
     """

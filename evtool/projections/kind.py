@@ -27,8 +27,15 @@ class Kind(Protocol):
     the projection selects, before. `timestamp` and `position` (Int64) are there too where `needs_order`.
     """
 
-    inputs: Sequence[str]
-    needs_order: bool
+    @property
+    def inputs(self) -> Sequence[str]:
+        """The names of these columns."""
+        ...
+
+    @property
+    def needs_order(self) -> bool:
+        """Whether `partial` looks at times and positions."""
+        ...
 
     def partial(self, rows: pl.DataFrame) -> Tables:
         """The aggregate of some rows, split into buckets. Every table is there, if only without rows."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, NoReturn, get_args
 
 import polars as pl
 
@@ -22,10 +22,23 @@ from evtool.projections.lowering import lower
 from evtool.projections.plan import Plan
 from evtool.projections.retention import Retention
 from evtool.projections.sessions import Sessions
+from evtool.projections.sqltypes import FLOAT
+from evtool.projections.windows import STEPS_MAX, Mode
 
-STEPS_MAX = 64
 PERIODS_MAX = 1_000
-MODES = ("strict_order", "strict_deduplication", "strict_increase")
+MODES = get_args(Mode)
+
+# What tables and read models of a kind call their own columns.
+_OWN_NAMES: Mapping[str, re.Pattern[str]] = {
+    "measures": re.compile(r"bucket|slot_\d+|argument_\d+"),
+    "score": re.compile(r"bucket|score|slot_\d+|argument_\d+"),
+    "funnel": re.compile(r"bucket|actor|timestamp|position|step|step_\d+|name|actors|conversion|conversion_total"),
+    "retention": re.compile(r"bucket|actor|period|start|return|cohort|offset|actors|retention"),
+}
+_OF_ORDER = ("timestamp", "position")  # of keys alone, and only where an aggregate looks at them
+_OF_SETS = ("value", "n", "sketch", "pair")
+_SETS = ("distinct", "top", "sketch")
+_BY_EQUALITY = ("count_distinct", "top_k", "approx_count_distinct")
 
 _NAMED_STEP = re.compile(r"([A-Za-z0-9_][^:=<>'\"()]*?)\s*:\s+(.+)", re.DOTALL)
 _DAY_NS = 86_400_000_000_000
@@ -41,6 +54,11 @@ def measures(compiler: Compiler) -> Plan:
     """[measures]: aggregates by keys."""
     table = compiler.definition.table["measures"]
     found = {name: compiler.expression(("measures", name), text, measure=True) for name, text in table.items()}
+    for name, expression in found.items():
+        _check_name(compiler, ("measures", name))
+        for aggregate in tree.aggregates(expression):
+            if aggregate.function in _BY_EQUALITY:
+                _check_equality(compiler, ("measures", name), aggregate.arguments[0])
     return _aggregate(compiler, found, compiler.where())
 
 
@@ -91,7 +109,11 @@ def retention(compiler: Compiler) -> Plan:
     periods = compiler.value(("retention", "periods"), table.get("periods", 12))
     if type(periods) is not int or not 1 <= periods <= PERIODS_MAX:
         compiler.definition.fail(("retention", "periods"), f"{periods!r} is not between 1 and {PERIODS_MAX:,}")
-    keys = {name: compiler.expression(("keys", name), text) for name, text in _key_texts(compiler).items()}
+    keys = _own_keys(compiler)
+    if grain in keys:
+        compiler.definition.fail(
+            ("keys", grain), f"{grain!r} is the column of [time]", "Give the key another name."
+        )
     for name, expression in keys.items():
         compiler.inputs.add(name, expression)
     _actor(compiler, ("retention", "by"), table["by"])
@@ -172,6 +194,11 @@ def _aggregate(compiler: Compiler, found: Mapping[str, Expression], where: Expre
         measures={name: lower(expression) for name, expression in expressions.items()},
         bucket_of=_bucket_of(keys, time[0] if time else None),
     )
+    taken: tuple[str, ...] = _OF_ORDER if kind.needs_order else ()
+    taken += _OF_SETS if any(slot.function in _SETS for slot in kind.slots) else ()
+    for name in keys:
+        if name in taken:
+            _refuse_name(compiler, ("keys", name))
     return compiler.plan(
         kind,
         where,
@@ -211,7 +238,7 @@ class _Slots:
 
     def _slot(self, aggregate: tree.Aggregate, function: str) -> Slot:
         argument = self._argument(aggregate, function)
-        count = int(aggregate.arguments[1].value) if function == "top" else 0
+        count = aggregate.count
         key = (function, argument, count)
         if key not in self.found:
             self.found[key] = Slot(f"slot_{len(self.found)}", function, argument, count)  # type: ignore[arg-type]
@@ -222,6 +249,10 @@ class _Slots:
         text = tree.canonical(aggregate.arguments[0]) if aggregate.arguments else None
         if function == "sum" and aggregate.arguments[0].type.name == "integer":
             text = f"cast({text} as decimal(38, 0))"  # so that nothing overflows
+        if function in ("min", "max") and aggregate.arguments[0].type == FLOAT:
+            text = (
+                f"case when {text} = 0 then 0e0 else {text} end"  # -0.0 is equal to it, and would depend on order
+            )
         if aggregate.filter is not None:
             text = f"case when {tree.canonical(aggregate.filter)} then {text or 1} end"
         if text is None:
@@ -240,19 +271,52 @@ def count_of(slot: Slot) -> Expression:
 def _keys(compiler: Compiler) -> dict[str, Expression]:
     """The period of [time] first, then [keys]; all are inputs from now on."""
     time = compiler.time()
-    keys = {name: compiler.expression(("keys", name), text) for name, text in _key_texts(compiler).items()}
+    keys = _own_keys(compiler)
     if time is not None:
-        if time[0] in keys or time[0] in compiler.definition.table.get("measures", {}):
-            compiler.definition.fail(("time", "grain"), f"there is another column {time[0]!r}")
+        for section in ("keys", "measures"):
+            if time[0] in compiler.definition.table.get(section, {}):
+                compiler.definition.fail(
+                    (section, time[0]), f"{time[0]!r} is the column of [time]", "Give this one another name."
+                )
         keys = {time[0]: time[1], **keys}
     for name, expression in keys.items():
         compiler.inputs.add(name, expression)
     return keys
 
 
-def _key_texts(compiler: Compiler) -> Mapping[str, str]:
-    texts: Mapping[str, str] = compiler.definition.table.get("keys", {})
-    return texts
+def _own_keys(compiler: Compiler) -> dict[str, Expression]:
+    """What [keys] says, of names and types that keys can have."""
+    keys = compiler.keys()
+    for name, expression in keys.items():
+        _check_name(compiler, ("keys", name))
+        _check_equality(compiler, ("keys", name), expression)
+    return keys
+
+
+def _check_name(compiler: Compiler, path: Path) -> None:
+    if _OWN_NAMES[compiler.definition.kind].fullmatch(path[-1]):
+        _refuse_name(compiler, path)
+
+
+def _refuse_name(compiler: Compiler, path: Path) -> NoReturn:
+    compiler.definition.fail(path, f"the projection has a use of its own for {path[-1]!r}", "Choose another name.")
+
+
+def _check_equality(compiler: Compiler, path: Path, expression: Expression) -> None:
+    """Refuse what has equal values of different spelling: which of -0.0 and 0.0 is kept depends on the order."""
+    if expression.type == FLOAT:
+        text = tree.canonical(expression)
+        compiler.definition.fail(
+            path,
+            f"{text} is a float, and floats that look different can be equal (-0.0 and 0.0)",
+            f"Make it exact: {_exactly(expression)}.",
+        )
+
+
+def _exactly(expression: Expression) -> str:
+    """The cast to write instead of a float."""
+    inner = expression.argument if isinstance(expression, tree.Cast) else expression
+    return f"cast({tree.canonical(inner)} as decimal(18,2))"
 
 
 def _bucket_of(keys: Mapping[str, Expression], time_column: str | None) -> pl.Expr:
@@ -302,7 +366,7 @@ def _steps(compiler: Compiler, written: Any) -> dict[str, Expression]:
     return found
 
 
-def _modes(compiler: Compiler, written: Any) -> frozenset[str]:
+def _modes(compiler: Compiler, written: Any) -> frozenset[Mode]:
     path = ("funnel", "mode")
     value = compiler.value(path, written)
     modes = frozenset([value] if isinstance(value, str) else value) - {"default"}

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from evtool.errors import InputError
 from evtool.files import Files, translated
@@ -198,6 +197,8 @@ def _found(
 
 def _inside(files: Files, path: Path) -> tuple[dict[str, Any], str]:
     """The lineage inside a Parquet file, and the SHA-256 of its bytes."""
+    import pyarrow.parquet as pq  # which an answer that is there needs not
+
     try:
         data = files.map(path)
         metadata = pq.read_metadata(pa.BufferReader(pa.py_buffer(data))).metadata or {}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evtool.errors import ConfigError
-from evtool.projections.definition import Definition, Parameter, digest, is_value
+from evtool.projections.definition import Definition, Parameter, is_value
 
 LIST_SEPARATOR = ">"
 
@@ -46,11 +46,6 @@ def values(definition: Definition, *changes: Mapping[str, Any]) -> dict[str, Any
     for change in changes:
         defaults |= change
     return defaults
-
-
-def values_hash(chosen: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of some values."""
-    return digest(dict(chosen))[:16]
 
 
 def _parameter(definition: Definition, name: str) -> Parameter:

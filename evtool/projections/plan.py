@@ -7,33 +7,34 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from evtool.errors import ProjectionError
 from evtool.event import STORED_SCHEMA
+from evtool.log.frame import to_frame
+from evtool.projections.definition import Identity
 from evtool.projections.expression import Cast, JsonPath
 from evtool.projections.extraction import extract
 from evtool.projections.kind import Kind
 from evtool.projections.lowering import failures
 
-_JSON_COLUMNS = ("payload", "metadata")
+_JSON_COLUMNS = {"payload", "metadata"}
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to run.
 
-    `columns` of the log are read, of the events whose type is one of `types` (None: of all). The values at `paths`
-    in payload and metadata become columns, and rows are the `inputs` of the events for which `where` is true.
+    `columns` of the log are looked at, of the events whose type is one of `types` (None: of all). The values at
+    `paths` in payload and metadata become columns, and rows are the `inputs` of the events for which `where` is
+    true.
     `casts_where` and `casts` (of the inputs) may fail on a value: that is counted, or, with `stops_at_casts`, an
     error.
     `present` makes the read model of what the kind gives: its names and types for whoever reads it.
     `time_column` is the name of the first key if that is a period of time.
     """
 
-    name: str
-    version: int
-    definition_hash: str
-    parameters: Mapping[str, Any]
+    identity: Identity
     kind: Kind
     inputs: Mapping[str, pl.Expr]
     columns: frozenset[str]
@@ -57,12 +58,27 @@ class Plan:
             {"position"}
         )
 
+    def events(self, stored: pa.Table) -> pl.DataFrame:
+        """Stored events (columns of PLACED_SCHEMA) with a column for each path, and those that are looked at.
+
+        Payloads and metadata stay in Arrow: only the values in them become columns of Polars.
+        """
+        looked_at = self.stored_columns - {path.root for path in self.paths} | (self.columns & _JSON_COLUMNS)
+        found = self._found({name: stored[name] for name in _JSON_COLUMNS if name in stored.column_names})
+        if looked_at:
+            return to_frame(stored, looked_at).with_columns(found)
+        return pl.DataFrame(found)
+
+    def with_paths(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The same for a frame of stored events."""
+        found = self._found({name: events[name] for name in _JSON_COLUMNS if name in events.columns})
+        return events.with_columns(found) if found else events
+
     def rows(self, events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-        """Events (with `stored_columns`) as the rows that the kind takes, and how many casts failed on them.
+        """Events with their paths as the rows that the kind takes, and how many casts failed on them.
 
         Raises ProjectionError where a cast must not fail, with the position.
         """
-        events = self._with_paths(events)
         failed = 0
         if self.where is not None:
             failed += self._failed(events, self.casts_where)
@@ -76,15 +92,14 @@ class Plan:
         return events.select(*named, *kept), failed
 
     def selected(self, events: pl.DataFrame) -> pl.DataFrame:
-        """The events that the projection counts, with the inputs as columns beside their own."""
-        events = self._with_paths(events)
+        """Those of some events with their paths that the projection counts, with the inputs as further columns."""
         chosen = events if self.where is None else events.filter(self.where)
         return chosen.with_columns(expression.alias(f"input.{name}") for name, expression in self.inputs.items())
 
     def no_rows(self) -> pl.DataFrame:
         """No row, with the columns that rows have."""
         schema = {name: kind for name, kind in STORED_SCHEMA.items() if name in self.stored_columns}
-        return self.rows(pl.DataFrame(schema=schema))[0]
+        return self.rows(self.with_paths(pl.DataFrame(schema=schema)))[0]
 
     def read_model(self, reduced: pl.DataFrame | None) -> pl.DataFrame:
         """The read model from the results of all buckets; None when there is no bucket."""
@@ -94,14 +109,15 @@ class Plan:
             reduced = nothing if reduced is None else pl.concat([reduced, nothing])
         return self.present(self.kind.finalize(reduced))
 
-    def _with_paths(self, events: pl.DataFrame) -> pl.DataFrame:
+    def _found(self, texts: Mapping[str, Any]) -> list[pl.Series]:
+        """A column for each path, from the columns of JSON."""
         found: list[pl.Series] = []
-        for column in _JSON_COLUMNS:
-            paths = [path for path in self.paths if path.root == column]
+        for name, column in texts.items():
+            paths = [path for path in self.paths if path.root == name]
             if paths:
-                values = extract(events[column], [path.steps for path in paths])
+                values = extract(column, [path.steps for path in paths])
                 found += [series.alias(path.column) for series, path in zip(values, paths, strict=True)]
-        return events.with_columns(found) if found else events
+        return found
 
     def _failed(self, events: pl.DataFrame, casts: Sequence[Cast]) -> int:
         if not casts:
@@ -119,7 +135,7 @@ class Plan:
             for cast in casts:
                 if row.select(failures(cast)).item():
                     raise ProjectionError(
-                        f"{self.name}: the event at position {row['position'][0]} has a value that is no "
+                        f"{self.identity.name}: the event at position {row['position'][0]} has a value that is no "
                         f"{cast.type}: {cast}",
                         'With on_cast_error = "null" such values count as absent, and are counted.',
                     )

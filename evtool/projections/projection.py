@@ -1,50 +1,66 @@
 """A projection of a log, by its name, its file or its object: what `evtool project` runs.
 
 projection = open(log, "daily-active-users", config, {"grain": "month"})
-projection.refresh().frame
+projection.runner.refresh().frame
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evtool.config import Config
 from evtool.errors import ConfigError
 from evtool.log.log import Log
-from evtool.projections import catalogue, custom, kinds, parameters
-from evtool.projections.definition import Definition
+from evtool.projections import catalogue, parameters
+from evtool.projections.definition import Definition, Identity
 from evtool.projections.places import Places
-from evtool.projections.plan import Plan
 from evtool.projections.runner import Runner
 
+if TYPE_CHECKING:
+    from evtool.projections.plan import Plan
 
-@dataclass(frozen=True)
+
 class Projection:
-    """What is to be run: the plan, where its read model is, and its definition, unless that is in Python."""
+    """What is to be run, and where its read model is. `definition` is None for one in Python."""
 
-    plan: Plan
-    places: Places
-    runner: Runner
-    definition: Definition | None
+    def __init__(self, log: Log, identity: Identity, places: Places, definition: Definition | None) -> None:
+        self.identity = identity
+        self.places = places
+        self.definition = definition
+        self.runner = Runner(log, identity, lambda: self.plan, places)
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        """The compiled definition. Raises ProjectionError."""
+        from evtool.projections import (
+            kinds,
+        )  # and with it the parser of SQL, which an answer that is there needs not
+
+        assert self.definition is not None
+        return kinds.compile(self.definition, self.identity.parameters)
 
 
 def open(log: Log, reference: str, config: Config, changes: Mapping[str, str] | None = None) -> Projection:
-    """A projection of a log. Raises ProjectionError, ConfigError."""
-    definition = None
-    if custom.is_object(reference):
-        if changes:
-            raise ConfigError(f"{reference} has no parameters", "A projection in Python has its values inside.")
-        plan, values_hash, is_configured = custom.plan(reference), "", True
-    else:
-        definition = catalogue.find(reference, config.definitions_path)
-        plan, values_hash, is_configured = _compiled(definition, config, changes or {})
-    places = Places(config.read_models_path, plan.name, plan.version, None if is_configured else values_hash)
-    return Projection(plan, places, Runner(log, plan, places, values_hash), definition)
-
-
-def _compiled(definition: Definition, config: Config, changes: Mapping[str, str]) -> tuple[Plan, str, bool]:
+    """A projection of a log. `changes` are texts, as of `--set`. Raises ProjectionError, ConfigError."""
+    if ":" in reference and not catalogue.is_path(reference):
+        return _of_object(log, reference, config, changes or {})
+    definition = catalogue.find(reference, config.definitions_path)
     configured = parameters.values(definition, parameters.configured(definition, config.projections.parameters))
-    chosen: dict[str, Any] = configured | parameters.given(definition, changes)
-    return kinds.compile(definition, chosen), parameters.values_hash(chosen), chosen == configured
+    identity = definition.identity(configured | parameters.given(definition, changes or {}))
+    values_hash = None if identity.parameters == configured else identity.parameters_hash
+    places = Places(config.read_models_path, identity.name, identity.version, values_hash)
+    return Projection(log, identity, places, definition)
+
+
+def _of_object(log: Log, reference: str, config: Config, changes: Mapping[str, str]) -> Projection:
+    from evtool.projections import custom
+
+    if changes:
+        raise ConfigError(f"{reference} has no parameters", "A projection in Python has its values inside.")
+    plan = custom.plan(reference)
+    places = Places(config.read_models_path, plan.identity.name, plan.identity.version)
+    projection = Projection(log, plan.identity, places, None)
+    projection.plan = plan
+    return projection

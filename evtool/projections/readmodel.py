@@ -24,7 +24,6 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from evtool.errors import LogDamagedError, ProjectionError, StorageError
 from evtool.files import Files
@@ -155,6 +154,8 @@ def _periods(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]] | None:
 
 
 def _encoded(path: str, frame: pl.DataFrame, lineage: Mapping[str, Any]) -> _Part:
+    import pyarrow.parquet as pq  # which an answer that is there needs not
+
     texts = pl.col(pl.Categorical, pl.Enum).cast(pl.String)
     # One chunk: where chunks end, pages would end.
     table = frame.with_columns(texts).rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())

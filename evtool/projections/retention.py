@@ -18,7 +18,7 @@ from evtool.projections.kind import BUCKET, Tables
 
 PERIODS, SEEN = "periods", "seen"
 PERIOD, START, RETURN = "period", "start", "return"
-LAST = "last"
+LAST = "seen.last"  # no key has a dot in its name
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Retention:
         return self._distinct(periods, seen)
 
     def reduce(self, state: Tables) -> pl.DataFrame:
-        """BUCKET, `cohort`, the keys, `offset` and `actors`; and `last`, in a row that has nothing else."""
+        """BUCKET, `cohort`, the keys, `offset` and `actors`; and LAST, in a row that has nothing else."""
         periods, by = state[PERIODS], [*self.keys, ACTOR]
         cohorts = (
             periods.filter(START).group_by(by).agg(pl.col(BUCKET).first(), pl.col(PERIOD).min().alias("cohort"))
@@ -78,13 +78,13 @@ class Retention:
         by = ["cohort", *self.keys]
         last = reduced[LAST].max()
         counts = reduced.drop_nulls("cohort").group_by(*by, "offset").agg(pl.col("actors").sum())
-        sizes = counts.filter(pl.col("offset") == 0).select(*by, pl.col("actors").alias("size"))
+        sizes = counts.filter(pl.col("offset") == 0).select(*by, pl.col("actors").alias("retention"))
         offsets = pl.DataFrame({"offset": pl.int_range(self.periods + 1, dtype=pl.Int32, eager=True)})
         begun = pl.col("cohort").cast(pl.Int64) + pl.col("offset") <= pl.lit(last, pl.Int64)
         grid = sizes.join(offsets, how="cross").filter(begun)
         filled = grid.join(counts, on=[*by, "offset"], how="left", nulls_equal=True)
         ordered = filled.with_columns(pl.col("actors").fill_null(0)).sort(*by, "offset")
-        return ordered.select(*by, "offset", "actors", as_ratio("actors", pl.col("size")).alias("retention"))
+        return ordered.select(*by, "offset", "actors", as_ratio("actors", pl.col("retention")).alias("retention"))
 
     def _distinct(self, periods: pl.DataFrame, seen: pl.DataFrame) -> Tables:
         by = [BUCKET, *self.keys, ACTOR, PERIOD]

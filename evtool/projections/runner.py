@@ -11,10 +11,12 @@ holds the state of one bucket for each thread, and a batch or two of events.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -23,13 +25,16 @@ from evtool.errors import ProjectionError
 from evtool.files import Files
 from evtool.log.log import Log
 from evtool.log.selection import Selection
+from evtool.projections.definition import Identity
 from evtool.projections.kind import BUCKET, Tables
 from evtool.projections.lineage import Lineage
 from evtool.projections.places import Places
-from evtool.projections.plan import Plan
 from evtool.projections.readmodel import Written, read, write
 from evtool.projections.source import Part, Source
 from evtool.projections.store import ENGINE, Binding, StateDamagedError, StateStore
+
+if TYPE_CHECKING:
+    from evtool.projections.plan import Plan  # and with it all that expressions need
 
 MERGE_ROWS = 2_000_000  # partials are merged and staged when they have so many rows
 RUNS_MAX = 8  # a bucket that would be read from more runs than this is written anew
@@ -39,12 +44,13 @@ Progress = Callable[[int, int], None]  # events read, and how many there are to 
 
 @dataclass(frozen=True)
 class Answer:
-    """A read model, and what it was made from: the log up to `position`, of which `events` count.
+    """A read model, whose rows `keys` tell apart, made from the log up to `position`, of which `events` count.
 
     `behind` is how many events the log has beyond; `failed_casts` how many values did not cast.
     """
 
     frame: pl.DataFrame
+    keys: tuple[str, ...]
     position: int
     events: int
     failed_casts: int
@@ -65,14 +71,21 @@ class Tally:
 
 
 class Runner:
-    """Runs one plan over one log; `places` is where its state and read model are kept."""
+    """Runs one projection over one log; `places` is where its state and read model are kept.
 
-    def __init__(self, log: Log, plan: Plan, places: Places, parameters_hash: str) -> None:
+    `compile` makes the plan: it is asked for when there is something to compute.
+    """
+
+    def __init__(self, log: Log, identity: Identity, compile: Callable[[], Plan], places: Places) -> None:
         self._log = log
-        self._plan = plan
+        self._identity = identity
+        self._compile = compile
         self._places = places
-        self._parameters_hash = parameters_hash
         self._store = StateStore(log.files, places.state_folder)
+
+    @functools.cached_property
+    def _plan(self) -> Plan:
+        return self._compile()
 
     def refresh(self, full: bool = False, on_progress: Progress = lambda done, total: None) -> Answer:
         """Take up everything that is committed, and write the read model. With `full`, from the first event on.
@@ -102,18 +115,19 @@ class Runner:
                 source, selection, on_progress, 0 if selection.start is None else selection.start - 1, end
             )
             frame = self._plan.read_model(work.reduced())
-        return Answer(frame, end, work.tally.events, work.tally.failed_casts)
+        return Answer(frame, self._plan.keys, end, work.tally.events, work.tally.failed_casts)
 
     def stale(self) -> Answer:
         """The read model that is there, and how far the log has gone on. Raises ProjectionError without one."""
-        found = read(self._places.folder, self._plan.name)
+        found = read(self._places.folder, self._identity.name)
         if found is None:
             raise ProjectionError(
-                f"{self._plan.name} has no read model yet", f"Make it: evtool project {self._plan.name}"
+                f"{self._identity.name} has no read model yet", f"Make it: evtool project {self._identity.name}"
             )
         frame, lineage = found
         behind = self._log.position - lineage.position
-        return Answer(frame, lineage.position, lineage.events, lineage.failed_casts, behind)
+        keys = tuple(self._store.facts().get("keys", ()))
+        return Answer(frame, keys, lineage.position, lineage.events, lineage.failed_casts, behind)
 
     def _source(self) -> Source:
         return Source(self._log.snapshot(), self._log.partitions, self._log.schemas.current())
@@ -123,8 +137,8 @@ class Runner:
         kept = self._store.binding()
         if kept is None:
             return False
-        name = f"{self._plan.name} version {self._plan.version}"
-        if kept.definition_hash != self._plan.definition_hash:
+        name = f"{self._identity.name} version {self._identity.version}"
+        if kept.definition_hash != self._identity.definition_hash:
             raise ProjectionError(
                 f"{name} has another definition than the one that its read model was made by",
                 "Raise its version, so that both can be read; --full makes this version anew.",
@@ -139,7 +153,7 @@ class Runner:
                 f"{name} was made up to position {kept.position:,}, and the log has not these events any more",
                 "Was an older copy of the log brought back? --full makes the read model from what is there.",
             )
-        return kept.engine == self._engine(source) and kept.parameters_hash == self._parameters_hash
+        return kept.engine == self._engine(source) and kept.parameters_hash == self._identity.parameters_hash
 
     def _engine(self, source: Source) -> str:
         """What made the state, besides the definition: another program, or other steps, make another one."""
@@ -151,33 +165,34 @@ class Runner:
         end = source.snapshot.last_position
         facts = self._store.facts()
         tally = Tally(int(facts.get("events", 0)), int(facts.get("failed_casts", 0)))
-        found = read(self._places.folder, self._plan.name) if kept and start == end else None
-        if found and found[1].position == end and found[1].definition_hash == self._plan.definition_hash:
-            return Answer(found[0], end, tally.events, tally.failed_casts)
+        found = read(self._places.folder, self._identity.name) if kept and start == end else None
+        if found and found[1].position == end and found[1].definition_hash == self._identity.definition_hash:
+            return Answer(found[0], tuple(facts.get("keys", ())), end, tally.events, tally.failed_casts)
         work = _Work(self._plan, self._store, tally)
         work.take_up(source, Selection(start=start + 1, end=end + 1), on_progress, start, end)
         reduced, tally = work.reduced(), work.tally
         frame = self._plan.read_model(reduced)
         written = write(self._log.files, self._places.folder, frame, self._lineage(source, end, tally))
         binding = Binding(
-            projection=self._plan.name,
-            version=self._plan.version,
-            definition_hash=self._plan.definition_hash,
-            parameters_hash=self._parameters_hash,
+            projection=self._identity.name,
+            version=self._identity.version,
+            definition_hash=self._identity.definition_hash,
+            parameters_hash=self._identity.parameters_hash,
             log_id=self._log.manifest.id,
             position=end,
             chain=source.snapshot.chain_at(end) or 0,
             engine=self._engine(source),
         )
-        self._store.commit(binding, {"events": tally.events, "failed_casts": tally.failed_casts}, reduced)
-        return Answer(frame, end, tally.events, tally.failed_casts, written=written)
+        facts = {"events": tally.events, "failed_casts": tally.failed_casts, "keys": self._plan.keys}
+        self._store.commit(binding, facts, reduced)
+        return Answer(frame, self._plan.keys, end, tally.events, tally.failed_casts, written=written)
 
     def _lineage(self, source: Source, end: int, tally: Tally) -> Lineage:
         return Lineage(
-            projection=self._plan.name,
-            version=self._plan.version,
-            definition_hash=self._plan.definition_hash,
-            parameters=dict(self._plan.parameters),
+            projection=self._identity.name,
+            version=self._identity.version,
+            definition_hash=self._identity.definition_hash,
+            parameters=dict(self._identity.parameters),
             position=end,
             events=tally.events,
             failed_casts=tally.failed_casts,

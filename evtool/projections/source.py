@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from evtool import parallel
-from evtool.log.scan import Group, groups, load
+from evtool.log.scan import Group, groups, load, load_table
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
 from evtool.projections.definition import digest
 from evtool.projections.kind import Tables
-from evtool.projections.plan import Plan
 from evtool.schemas.record import Schemas
-from evtool.schemas.upcast import upcast_all
+
+if TYPE_CHECKING:
+    from evtool.projections.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -65,19 +67,24 @@ class Source:
         chosen = replace(selection, types=_both(selection.types, plan.types))
 
         def work(group: Group) -> pl.DataFrame:
-            return plan.selected(self._upcast(load(group, chosen, self.partitions)))
+            return plan.selected(plan.with_paths(self._upcast(load(group, chosen, self.partitions))))
 
         return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=0)
 
     def _load(self, plan: Plan, group: Group, selection: Selection) -> pl.DataFrame:
+        """The events of a group as the plan's rows are made from them."""
         columns = plan.stored_columns
         if not self.steps_hash:
-            return load(group, selection, self.partitions, columns, in_order=False)
+            return plan.events(load_table(group, selection, self.partitions, columns))
         columns |= {"event_type", "schema_version", "payload", "position"}
-        return self._upcast(load(group, selection, self.partitions, columns))
+        return plan.with_paths(self._upcast(load(group, selection, self.partitions, columns)))
 
     def _upcast(self, events: pl.DataFrame) -> pl.DataFrame:
-        return upcast_all(events, self.schemas) if self.steps_hash else events
+        if not self.steps_hash:
+            return events
+        from evtool.schemas.upcast import upcast_all  # which few logs need
+
+        return upcast_all(events, self.schemas)
 
 
 def _both(first: frozenset[str] | None, second: frozenset[str] | None) -> frozenset[str] | None:

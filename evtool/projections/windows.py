@@ -1,10 +1,9 @@
 """How far along the steps of a funnel the events of each actor come within a window of time, by the column.
 
-A chain is one event for each of the steps 1 to k, each after the one before, the last at most `within_ns` after
-the first; no event serves two steps of one chain. An actor's depth is the length of its longest chain. This is
-what ClickHouse's windowFunnel finds with `strict_once`, as long as an actor's timestamps differ; among equal
-ones it takes the order of the steps, and this module the order of the rows. Without `strict_once` ClickHouse
-lets one event serve several steps, which is the same where the conditions of steps exclude each other.
+A chain is one event for each of the steps 1 to k, none before the one before it, the last at most `within_ns`
+after the first; an event of several steps that follow each other may serve all of them. An actor's depth is the
+length of its longest chain. This is what ClickHouse's windowFunnel finds, as long as an actor's timestamps differ;
+among equal ones it takes the order of the steps, and this module the order of the rows.
 
 Of all chains of length k the one that started last is the best to go on from. So one pass a step suffices: the
 latest start that a chain of length k has so far is a running maximum, and an event of step k + 1 needs that of the
@@ -15,7 +14,8 @@ right: a start of another actor is less than the first row of one's own.
 
 The strict modes:
 
-- `strict_increase`: in a chain, timestamps rise strictly.
+- `strict_once`: no event serves two steps of one chain.
+- `strict_increase`: in a chain, timestamps rise strictly, so that this holds as well.
 - `strict_deduplication`: an actor's events end at an event of a step that it has reached before. Step 1 may come
   again, as it begins a new chain.
 - `strict_order`: they end, once there was an event of step 1, at an event of no step, and at one of a step whose
@@ -34,10 +34,11 @@ import numpy as np
 
 from evtool.projections.actors import Runs
 
-Mode: TypeAlias = Literal["strict_order", "strict_deduplication", "strict_increase"]
+Mode: TypeAlias = Literal["strict_once", "strict_order", "strict_deduplication", "strict_increase"]
 Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
-TIMESTAMP, STEPS = "timestamp", "steps"
+TIMESTAMP = "timestamp"
+STEPS = "event.steps"  # no key has a dot in its name
 STEPS_MAX = 64
 
 
@@ -50,7 +51,7 @@ def deepest(events: Runs, step_count: int, within_ns: int, modes: Set[Mode]) -> 
     """
     steps, group_of = events.columns[STEPS], events.group_of_rows()
     reached = np.full((step_count, len(events.first)), len(steps))
-    for step, rows in enumerate(_reaching(events, group_of, step_count, within_ns, "strict_increase" in modes)):
+    for step, rows in enumerate(_reaching(events, group_of, step_count, within_ns, modes)):
         reached[step, group_of[rows[::-1]]] = rows[::-1]  # the first of an actor's rows is written last
     counts: np.ndarray[Any, np.dtype[np.bool_]] = reached < len(steps)
     if "strict_deduplication" in modes:
@@ -61,10 +62,14 @@ def deepest(events: Runs, step_count: int, within_ns: int, modes: Set[Mode]) -> 
     return depths
 
 
-def _reaching(events: Runs, group_of: Rows, step_count: int, within_ns: int, rising: bool) -> Iterator[Rows]:
+def _reaching(events: Runs, group_of: Rows, step_count: int, within_ns: int, modes: Set[Mode]) -> Iterator[Rows]:
     """For each step the rows of its events that end a chain of that length."""
     timestamps, steps, own = events.columns[TIMESTAMP], events.columns[STEPS], events.first[group_of]
-    before = _rows_before(timestamps) if rising else np.arange(len(steps))
+    before = np.arange(len(steps))  # a chain that an event goes on with ends before this row
+    if "strict_increase" in modes:
+        before = _rows_before(timestamps)
+    elif "strict_once" not in modes:
+        before += 1
     starts = np.empty(0, np.int64)  # starts[i]: the latest of the chains that end before row i; -1: there is none
     for step in range(step_count):
         rows = _rows_of(steps, step)

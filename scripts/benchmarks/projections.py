@@ -43,16 +43,16 @@ _DUCKDB = {
         from events where event_type = 'ItemPurchased' group by 1, 2 order by 1, 2""",
     "funnel-conversion": f"""
         with steps as (
-            select coalesce(payload->>'$.user_id', stream_id) as actor, timestamp as at, rowid as place,
+            select coalesce(payload->>'$.user_id', stream_id) as actor, timestamp as at_time, rowid as place,
                 case event_type when '{STEPS[0]}' then 1 when '{STEPS[1]}' then 2 else 3 end as step
             from events where event_type in {STEPS}),
-        first as (select *, max(case when step = 1 then at end) over chain as start1 from steps
-            window chain as (partition by actor order by at, place rows unbounded preceding)),
+        first as (select *, max(case when step = 1 then at_time end) over chain as start1 from steps
+            window chain as (partition by actor order by at_time, place rows unbounded preceding)),
         second as (select *,
-            max(case when step = 2 and at - start1 <= interval 1 day then start1 end) over chain as start2
-            from first window chain as (partition by actor order by at, place rows unbounded preceding)),
-        depths as (select actor, max(case when step = 3 and at - start2 <= interval 1 day then 3
-            when step = 2 and at - start1 <= interval 1 day then 2 when step = 1 then 1 else 0 end) as depth
+            max(case when step = 2 and at_time - start1 <= interval 1 day then start1 end) over chain as start2
+            from first window chain as (partition by actor order by at_time, place rows unbounded preceding)),
+        depths as (select actor, max(case when step = 3 and at_time - start2 <= interval 1 day then 3
+            when step = 2 and at_time - start1 <= interval 1 day then 2 when step = 1 then 1 else 0 end) as depth
             from second group by actor)
         select count(*) filter (where depth >= 1), count(*) filter (where depth >= 2),
             count(*) filter (where depth >= 3) from depths""",
@@ -102,7 +102,7 @@ def duckdb_asker(folder: Path) -> Callable[[str], float]:
 
     def ask(name: str) -> float:
         started = time.perf_counter()
-        connection.execute(_DUCKDB[name]).fetchall()
+        connection.execute(_DUCKDB[name]).to_arrow_table()
         return time.perf_counter() - started
 
     return ask

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from merging import at_once, frames, in_parts, needed, read_model, same
 
 from evtool.projections.actors import ACTOR_BUCKETS, bucket_of
-from evtool.projections.funnel import Funnel, depths
+from evtool.projections.funnel import DEPTH, Funnel, depths
 from evtool.projections.windows import STEPS_MAX
 
-STRICT = ("strict_order", "strict_deduplication", "strict_increase")
-MODES = [frozenset(modes) for count in range(4) for modes in combinations(STRICT, count)]
+STRICT = ("strict_once", "strict_order", "strict_deduplication", "strict_increase")
+MODES = [frozenset(modes) for count in range(5) for modes in combinations(STRICT, count)]
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 DAY_NS = 86_400 * 10**9
 TIMES = 16
@@ -59,7 +59,7 @@ def random_events(
 
 def our_levels(kind: Funnel, events: pl.DataFrame) -> dict[str, int]:
     found = depths(kind, kind.partial(events.select(needed(kind))))
-    return {actor: depth for actor, depth in found.select("actor", "depth").iter_rows() if depth}
+    return {actor: depth for actor, depth in found.select("actor", DEPTH).iter_rows() if depth}
 
 
 def clickhouse_levels(events: pl.DataFrame, steps: int, within: int, options: list[str]) -> dict[str, int]:
@@ -92,7 +92,9 @@ def test_clickhouse_finds_the_same_where_an_event_is_of_one_step(modes, seed, st
 def test_clickhouse_finds_the_same_where_an_event_is_of_several_steps(modes, seed, steps, within) -> None:
     events = random_events(seed, steps, overlapping=True)
     ours = our_levels(funnel(steps, within, modes), events)
-    assert ours == clickhouse_levels(events, steps, within, [*sorted(modes), "strict_once"])
+    # With strict_increase alone ClickHouse forgets a chain at an event of two steps that could go on with it.
+    peer = modes | {"strict_once"} if "strict_increase" in modes else modes
+    assert ours == clickhouse_levels(events, steps, within, sorted(peer))
 
 
 @given(seed=seeds, steps=st.integers(2, 4), within=st.integers(0, 4))
@@ -111,7 +113,7 @@ def test_among_equal_timestamps_the_position_decides(modes, seed, steps, within)
     events = random_events(seed, steps, overlapping=True, ties=True)
     unit = 2 * len(events)
     fine = events.with_columns(pl.col("timestamp") * unit + pl.col("position"))
-    peer = clickhouse_levels(fine, steps, within * unit + len(events) - 1, [*sorted(modes), "strict_once"])
+    peer = clickhouse_levels(fine, steps, within * unit + len(events) - 1, sorted(modes))
     assert our_levels(funnel(steps, within, modes), events) == peer
 
 
@@ -131,13 +133,15 @@ def walked(events: pl.DataFrame, kind: Funnel) -> dict[tuple, int]:
             ended.add(group)
             continue
         now = row["timestamp"]
-        own |= {
-            (length + 1, start, now)
-            for length, start, last in own
-            if length + 1 in steps
-            and now - start <= kind.within_ns
-            and ("strict_increase" not in kind.modes or last < now)
-        } | ({(1, now, now)} if 1 in steps else set())
+        before = set(own)
+        for step in steps:
+            own |= {
+                (step, start, now)
+                for length, start, last in (before if "strict_once" in kind.modes else own)
+                if length + 1 == step
+                and now - start <= kind.within_ns
+                and ("strict_increase" not in kind.modes or last < now)
+            } | ({(1, now, now)} if step == 1 else set())
         found[group] = max((length for length, _, _ in own), default=0)
         if "strict_order" in kind.modes and found[group] and (not steps or max(steps) > found[group] + 1):
             ended.add(group)
@@ -170,7 +174,7 @@ def test_the_read_model_counts_the_depths(events, modes) -> None:
     of_some_step = events.drop_nulls("actor").filter(pl.any_horizontal("step_1", "step_2", "step_3"))
     assert {*model["country"]} == {*of_some_step["country"]}
     for country, step, name, actors, conversion, total in model.iter_rows():
-        own = deepest.filter(pl.col("country").eq_missing(pl.lit(country)))["depth"]
+        own = deepest.filter(pl.col("country").eq_missing(pl.lit(country)))[DEPTH]
         first, before = (own >= 1).sum(), (own >= step - 1).sum()
         assert (name, actors) == (f"step {step}", (own >= step).sum())
         assert conversion == (1.0 if step == 1 else actors / before if before else None)
@@ -186,6 +190,14 @@ def test_nothing_is_a_row_a_step_without_keys_and_no_row_with_keys() -> None:
     types = {"step": pl.Int32, "name": pl.String, "actors": pl.Int64}
     assert model.schema == {**types, "conversion": pl.Float64, "conversion_total": pl.Float64}
     assert at_once(funnel(2, 10, keys=("country",)), nothing).rows() == []
+
+
+def test_keys_have_names_that_the_state_could_want_too() -> None:
+    keys = ("n", "depth", "steps", "events", "mask")
+    flags = {"step_1": [True], "step_2": [False]}
+    events = pl.DataFrame({"actor": ["a"], "timestamp": [1], "position": [1], **flags})
+    events = events.with_columns(pl.lit(7).alias(key) for key in keys)
+    assert at_once(funnel(2, 1, keys=keys), events)["actors"].to_list() == [1, 0]
 
 
 def test_as_many_steps_as_a_mask_has_bits() -> None:

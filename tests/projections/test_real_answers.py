@@ -104,9 +104,8 @@ def test_counts_of_cliquebait(cliquebait: evtool.Log, answers: dict[str, Any]):
 
 def test_funnel_of_cliquebait(cliquebait: evtool.Log, answers: dict[str, Any]):
     (name,) = (name for name in answers["cliquebait"] if name.startswith("funnel"))
-    found = project(
-        cliquebait, "funnel-conversion", steps="Page View > Add to Cart > Purchase", user="stream_id", within="1 day"
-    )
+    steps = "Page View > Add to Cart > Purchase"
+    found = project(cliquebait, "funnel-conversion", steps=steps, user="stream_id", within="1 day")
     at_least = found["actors"].to_list()
     deepest = [many - more for many, more in zip(at_least, [*at_least[1:], 0], strict=True)]
     assert deepest == answers["cliquebait"][name]

@@ -120,6 +120,12 @@ def test_periods_are_right_between_the_ends_of_their_type() -> None:
     assert at_once(Retention((), 1), frame).rows() == [(first, 0, 1, 1.0), (first, 1, 0, 0.0), (last, 0, 1, 1.0)]
 
 
+def test_keys_have_names_that_the_state_could_want_too() -> None:
+    keys = ("size", "last", "seen", "periods")
+    frame = framed(("a", 1, True, True)).with_columns(pl.lit(7).alias(key) for key in keys)
+    assert at_once(Retention(keys, 3), frame).rows() == [(1, 7, 7, 7, 7, 0, 1, 1.0)]
+
+
 def test_nothing_has_no_cohorts() -> None:
     model = at_once(Retention((), 3), framed())
     assert model.rows() == []
