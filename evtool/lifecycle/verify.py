@@ -75,11 +75,37 @@ class Report:
         return not self.findings
 
 
+_ATTEMPTS = 3
 _RESTORE = "Bring this segment back from a backup; the others are not affected."
 
 
 def verify(log: Log, on_progress: Callable[[int], None] = lambda events: None) -> Report:
-    """Read and check all of a log as it is now. `on_progress` is told how many events have been checked."""
+    """Read and check all of a log as it is now. `on_progress` is told how many events have been checked.
+
+    Where something is wrong and segments have become others meanwhile, it is looked at again.
+    """
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        before = _names(log)
+        try:
+            report = _verify(log, on_progress)
+        except FileNotFoundError:
+            if not attempts_left:
+                raise
+            continue
+        if report.is_clean or _names(log) == before:
+            break
+    return report
+
+
+def _names(log: Log) -> list[tuple[int, tuple[int, ...]]]:
+    """The segments, and what tells the summary of each from another one."""
+    return [
+        (first_position, log.files.identity(folder / SUMMARY_FILE))
+        for first_position, folder in segment_folders(log.folder)
+    ]
+
+
+def _verify(log: Log, on_progress: Callable[[int], None]) -> Report:
     report = Report()
     digest = LogicalDigest()
     whole = True

@@ -43,7 +43,6 @@ _HEADER = np.dtype([*_HEADER_FIELDS.items(), ("recorded_at_max", "<i8")])
 ROW = np.dtype([("offset", "<u8"), ("number", "<u8"), ("header", _HEADER)])
 
 _HINT = "Run `evtool verify` to see all of the damage; bring this segment back from a backup."
-_LIKELY = 16  # where one in so many rows is asked for, all of a column is read sooner than looked at first
 
 
 @dataclass(frozen=True)

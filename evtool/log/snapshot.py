@@ -84,6 +84,7 @@ class SnapshotReader:
     def _take(self) -> Snapshot:
         head = head_file.read(self._files, self._folder)
         segments: list[SegmentView] = []
+        sealed: dict[int, tuple[tuple[int, ...], SegmentView]] = {}
         expected = 1
         for first_position, folder in segment_folders(self._folder):
             if segments and segments[-1].is_cold and first_position <= segments[-1].last_position:
@@ -99,9 +100,10 @@ class SnapshotReader:
                     "A segment is missing: bring it back from a backup.",
                 )
             if segment.is_sealed:
-                self._sealed[first_position] = identity, segment
+                sealed[first_position] = identity, segment
             segments.append(segment)
             expected = segment.last_position + 1
+        self._sealed = sealed  # without those that are no more: their files take space as long as they are mapped
         snapshot = Snapshot(tuple(segments))
         if head is not None and head.is_claim and snapshot.last_position < head.position:
             raise LogDamagedError(

@@ -39,6 +39,7 @@ from evtool.errors import (
     NoSpaceError,
 )
 from evtool.ingest import resume
+from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.compact import compact
 from evtool.lifecycle.verify import verify
 
@@ -328,6 +329,42 @@ def test_segments_that_go_while_they_are_listed_are_looked_at_again(small: Path,
 
     monkeypatch.setattr(reader._reader, "_open", slow)
     assert rows(reader) == before
+
+
+def test_a_log_that_is_compacted_while_it_is_verified_is_clean(small: Path, monkeypatch: pytest.MonkeyPatch):
+    digest = check_sound(small).digest
+    real, opened = verifying.walk_all, []
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        opened.append(arguments)
+        if len(opened) == 2:
+            compacted(small)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(verifying, "walk_all", slow)
+    report = verify(evtool.open(small, read_only=True))
+    assert (report.findings, report.notes, report.digest) == ([], [], digest)
+    assert report.segments == 2
+
+
+def test_what_was_superseded_is_not_kept_mapped(small: Path):
+    reader = evtool.open(small, read_only=True)
+    reader.snapshot()
+    compacted(small)
+    reader.snapshot()
+    assert list(reader._reader._sealed) == [1]
+
+
+def test_texts_that_do_not_fit_into_one_column_become_several_stripes(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = everything(small)
+    monkeypatch.setattr("evtool.log.stripes.TABLE_BYTES", 1)
+    compacted(small)
+    cold = evtool.open(small).snapshot().segments[0]
+    assert len(set(cold.table["header"]["batch"])) > 8
+    assert everything(small) == before
+    check_sound(small)
 
 
 def test_a_writer_goes_on_while_it_is_compacted(small: Path):
