@@ -322,6 +322,13 @@ def forget(view: memoryview, start: int, end: int) -> None:
             mapping.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
+def forget_all(memory: mmap.mmap | memoryview) -> None:
+    """The same for all of a mapping. What was stored in it is kept: the file has it."""
+    mapping = memory.obj if isinstance(memory, memoryview) else memory
+    if isinstance(mapping, mmap.mmap) and hasattr(mapping, "madvise"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
 class Lock:
     """A held lock; the kernel lets it go when the process ends, however it ends."""
 

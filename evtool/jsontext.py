@@ -120,13 +120,16 @@ def quoted(texts: pl.Series) -> pl.Series:
 
 def encode(value: Any) -> str:
     """A Python value as compact JSON. Raises TypeError or ValueError for what JSON has no word for."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_dict)
+    return _ENCODER.encode(value)
 
 
 def _as_dict(value: Any) -> dict[Any, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"JSON has no word for a {type(value).__name__}")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_dict)
 
 
 def _check_value(data: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 WORKERS = 2  # Polars, Arrow and numpy let go of the interpreter's lock; more threads only hold more memory
 
@@ -44,8 +44,9 @@ def keep_freed_memory() -> None:
 
     By default glibc, which numpy uses, and the allocators inside of Arrow and Polars (mimalloc and jemalloc)
     give them back to the kernel, and the page faults of getting the next ones took a fifth of the time of an
-    ingest. Arrow is told to use glibc's too. To be called before Arrow and Polars are imported. Where an
-    allocator is another one this does nothing.
+    ingest. Arrow is told to use glibc's too. What is kept is kept in one place for all threads, as what one of
+    them frees another one will ask for. To be called before Arrow and Polars are imported. Where an allocator is
+    another one this does nothing.
     """
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")
@@ -53,3 +54,4 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         library.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+        library.mallopt(_M_ARENA_MAX, 1)

@@ -56,10 +56,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some events of a chunk in a batch that is being gathered: the rows `order` of `events`, in that order."""
+    """Where some events of a batch that is being gathered come from: the `rows` of these lines."""
 
-    events: pa.Table
-    order: Offsets
+    rows: Offsets
     lines: Lines
     input: str
     lines_before: int
@@ -67,8 +66,12 @@ class Piece:
 
 @dataclass
 class Gathered:
-    """A batch that is being gathered. `reaches` is how far it goes, `resume` where its load would go on."""
+    """A batch that is being gathered: rows of tables, in that order, and for each of these where they come from.
 
+    `reaches` is how far it goes, `resume` where its load would go on.
+    """
+
+    tables: list[tuple[pa.Table, Offsets]] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     events: int = 0
@@ -185,7 +188,9 @@ class Ingest:
             for chunk in self._reader.chunks():
                 self._parser.check(chunk.data)
                 parse = self._parser.parse_oversized if chunk.oversized else self._parse
-                self._chunks.put((chunk, workers.submit(parse, chunk.data)))
+                parsing = workers.submit(parse, chunk.data)
+                # Its lines come back with what was parsed; nobody else needs to hold them meanwhile.
+                self._chunks.put((replace(chunk, data=b""), parsing))
             self._chunks.put(None)
         except BaseException as error:  # raised again where the batches are gathered
             self._chunks.put(error)
@@ -239,7 +244,7 @@ class Ingest:
         now = timestamps.to_text(time.time_ns())
         events, order = parsed.events, parsed.order
         rows = events["row"].to_numpy()
-        mean_bytes = len(chunk.data) / max(len(order), 1)
+        mean_bytes = (chunk.end - chunk.start) / max(len(order), 1)
         rejects = deque(parsed.rejects)
         while True:
             batch.started = batch.started if batch.reaches else chunk.arrived
@@ -254,7 +259,8 @@ class Ingest:
             if last_row >= 0:
                 self._reach(batch, chunk, parsed.lines, before, last_row)
             if len(part):
-                batch.pieces.append(Piece(events, part, parsed.lines, chunk.input, before))
+                batch.tables.append((events, part))
+                batch.pieces.append(Piece(rows[part], parsed.lines, chunk.input, before))
                 batch.events += len(part)
                 batch.size_bytes += int(len(part) * mean_bytes)
             while rejects and rejects[0].row <= last_row:
@@ -284,8 +290,9 @@ class Ingest:
             return Gathered()
         prepared, frames = None, []
         if batch.pieces or batch.resume:
-            prepared = self._writer.prepare(*_joined(batch.pieces))
+            prepared = self._writer.prepare(*_joined(batch.tables))
             self._bury_conflicts(batch, prepared)
+            batch.pieces.clear()  # so that their lines do not wait for the disk, too
             frames = [workers.submit(self._writer.encode, part) for part in prepared.parts]
         self._jobs.put(Job(prepared, frames, batch.dead_letters, batch.reaches, batch.resume))
         return Gathered()
@@ -295,13 +302,13 @@ class Ingest:
         now = timestamps.to_text(time.time_ns())
         starts = [0]
         for piece in batch.pieces:
-            starts.append(starts[-1] + len(piece.order))
+            starts.append(starts[-1] + len(piece.rows))
         number = 0
         for conflict in prepared.conflicts:
             while conflict.place >= starts[number + 1]:
                 number += 1
             piece = batch.pieces[number]
-            row = piece.events["row"][int(piece.order[conflict.place - starts[number]])].as_py()
+            row = int(piece.rows[conflict.place - starts[number]])
             raw = piece.lines.raw(row)
             reason, message = explained(conflict)
             line = piece.lines_before + row + 1
@@ -378,11 +385,12 @@ def _acknowledgement(job: Job, commit: Commit | None) -> Acknowledgement:
     )
 
 
-def _joined(pieces: list[Piece]) -> tuple[pa.RecordBatch, Offsets]:
-    """The events of some pieces as one batch of BATCH_SCHEMA, and the order of its rows."""
-    if not pieces:
+def _joined(tables: list[tuple[pa.Table, Offsets]]) -> tuple[pa.RecordBatch, Offsets]:
+    """Some rows of tables as one batch of BATCH_SCHEMA and the order of its rows; lets go of the tables."""
+    if not tables:
         return envelope.to_batch([]), np.zeros(0, np.int64)
-    table = pa.concat_tables(piece.events for piece in pieces).select(BATCH_SCHEMA.names).combine_chunks()
-    starts = np.cumsum([0, *(len(piece.events) for piece in pieces)])
-    order = np.concatenate([piece.order + start for piece, start in zip(pieces, starts, strict=False)])
-    return table.to_batches()[0], order
+    starts = np.cumsum([0, *(len(events) for events, _ in tables)])
+    order = np.concatenate([rows + start for (_, rows), start in zip(tables, starts, strict=False)])
+    whole = pa.concat_tables(events for events, _ in tables).select(BATCH_SCHEMA.names).combine_chunks()
+    tables.clear()
+    return whole.to_batches()[0], order

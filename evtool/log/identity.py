@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from evtool.log.frame import PLACED_SCHEMA
 from evtool.log.hashing import Hashes, hash_ids, hash_one, source_seed, source_seeds
 from evtool.log.ids import EventIds
-from evtool.log.lookup import events_at, taken
+from evtool.log.lookup import look_at, taken
 from evtool.log.snapshot import Snapshot
 from evtool.log.sourcenames import SourceNames
 from evtool.log.table import FEW
@@ -76,6 +76,9 @@ class Verdicts:
         places = np.concatenate([verdict.places for verdict in verdicts])
         is_same = np.concatenate([verdict.is_same for verdict in verdicts])
         positions = np.concatenate([verdict.positions for verdict in verdicts])
+        order = np.argsort(places)
+        if (np.diff(places[order]) > 0).all():  # as nearly always
+            return Verdicts(places[order], is_same[order], positions[order])
         order = np.lexsort((positions, ~is_same, places))
         chosen = order[np.unique(places[order], return_index=True)[1]]
         return Verdicts(places[chosen], is_same[chosen], positions[chosen])
@@ -167,9 +170,11 @@ class Identity:
             # One that was copied while it was written may know of events that this log does not have.
             is_there = positions <= snapshot.last_position
             places, positions = places[is_there], positions[is_there]
-            known = events_at(snapshot, positions)
-            at = np.searchsorted(known["position"].to_numpy(), positions)
-            found.append(_judge(events, rows, places, taken(known, at)))
+            order = np.argsort(positions)
+            suspected = places[order]
+            found += look_at(
+                snapshot, positions[order], lambda known, at: _judge(events, rows, suspected[at], known)
+            )
         for batch in pending if len(suspects) else ():
             places, numbers = _of_one_hash(hashes, suspects, batch.hashes)
             found.append(_judge(events, rows, places, batch.take(numbers)))
@@ -191,7 +196,7 @@ class Identity:
             return None
         if any((batch.hashes == np.uint64(value)).any() for batch in pending for value in hashes):
             return None
-        return None if any(map(self._index.may_hold, hashes)) else hashes
+        return None if self._index.may_hold(hashes) else hashes
 
     def reserve(self, placed: Placed) -> None:
         """Keep in mind what is on its way to the disk; batches are committed in this order."""
@@ -230,7 +235,7 @@ def hash_events(events: pa.RecordBatch, log_id: bytes) -> Hashes:
     return hash_ids(sources.indices.to_numpy(), seeds, uuid_bytes, texts, is_uuid)
 
 
-def _judge(events: pa.RecordBatch, rows: Rows, places: Rows, known: pa.Table) -> Verdicts:
+def _judge(events: pa.RecordBatch, rows: Rows, places: Rows, known: pa.Table | pa.RecordBatch) -> Verdicts:
     """Compare the events at some places with as many known ones: who has the same id, and the same content?"""
     given = taken(events, rows[places])
     same_id = _all_equal(given, known, _IDENTITY)
@@ -243,7 +248,7 @@ def _judge(events: pa.RecordBatch, rows: Rows, places: Rows, known: pa.Table) ->
     return Verdicts(places[same_id], same[same_id], known["position"].to_numpy()[same_id])
 
 
-def _all_equal(given: pa.RecordBatch, known: pa.Table, names: tuple[str, ...]) -> Mask:
+def _all_equal(given: pa.RecordBatch, known: pa.Table | pa.RecordBatch, names: tuple[str, ...]) -> Mask:
     """Which rows agree in all of some columns; nulls agree with each other."""
     agree = np.ones(len(given), bool)
     for name in names:

@@ -33,17 +33,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from evtool.errors import LogDamagedError, LogError
-from evtool.files import Files
+from evtool.files import Files, forget_all
 from evtool.log.hashing import Hashes
-from evtool.log.table import Column, Mapped, MappedTable
+from evtool.log.table import Column, Mapped, MappedTable, Rows
 
 Positions: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
-Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 POSITION_MAX = (1 << 40) - 1
 _POSITION_MASK = np.uint64(POSITION_MAX)
 _HIGH_SHIFT = np.uint64(32)
-_PART_ROWS = 1 << 15  # what is worked on at once stays in the processor's cache
 _WINDOW_MAX = 32
 _STEPS = np.arange(_WINDOW_MAX)[:, None]
 _GROW_SLOTS = 1 << 14
@@ -82,16 +80,17 @@ class EventIds(MappedTable):
         if int(positions.max()) > POSITION_MAX:
             raise _too_far()
         assert int(positions.min()) > 0
-        for start in range(0, len(hashes), _PART_ROWS):
-            part = slice(start, start + _PART_ROWS)
+        for part in self._parts(hashes):
             with self._mutex:
                 self._add(hashes[part], positions[part])
+                self._used(len(part))
 
-    def may_hold(self, value: int) -> bool:
-        """Whether an event may have the id with this hash, without columns."""
+    def may_hold(self, values: Sequence[int]) -> bool:
+        """Whether an event may have an id with one of a few hashes, without columns."""
         with self._mutex:
             low, high = self._mapped.columns
-            return next(_matches_of_one(low, high, _low(value, 0), value >> 32), None) is not None
+            self._used(len(values))
+            return any(_has_match(low, high, _low(value, 0), value >> 32) for value in values)
 
     def add_few(self, hashes: Sequence[int], first_position: int) -> None:
         """The same as `add` for a few events at consecutive positions, without columns."""
@@ -105,16 +104,17 @@ class EventIds(MappedTable):
             for position, value in enumerate(hashes, first_position):
                 stored += _insert_one(low, high, _low(value, position), value >> 32)
             header["count"] -= len(hashes) - stored
+            self._used(len(hashes))
 
     def candidates(self, hashes: Hashes) -> tuple[Rows, Positions]:
         """All (row, position) where the event at the position may have the id of the row, in this order."""
         rows, positions = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for start in range(0, len(hashes), _PART_ROWS):
+        for part in self._parts(hashes):
             with self._mutex:
-                mapped = self._mapped
-                found = list(_matches(mapped, hashes[start : start + _PART_ROWS]))
-            rows += [part + start for part, _ in found]
-            positions += [part for _, part in found]
+                found = list(_matches(self._mapped, hashes[part]))
+                self._used(len(part))
+            rows += [part[at] for at, _ in found]
+            positions += [held for _, held in found]
         return _in_order(np.concatenate(rows), np.concatenate(positions))
 
     def make_room(self, more: int) -> None:
@@ -149,7 +149,12 @@ class EventIds(MappedTable):
         return sum(int(np.count_nonzero(part & _POSITION_MASK)) for part in parts)
 
     def _refill(self, old: Mapped, new: Mapped) -> int:
-        return sum(_move(block, old.capacity, new) for block in _blocks(old))
+        count = 0
+        for block in _blocks(old):
+            count += _move(block, old.capacity, new)
+            forget_all(old.memory)  # it goes through both in their order, so what lies behind it is done with
+            forget_all(new.memory)
+        return count
 
 
 def _home(high: Column, capacity: int) -> Column:
@@ -237,36 +242,40 @@ def _low(value: int, position: int) -> int:
     return (value << 32) & (2**64 - 1 ^ POSITION_MAX) | position
 
 
-def _probe(low: Column, high_value: int) -> Iterator[tuple[int, int]]:
-    """Slots and their `low` from the one that a hash wants up to the first empty one, or once around."""
-    capacity = len(low)
+def _first_slot(high_value: int, capacity: int) -> int:
+    """The slot that a hash wants first, as `_home` says."""
     factor, shift = _scale(capacity)
-    first = high_value * factor >> shift
-    for at in range(first, first + capacity):
-        held = low.item(at % capacity)
-        yield at % capacity, held
+    return high_value * factor >> shift
+
+
+def _has_match(low: Column, high: Column, low_value: int, high_value: int) -> bool:
+    """Whether there is an event whose 56 bits agree with one hash."""
+    capacity = len(low)
+    at = _first_slot(high_value, capacity)
+    for _ in range(capacity):  # a table without an empty slot is damaged
+        held = low.item(at)
         if not held & POSITION_MAX:
-            return
-
-
-def _matches_of_one(low: Column, high: Column, low_value: int, high_value: int) -> Iterator[int]:
-    """Positions whose 56 bits agree with one hash."""
-    for at, held in _probe(low, high_value):
-        if held & POSITION_MAX and held ^ low_value <= POSITION_MAX and high.item(at) == high_value:
-            yield held & POSITION_MAX
+            return False
+        if held ^ low_value <= POSITION_MAX and high.item(at) == high_value:
+            return True
+        at = at + 1 if at + 1 < capacity else 0
+    return False
 
 
 def _insert_one(low: Column, high: Column, low_value: int, high_value: int) -> bool:
     """Store one event where its first empty slot is; False if it stands before that."""
-    at, held = 0, 0
-    for at, held in _probe(low, high_value):
+    capacity = len(low)
+    at = _first_slot(high_value, capacity)
+    for _ in range(capacity):
+        held = low.item(at)
+        if not held & POSITION_MAX:
+            high[at] = high_value  # `low` last: see `_insert`
+            low[at] = low_value
+            return True
         if held == low_value and high.item(at) == high_value:
             return False
-    if held & POSITION_MAX:
-        raise _damaged()
-    high[at] = high_value  # `low` last: see `_insert`
-    low[at] = low_value
-    return True
+        at = at + 1 if at + 1 < capacity else 0
+    raise _damaged()
 
 
 def _blocks(mapped: Mapped) -> Iterator[tuple[int, Column, Column]]:

@@ -8,7 +8,7 @@ columns are read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,11 @@ from evtool.log.walk import Table
 GROUP_EVENTS = 65_536
 GROUP_BYTES = 8 * 1024 * 1024
 GROUP_FRAMES = 1024
+# To make a Polars frame of a few events takes 2 ms, as long as to find them. So what is found of them waits for
+# more: until as many groups again have been read as before, so that the first one does not wait at all.
+_GROUPS_TOGETHER_MAX = 64
+_FEW_EVENTS = GROUP_EVENTS // _GROUPS_TOGETHER_MAX
+_FEW_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -69,20 +74,14 @@ def load(
     group: Group, selection: Selection, partitions: int, columns: Collection[str] | None = None
 ) -> pl.DataFrame:
     """The selected events of a group in order of position, as columns of STORED_SCHEMA."""
-    wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
-    needed = {*wanted, *selection.columns(), "position"}
-    among = selection.texts()
-    if among:
-        rest = replace(selection, streams=None, types=None, sources=None)
-        together = rest.apply(to_frame(_among(group, needed, among), needed), partitions)
-    else:
-        frames = [selection.apply(group.segment.events(row, needed), partitions) for row in group.rows]
-        together = pl.concat(frames) if len(frames) > 1 else frames[0]
+    needed = _needed(selection, columns)
+    if selection.texts():
+        table = _among(group, needed, selection.texts())
+        group.segment.forget(group.rows)
+        return _together([table], selection, partitions, columns)
+    frames = [selection.apply(group.segment.events(row, needed), partitions) for row in group.rows]
     group.segment.forget(group.rows)
-    if not together["position"].is_sorted():
-        # Two gathers of a few bytes a row are cheaper than a sort that carries texts along.
-        together = together[np.argsort(together["position"].to_numpy())]
-    return together.select(wanted)
+    return _in_order(pl.concat(frames) if len(frames) > 1 else frames[0], columns)
 
 
 def load_table(group: Group, selection: Selection, partitions: int, columns: Collection[str]) -> pa.Table:
@@ -127,10 +126,56 @@ def scan(
 ) -> Iterator[pl.DataFrame]:
     """Non-empty frames of selected events, in order of position, decoded in parallel."""
 
-    def work(group: Group) -> pl.DataFrame:
-        return load(group, selection, partitions, columns)
+    def work(group: Group) -> pl.DataFrame | pa.Table:
+        if not selection.texts():
+            return load(group, selection, partitions, columns)
+        found = _among(group, _needed(selection, columns), selection.texts())
+        group.segment.forget(group.rows)
+        is_few = len(found) <= _FEW_EVENTS and found.nbytes <= _FEW_BYTES
+        return found if is_few else _together([found], selection, partitions, columns)
 
+    few: list[pa.Table] = []
+    waiting, waiting_max = 0, 1
     # Nothing ahead: a group may be a whole batch, and a few of those are much memory.
-    for events in parallel.ordered(work, groups(snapshot, selection, partitions), ahead=0):
-        if len(events):
-            yield events
+    for found in parallel.ordered(work, groups(snapshot, selection, partitions), ahead=0):
+        if isinstance(found, pa.Table):
+            few += [found] if len(found) else []
+            waiting += 1
+            if waiting < waiting_max or not few:
+                continue
+        if few:
+            yield from _if_any(_together(few, selection, partitions, columns))
+            few, waiting, waiting_max = [], 0, min(2 * waiting_max, _GROUPS_TOGETHER_MAX)
+        if isinstance(found, pl.DataFrame):
+            yield from _if_any(found)
+    if few:
+        yield from _if_any(_together(few, selection, partitions, columns))
+
+
+def _if_any(events: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    if len(events):
+        yield events
+
+
+def _together(
+    tables: Sequence[pa.Table], selection: Selection, partitions: int, columns: Collection[str] | None
+) -> pl.DataFrame:
+    """What else is asked for of events that were found by their texts, in order of position."""
+    events = to_frame(pa.concat_tables(tables), _needed(selection, columns))
+    rest = replace(selection, streams=None, types=None, sources=None)
+    return _in_order(rest.apply(events, partitions), columns)
+
+
+def _in_order(events: pl.DataFrame, columns: Collection[str] | None) -> pl.DataFrame:
+    if not events["position"].is_sorted():
+        # Two gathers of a few bytes a row are cheaper than a sort that carries texts along.
+        events = events[np.argsort(events["position"].to_numpy())]
+    return events.select(_wanted(columns))
+
+
+def _wanted(columns: Collection[str] | None) -> list[str]:
+    return [name for name in STORED_SCHEMA if columns is None or name in columns]
+
+
+def _needed(selection: Selection, columns: Collection[str] | None) -> set[str]:
+    return {*_wanted(columns), *selection.columns(), "position"}

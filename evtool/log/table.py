@@ -9,19 +9,23 @@ The file is a cache of committed events. `applied` says up to which position it 
 it are applied again at the next open, which must change nothing where they were in it already. `synced`
 is the same for what has reached stable storage: after a power cut the table goes on from there. Of its
 pages any may then be newer than that, so a slot may be there, or a part of one, that no count knows of.
+
+Pages that were used count as memory of the process. Of a table of any size no more than about RESIDENT_BYTES
+do: rows are worked on in the order of the slots that they want, in parts, and what a part used is forgotten.
 """
 
 from __future__ import annotations
 
 import mmap
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from evtool.files import Files, boot_identity, translated
+from evtool.files import Files, boot_identity, forget_all, translated
 
 HEADER_BYTES = 4096
 HEADER = np.dtype(
@@ -37,9 +41,13 @@ HEADER = np.dtype(
 )
 
 SMALL_SLOTS, SMALL_GROWTH = 1 << 21, 4  # below so many slots space matters less than growing again and again
+RESIDENT_BYTES = 128 << 20
+_FAULT_BYTES = 64 << 10  # which the kernel maps at once around a byte that is asked for
+PART_ROWS = 1 << 15  # what is worked on at once stays in the processor's cache
 FEW = 32  # so many are found and stored one by one sooner than as columns
 
 Column: TypeAlias = "np.ndarray[Any, Any]"
+Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ class MappedTable(ABC):
         self._files = files
         self._path = folder / self.file_name
         self._log_id = log_id
+        self._rows_used = 0  # since the mapping was forgotten
         if mapped is not None:
             self._mapped = mapped
             return
@@ -118,6 +127,24 @@ class MappedTable(ABC):
         """Sync and unmap."""
         self.sync()
         del self._mapped
+
+    def _parts(self, wishes: Column) -> Iterator[Rows]:
+        """The rows in parts that are worked on one after another; `wishes` rise with the slots that they want."""
+        rows, part_rows = np.arange(len(wishes)), PART_ROWS
+        size = len(self._mapped.memory)
+        if size > RESIDENT_BYTES:
+            rows = np.argsort(wishes)
+            part_rows = min(PART_ROWS, max(len(rows) * RESIDENT_BYTES // size, RESIDENT_BYTES // _FAULT_BYTES))
+        for start in range(0, len(rows), part_rows):
+            yield rows[start : start + part_rows]
+
+    def _used(self, rows: int) -> None:
+        """Note that so many rows were looked for or stored, and forget what that took before it is too much."""
+        self._rows_used += rows
+        if self._rows_used * _FAULT_BYTES >= RESIDENT_BYTES:
+            self._rows_used = 0
+            if len(self._mapped.memory) > RESIDENT_BYTES:
+                forget_all(self._mapped.memory)
 
     @abstractmethod
     def _count_used(self, mapped: Mapped) -> int:

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import xxhash
 
-from evtool.files import Files
+from evtool.files import Files, forget_all
 from evtool.log.table import FEW, Column, Mapped, MappedTable
 
 _SLOT = np.dtype([("high", "<u8"), ("low", "<u8"), ("version", "<i8")])
@@ -79,6 +79,7 @@ class StreamVersions(MappedTable):
             version = self._reserved.get(stream_id)
             if version is None:
                 _, version = _find_one(self._mapped.columns[0], *_KEY.unpack(xxhash.xxh3_128_digest(stream_id)))
+                self._used(1)
         return version
 
     def reserve(self, promise: Promise) -> None:
@@ -108,22 +109,24 @@ class StreamVersions(MappedTable):
     def _find(self, keys: Keys) -> Versions:
         (slots,) = self._mapped.columns
         versions = np.zeros(len(keys), np.int64)
-        pending = np.arange(len(keys))
-        at = _home(slots, keys)
-        while len(pending):
-            found = slots[at]
-            same = (found["high"] == keys[pending, 0]) & (found["low"] == keys[pending, 1])
-            versions[pending[same]] = found["version"][same]
-            go_on = ~same & (found["version"] != 0)
-            pending, at = pending[go_on], _next(slots, at[go_on])
+        for part in self._parts(_home(slots, keys)):
+            versions[part] = _find(slots, keys[part])
+            self._used(len(part))
         return versions
 
     def _store(self, keys: Keys, versions: Versions) -> None:
         self._make_room(len(keys))
-        header = self._mapped.header
+        (slots,), header = self._mapped.columns, self._mapped.header
         header["count"] += len(keys)  # before, so that whoever ends this process leaves no count that is too low
-        put = _put if len(keys) > FEW else _put_few
-        header["count"] -= len(keys) - put(self._mapped.columns[0], keys, versions)
+        new = 0
+        if len(keys) <= FEW:
+            new = _put_few(slots, keys, versions)
+            self._used(len(keys))
+        else:
+            for part in self._parts(_home(slots, keys)):
+                new += _put(slots, keys[part], versions[part])
+                self._used(len(part))
+        header["count"] -= len(keys) - new
 
     @classmethod
     def _is_capacity(cls, capacity: int) -> bool:
@@ -139,7 +142,23 @@ class StreamVersions(MappedTable):
             part = slots[start : start + _GROW_SLOTS]
             part = part[part["version"] != 0]
             count += _put(larger, np.stack([part["high"], part["low"]], axis=1), part["version"])
+            forget_all(old.memory)  # each slot becomes one of two, both in order: what lies behind is done with
+            forget_all(new.memory)
         return count
+
+
+def _find(slots: Column, keys: Keys) -> Versions:
+    """The version of each stream; 0 for one that is not there."""
+    versions = np.zeros(len(keys), np.int64)
+    pending = np.arange(len(keys))
+    at = _home(slots, keys)
+    while len(pending):
+        found = slots[at]
+        same = (found["high"] == keys[pending, 0]) & (found["low"] == keys[pending, 1])
+        versions[pending[same]] = found["version"][same]
+        go_on = ~same & (found["version"] != 0)
+        pending, at = pending[go_on], _next(slots, at[go_on])
+    return versions
 
 
 def _put(slots: Column, keys: Keys, versions: Versions) -> int:

@@ -22,6 +22,8 @@ Function = Literal["count", "sum", "min", "max", "first", "last", "distinct", "t
 GROUPS = "groups"
 SKETCH_LOG2_BUCKETS = 12  # a relative error of 1.6 percent, 2 to 4 KB a group
 
+_STREAMED_ROWS_MIN = 65_536  # from so many on, Polars' streaming engine needs half the time for distinct rows
+
 _SETS = ("distinct", "top", "sketch")
 _TIMES = ("first", "last")
 
@@ -68,7 +70,7 @@ class Aggregate:
         for slot in self._sets():
             values = rows.select(*self.keys, pl.col(slot.argument or "").alias("value")).drop_nulls("value")
             if slot.function == "distinct":
-                tables[slot.name] = values.unique()
+                tables[slot.name] = _distinct(values)
             else:
                 tables[slot.name] = values.group_by(*self.keys, "value").agg(pl.len().cast(pl.Int64).alias("n"))
         # The bucket follows from the keys: it is found for groups, which are fewer than rows.
@@ -151,6 +153,12 @@ class Aggregate:
         groups = table.group_by(self._by, maintain_order=True).agg("sketch")
         united = [sketches[0] if len(sketches) == 1 else _union(sketches) for sketches in groups["sketch"]]
         return groups.select(self._by).with_columns(pl.Series("sketch", united, dtype=pl.Binary))
+
+
+def _distinct(rows: pl.DataFrame) -> pl.DataFrame:
+    if len(rows) < _STREAMED_ROWS_MIN:
+        return rows.unique()
+    return rows.lazy().unique().collect(engine="streaming")
 
 
 def _begin(slot: Slot) -> list[pl.Expr]:

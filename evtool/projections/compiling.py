@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import polars as pl
 
 from evtool.projections import expression as tree
 from evtool.projections.definition import Definition
-from evtool.projections.expression import Cast, Expression, ExpressionError, JsonPath
+from evtool.projections.expression import Call, Cast, Column, Expression, ExpressionError, JsonPath
 from evtool.projections.lowering import lower
 from evtool.projections.parsing import parse
 from evtool.projections.plan import Plan
@@ -139,6 +140,7 @@ class Compiler:
             kind=kind,
             inputs=self.inputs.columns,
             columns=frozenset(columns),
+            spare=_spare(read),
             paths=tuple(paths),
             where=lower(condition) if condition else None,
             types=tree.types_needed(condition) if condition else None,
@@ -147,6 +149,24 @@ class Compiler:
             stops_at_casts=self.definition.table.get("on_cast_error") == "stop",
             **more,
         )
+
+
+def _spare(expressions: Sequence[Expression]) -> Mapping[str, frozenset[JsonPath]]:
+    """The columns that stand nowhere but behind a path in coalesce(), with these paths."""
+    nodes = [node for expression in expressions for node in tree.walk(expression)]
+    firsts = [
+        (argument.name, node.arguments[0])
+        for node in nodes
+        if isinstance(node, Call) and node.function == "coalesce"
+        for argument in node.arguments[1:]
+        if isinstance(argument, Column)
+    ]
+    paths: dict[str, list[JsonPath]] = {}
+    for name, first in firsts:
+        if isinstance(first, JsonPath):
+            paths.setdefault(name, []).append(first)
+    times = Counter(node.name for node in nodes if isinstance(node, Column))
+    return {name: frozenset(found) for name, found in paths.items() if len(found) == times[name]}
 
 
 def spanned(definition: Definition, path: Path, value: Any) -> int:

@@ -12,7 +12,8 @@ from functools import partial, reduce
 
 import polars as pl
 
-from evtool.projections.expression import Call, Literal, RefusalError
+from evtool.projections import exact
+from evtool.projections.expression import Call, Column, JsonPath, Literal, RefusalError, Result
 from evtool.projections.signatures import (
     Arguments,
     Function,
@@ -35,6 +36,13 @@ from evtool.projections.sqltypes import (
 MANY = 1_000
 
 Binary = Callable[[pl.Expr, pl.Expr], pl.Expr]
+
+_MIRRORED: dict[Binary, Binary] = {
+    operator.lt: operator.gt,
+    operator.le: operator.ge,
+    operator.gt: operator.lt,
+    operator.ge: operator.le,
+}
 
 
 def _booleans(arguments: Arguments) -> tuple[Arguments, Type]:
@@ -61,6 +69,9 @@ def _comparable(arguments: Arguments) -> tuple[Arguments, Type]:
 
 def _lower_comparison(compare: Binary, call: Call, columns: list[pl.Expr]) -> pl.Expr:
     left, right = _for_comparison(call, columns)
+    # Polars makes two rows of nulls, whatever their number, of some comparisons that begin with a literal.
+    if isinstance(call.arguments[0], Literal):
+        return _MIRRORED.get(compare, compare)(right, left)
     return compare(left, right)
 
 
@@ -148,20 +159,33 @@ def _settled(found: Type, values: Arguments) -> Type:
 
 
 def _lower_coalesce(call: Call, columns: list[pl.Expr]) -> pl.Expr:
-    """The first that is not null; nothing counts behind what is written out (Polars loses the rows there)."""
+    """The first that is not null; nothing counts behind what is written out.
+
+    Polars' own coalesce gives one row in the place of many where a literal stands behind a column of nulls.
+    """
     kept: list[pl.Expr] = []
+    is_plain = True
     for argument, column in zip(call.arguments, as_types(call, columns, call.type), strict=True):
-        if isinstance(argument, Literal) and argument.value is None:
-            continue
+        is_plain &= isinstance(argument, Literal | Column | JsonPath | Result) and argument.type == call.type
         kept.append(column)
-        if isinstance(argument, Literal):
+        if isinstance(argument, Literal) and argument.value is not None:
             break
-    return pl.coalesce(kept or columns) if len(kept) != 1 else kept[0]
+    if is_plain or len(kept) == 1:
+        return _first_there(*kept)
+    return exact.once(kept, call.type.column_type, _first_there)
+
+
+def _first_there(*columns: pl.Expr) -> pl.Expr:
+    *before, found = columns
+    for column in reversed(before):
+        found = pl.when(column.is_not_null()).then(column).otherwise(found)
+    return found
 
 
 def _lower_nullif(call: Call, columns: list[pl.Expr]) -> pl.Expr:
     left, right = _for_comparison(call, columns)
-    return pl.when((left == right).fill_null(False)).then(None).otherwise(columns[0])
+    is_equal = right == left if isinstance(call.arguments[0], Literal) else left == right
+    return pl.when(is_equal.fill_null(False)).then(None).otherwise(columns[0])
 
 
 def _first_type(arguments: Arguments) -> tuple[Arguments, Type]:

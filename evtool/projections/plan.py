@@ -30,6 +30,7 @@ class Plan:
     true.
     `casts_where` and `casts` (of the inputs) may fail on a value: that is counted, or, with `stops_at_casts`, an
     error.
+    Of `spare` columns no value is looked at unless one of their paths has none.
     `present` makes the read model of what the kind gives: its names and types for whoever reads it.
     `time_column` is the name of the first key if that is a period of time.
     """
@@ -41,6 +42,7 @@ class Plan:
     paths: tuple[JsonPath, ...]
     where: pl.Expr | None = None
     types: frozenset[str] | None = None
+    spare: Mapping[str, frozenset[JsonPath]] = field(default_factory=dict)
     casts_where: tuple[Cast, ...] = ()
     casts: tuple[Cast, ...] = ()
     stops_at_casts: bool = False
@@ -58,12 +60,27 @@ class Plan:
             {"position"}
         )
 
+    @property
+    def spare_columns(self) -> frozenset[str]:
+        """Those of them that can be read later, where they are `missing`."""
+        order = {"timestamp", "position"}
+        return frozenset(self.spare) - order
+
+    def missing(self, events: pl.DataFrame) -> set[str]:
+        """The spare columns that are not among these events, and of which a value is looked at."""
+        return {
+            name
+            for name in self.spare_columns.difference(events.columns)
+            if any(events[path.column].null_count() for path in self.spare[name])
+        }
+
     def events(self, stored: pa.Table) -> pl.DataFrame:
         """Stored events (columns of PLACED_SCHEMA) with a column for each path, and those that are looked at.
 
         Payloads and metadata stay in Arrow: only the values in them become columns of Polars.
         """
         looked_at = self.stored_columns - {path.root for path in self.paths} | (self.columns & _JSON_COLUMNS)
+        looked_at &= set(stored.column_names)
         found = self._found({name: stored[name] for name in _JSON_COLUMNS if name in stored.column_names})
         if looked_at:
             return to_frame(stored, looked_at).with_columns(found)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from evtool import parallel
+from evtool.event import STORED_SCHEMA
+from evtool.log.frame import to_frame
 from evtool.log.scan import Group, groups, load, load_table
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
@@ -53,9 +55,10 @@ class Source:
     def parts(self, plan: Plan, selection: Selection) -> Iterator[Part]:
         """The parts of a selection, in order of position. Raises LogDamagedError, SchemaError, ProjectionError."""
         chosen = replace(selection, types=_both(selection.types, plan.types))
+        spared = set(plan.spare_columns)  # for as long as no event needs them
 
         def work(group: Group) -> Part:
-            events = self._load(plan, group, chosen)
+            events = self._load(plan, group, chosen, spared)
             rows, failed = plan.rows(events)
             last_position = int(group.rows["header"]["last_position"].max())
             return Part(plan.kind.partial(rows), len(rows), failed, last_position)
@@ -71,11 +74,18 @@ class Source:
 
         return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=0)
 
-    def _load(self, plan: Plan, group: Group, selection: Selection) -> pl.DataFrame:
-        """The events of a group as the plan's rows are made from them."""
+    def _load(self, plan: Plan, group: Group, selection: Selection, spared: set[str]) -> pl.DataFrame:
+        """The events of a group as the plan's rows are made from them. A column that is needed leaves `spared`."""
         columns = plan.stored_columns
         if not self.steps_hash:
-            return plan.events(load_table(group, selection, self.partitions, columns))
+            events = plan.events(load_table(group, selection, self.partitions, columns - spared))
+            missing = plan.missing(events)
+            if missing:
+                spared -= missing
+                more = load_table(group, selection, self.partitions, missing)
+                events = events.with_columns(to_frame(more, missing))
+            absent = plan.spare_columns.difference(events.columns)
+            return events.with_columns(pl.lit(None, STORED_SCHEMA[name]).alias(name) for name in absent)
         columns |= {"event_type", "schema_version", "payload", "position"}
         return plan.with_paths(self._upcast(load(group, selection, self.partitions, columns)))
 

@@ -119,9 +119,12 @@ def measure(events: int, rounds: int, folder: Path) -> dict[str, Any]:
             without.append(load_without_identity(file, place / "log"))
     if any(one["accepted"] != events for one in (*first, *without)) or any(one["accepted"] for one in second):
         raise RuntimeError("a load did not store each event exactly once")
-    with new_folder(folder) as place:
-        sync = sync_seconds(place)
-        one, many = appends(place / "one", 1), appends(place / "many", THREADS)
+    syncs, ones, manies = [], [], []
+    for _ in range(rounds):
+        with new_folder(folder) as place:
+            syncs.append(sync_seconds(place))
+            ones.append(appends(place / "one", 1))
+            manies.append(appends(place / "many", THREADS))
 
     def median(runs: list[dict[str, Any]], key: str) -> float:
         return statistics.median(run[key] for run in runs)
@@ -133,9 +136,9 @@ def measure(events: int, rounds: int, folder: Path) -> dict[str, Any]:
         "second": {key: median(second, key) for key in ("seconds", "cpu_seconds")},
         "without": {key: median(without, key) for key in ("seconds", "cpu_seconds")},
         "index_bytes_per_id": index_bytes / events,
-        "sync_seconds": sync,
-        "appends_per_second": one,
-        "appends_per_second_of_threads": many,
+        "sync_seconds": statistics.median(syncs),
+        "appends_per_second": statistics.median(ones),
+        "appends_per_second_of_threads": statistics.median(manies),
     }
 
 

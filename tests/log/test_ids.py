@@ -34,8 +34,7 @@ def hash_of(high: int, tag: int, rest: int = 0) -> int:
     return high << 32 | tag << 8 | rest
 
 
-# Few, so that they collide: the slots at both ends and those between, some with all upper bits in common, some
-# that only differ in what is not kept, some as small as the numbers of rows.
+# Few, so that they collide; some have all upper bits in common, some differ in what is not kept, some are small.
 HIGHS = (0, 1, 2, 3, 0x5555_5555, 0xAAAA_AAAA, 0xFFFF_FF00, 0xFFFF_FFFF)
 POOL = [hash_of(high, tag) for high in HIGHS for tag in (0, 1, 0xFF_FFFF)]
 POOL += [hash_of(0xFFFF_FFFF, 1, 255), hash_of(0, 0, 7)]
@@ -46,7 +45,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # few slots, that 
     with monkeypatch.context() as patch:
         patch.setattr(EventIds, "capacity_min", 16)
         patch.setattr(ids_module, "_GROW_SLOTS", 5)
-        patch.setattr(ids_module, "_PART_ROWS", 7)
+        for name, value in {"PART_ROWS": 7, "RESIDENT_BYTES": HEADER_BYTES, "_FAULT_BYTES": 1024}.items():
+            patch.setattr(f"evtool.log.table.{name}", value)  # in parts, in the order of the slots
         yield
 
 
@@ -72,7 +72,7 @@ def add(table: EventIds, pairs: Sequence[tuple[int, int]]) -> None:
 
 def found(table: EventIds, hashes: list[int]) -> Pairs:
     rows, positions = table.candidates(np.array(hashes, np.uint64))
-    assert {row for row, value in enumerate(hashes) if table.may_hold(value)} <= set(rows.tolist())
+    assert {row for row, value in enumerate(hashes) if table.may_hold([value])} <= set(rows.tolist())
     return list(zip(rows.tolist(), positions.tolist(), strict=True))
 
 
@@ -204,7 +204,7 @@ class IdsMachine(RuleBasedStateMachine):
         wanted = expected(self.log, POOL)
         assert seen == sorted(set(seen))
         assert set(wanted) <= set(seen)
-        assert all(self.table.may_hold(POOL[row]) for row, _ in wanted)
+        assert all(self.table.may_hold([POOL[row]]) for row, _ in wanted)
         assert {position for _, position in set(seen) - set(wanted)} <= self.torn
         assert len(self.table) == len(self.log) or self.torn
         assert len(self.table) <= 0.7 * self.table._mapped.capacity

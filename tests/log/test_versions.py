@@ -30,6 +30,8 @@ def tiny_capacity(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(StreamVersions, "capacity_min", 4)
         patch.setattr(versions_module, "_GROW_SLOTS", 3)
         patch.setattr(versions_module, "FEW", 2)  # so that both ways of storing are gone
+        for name, value in {"PART_ROWS": 7, "RESIDENT_BYTES": 4200, "_FAULT_BYTES": 1024}.items():
+            patch.setattr(f"evtool.log.table.{name}", value)  # in parts, in the order of the slots
         yield
 
 
