@@ -54,6 +54,8 @@ def show(frame: pl.DataFrame, keys: tuple[str, ...]) -> None:
     names = [*frame.columns, *([""] if bars is not None else [])]
     numbers = [not kind.is_numeric() for kind in frame.dtypes] + ([True] if bars is not None else [])
     render.print_columns(names, texts, is_text=numbers)
+    if not whole:
+        render.say("no rows: the log has no event that counts")
     if is_cut:
         render.say(f"{whole:,} rows, of which {TABLE_ROWS_MAX} are shown; --format csv, json or parquet gives all")
 

@@ -71,15 +71,18 @@ def project(
 
     _check(projection, all_of_them, full, stale, follow, [start, end, as_of], settings, out, output_format)
     kind = output_format or (frames.FORMATS.get(Path(out).suffix, "table") if out else "table")
+    if out and output_format == "table":
+        raise ConfigError("a table is for people and goes to standard output", "Leave --out or --format away.")
     if out and kind == "table":
         raise ConfigError(f"--out {out}: its ending tells no format", "Add --format json, ndjson, csv or parquet.")
+    pause = None if follow is None else _seconds(follow)
     config = configuration.load(log)
     with open_log(config.log_path, read_only=True, config=config) as opened:
         if all_of_them:
             _refresh_all(opened, config, full)
             return
         asked = _open(opened, config, projection or "", settings or [])
-        for answer in _answers(opened, asked, [start, end, as_of], full, stale, follow):
+        for answer in _answers(opened, asked, [start, end, as_of], full, stale, pause):
             _show(answer, asked, kind, out, opened)
 
 
@@ -120,7 +123,7 @@ def _open(opened: Log, config: Config, reference: str, settings: list[str]) -> P
 
 
 def _answers(
-    opened: Log, asked: Projection, bounds: list[str | None], full: bool, stale: bool, follow: str | None
+    opened: Log, asked: Projection, bounds: list[str | None], full: bool, stale: bool, pause: float | None
 ) -> Iterator[Answer]:
     if stale:
         yield asked.runner.stale()
@@ -135,8 +138,8 @@ def _answers(
     with _progress() as on_progress:
         answer = asked.runner.refresh(full, on_progress)
     yield answer
-    while follow is not None:
-        time.sleep(_seconds(follow))
+    while pause is not None:
+        time.sleep(pause)
         position, answer = answer.position, asked.runner.refresh()
         if answer.position != position:
             yield answer

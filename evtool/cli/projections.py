@@ -47,12 +47,19 @@ timezone = {{ value = "UTC" }}
 def list_(log: LogOption = None, as_json: JsonOption = False) -> None:
     """List all definitions: built in and your own, with the versions that have a read model."""
     from evtool import config as configuration
+    from evtool.errors import EvtoolError
     from evtool.projections import catalogue, places
 
     config = configuration.load(log)
     rows: list[dict[str, Any]] = []
+    failed: EvtoolError | None = None
     for entry in catalogue.entries(config.definitions_path).values():
-        found = entry.read()
+        try:
+            found = entry.read()
+        except EvtoolError as error:  # one that is wrong does not hide the others
+            render.print_error(error)
+            failed = failed or error
+            continue
         rows.append(
             {
                 "name": entry.name,
@@ -66,13 +73,17 @@ def list_(log: LogOption = None, as_json: JsonOption = False) -> None:
         )
     if as_json:
         render.print_json({"projections": rows})
-        return
+    else:
+        _print_listed(rows)
+    if failed:
+        raise typer.Exit(failed.exit_code)
+
+
+def _print_listed(rows: list[dict[str, Any]]) -> None:
+    names = ("name", "version", "kind", "from")
     render.print_columns(
-        ("name", "version", "kind", "from", "read models", "description"),
-        [
-            [*(str(row[name]) for name in ("name", "version", "kind", "from")), _versions(row), row["description"]]
-            for row in rows
-        ],
+        (*names, "read models", "description"),
+        [[*(str(row[name]) for name in names), _versions(row), row["description"]] for row in rows],
         (True, False, True, True, True, True),
     )
 

@@ -11,13 +11,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from evtool.errors import LogDamagedError
 from evtool.event import STORED_SCHEMA
@@ -33,9 +32,12 @@ from evtool.log.format import (
     events_file,
     map_file,
 )
-from evtool.log.frame import PLACED_SCHEMA, to_frame
+from evtool.log.frame import PLACED_SCHEMA, int64s, mask, to_frame
 from evtool.log.streamindex import Hashes, StreamIndex
 from evtool.log.walk import Table
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq  # where a log has no cold segment, it is never loaded
 
 # A row is like one of frames.idx. Over several batches the times of recording are no straight line.
 _HEADER_FIELDS = {name: FRAME_HEADER[name] for name in FRAME_HEADER.names or ()}
@@ -114,11 +116,11 @@ class ColdSegment:
         looked_at = self.read(row, list(among))
         chosen = np.ones(len(looked_at), bool)
         for name, texts in among.items():
-            chosen &= pc.is_in(looked_at[name], texts).to_numpy()
+            chosen &= mask(pc.is_in(_one(looked_at[name]), texts))
         if not chosen.any():
             return None
         batch = self._placed(row, columns)
-        return _in_order(batch if chosen.all() else batch.take(pa.array(np.flatnonzero(chosen))))
+        return _in_order(batch if chosen.all() else batch.take(int64s(np.flatnonzero(chosen))))
 
     def streams(self, row: np.void) -> list[bytes]:
         """The different streams of a row group, as UTF-8."""
@@ -142,6 +144,8 @@ class ColdSegment:
             start = int(chunk["offset"])
             if checksum(self.data[start : start + int(chunk["stored_bytes"])]) != chunk["checksum"]:
                 raise self._damage(row, f"column {columns[index]} does not match its checksum")
+        import pyarrow.parquet as pq
+
         try:
             file = pq.ParquetFile(pa.BufferReader(self._buffer), metadata=self.metadata, pre_buffer=False)
             table = file.reader.read_row_group(number, column_indices=indices, use_threads=False)
@@ -154,6 +158,8 @@ class ColdSegment:
     @cached_property
     def metadata(self) -> pq.FileMetaData:
         """The footer. Raises LogDamagedError."""
+        import pyarrow.parquet as pq
+
         footer = self.data[len(self.data) - int(self.summary["footer_bytes"]) :]
         if checksum(footer) != self.summary["footer_checksum"]:
             raise LogDamagedError(f"{self.path}: its footer does not match its checksum", _HINT)
@@ -178,7 +184,7 @@ class ColdSegment:
         found = []
         for field in fields:
             if field.name == "recorded_at":
-                column = pa.array(recorded_at(self.commits, table["position"].to_numpy()))
+                column = int64s(recorded_at(self.commits, np.from_dlpack(_one(table["position"]))))
             elif field.name == "timestamp":
                 column = _one(table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
             else:
@@ -256,7 +262,7 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 def _in_order(batch: pa.RecordBatch) -> pa.RecordBatch:
     if "position" not in batch.schema.names:
         return batch
-    positions = batch["position"].to_numpy()
+    positions = np.from_dlpack(batch["position"])
     if (positions[1:] > positions[:-1]).all():
         return batch
-    return batch.take(pa.array(np.argsort(positions)))
+    return batch.take(int64s(np.argsort(positions)))

@@ -123,7 +123,7 @@ def decode(body: memoryview, header: np.void, columns: Collection[str] | None = 
         else:
             result[name] = pl.Series(name, [None], dtype=EVENT_SCHEMA[name]).new_from_index(0, count)
     if "position" in wanted or "recorded_at" in wanted:
-        offsets = np.cumsum(batch.column("position_delta").to_numpy(), dtype=np.int64)
+        offsets = np.cumsum(np.from_dlpack(batch.column("position_delta")), dtype=np.int64)
         for name, base in (("position", "base_position"), ("recorded_at", "base_recorded_at")):
             if name in wanted:
                 result[name] = pl.Series(name, offsets + header[base])
@@ -180,15 +180,31 @@ def event_ids(events: pa.RecordBatch) -> pa.Array:
     return _event_ids(events).to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
+def int64s(numbers: Integers, is_null: np.ndarray[Any, np.dtype[np.bool_]] | None = None) -> pa.Array:
+    """Numbers as an Arrow array that shares their memory. `pa.array` would import pandas first, where it is."""
+    validity = None if is_null is None else pa.py_buffer(np.packbits(~is_null, bitorder="little"))
+    buffer = pa.py_buffer(np.ascontiguousarray(numbers, np.int64))
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [validity, buffer])
+
+
+def mask(truths: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Truth values, none of them null. `to_numpy` would import pandas, as `pa.array` does."""
+    return np.from_dlpack(truths.cast(pa.uint8())).view(np.bool_)
+
+
+def strings(texts: Sequence[str | None]) -> pa.Array:
+    """Texts as an Arrow array of large strings, for the same reason by way of Polars."""
+    return pl.Series(texts, dtype=pl.String).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
 def _rows_among(batch: pa.RecordBatch, among: Mapping[str, pa.Array]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     chosen = np.ones(len(batch), bool)
     for name, texts in among.items():
         column = batch.column(name)
         if isinstance(column, pa.DictionaryArray):
-            is_among = pc.is_in(column.dictionary, texts).to_numpy(zero_copy_only=False)
-            chosen &= is_among[column.indices.to_numpy()]
+            chosen &= mask(pc.is_in(column.dictionary, texts))[np.from_dlpack(column.indices)]
         else:
-            chosen &= pc.is_in(column, texts).to_numpy(zero_copy_only=False)
+            chosen &= mask(pc.is_in(column, texts))
     return chosen
 
 
@@ -202,15 +218,15 @@ def _placed(
     names = set(batch.schema.names)
     offsets = np.zeros(0, np.int64)
     if "position_delta" in names:
-        offsets = np.cumsum(batch.column("position_delta").to_numpy(), dtype=np.int64)
+        offsets = np.cumsum(np.from_dlpack(batch.column("position_delta")), dtype=np.int64)
     if chosen is not None and not chosen.all():
         rows = np.flatnonzero(chosen)
-        batch, offsets = batch.take(pa.array(rows)), offsets[rows] if len(offsets) else offsets
+        batch, offsets = batch.take(int64s(rows)), offsets[rows] if len(offsets) else offsets
     fields = [PLACED_SCHEMA.field(name) for name in columns]
     result = []
     for field in fields:
         if field.name in ("position", "recorded_at"):
-            column = pa.array(offsets + header["base_" + field.name])
+            column = int64s(offsets + header["base_" + field.name])
         elif field.name == "timestamp":
             column = batch.column("timestamp").cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
         elif field.name in names:

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from evtool.log.format import MIXED_PARTITIONS
+from evtool.log.frame import strings
 from evtool.log.partitions import partition_of, partitions_of
 from evtool.log.walk import Table
 
@@ -75,7 +76,9 @@ class Selection:
     def texts(self) -> dict[str, pa.Array]:
         """What is asked of text columns, by column: one of these."""
         asked = {"stream_id": self.streams, "event_type": self.types, "source_id": self.sources}
-        return {name: pa.array(sorted(texts), pa.string()) for name, texts in asked.items() if texts is not None}
+        return {
+            name: strings(sorted(texts)).cast(pa.string()) for name, texts in asked.items() if texts is not None
+        }
 
     def columns(self) -> set[str]:
         """The columns that `apply` looks at."""

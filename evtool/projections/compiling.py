@@ -113,7 +113,10 @@ class Compiler:
         """The period in which a time lies, in the time zone of [time]."""
         zone = self.value(("time", "timezone"), self.definition.table["time"].get("timezone", "UTC"))
         text = f"bucket({column}, '{grain}', '{str(zone).replace(chr(39), chr(39) * 2)}')"
-        return self.expression(("time", "timezone"), text)
+        try:
+            return self.made(text)
+        except ExpressionError as error:  # whose place is one in the text that was made
+            self.definition.fail(("time", "timezone"), error.message, error.hint)
 
     def where(self, *more: Expression) -> Expression | None:
         """The condition of the definition, and others that must hold as well."""

@@ -48,12 +48,7 @@ def plan(reference: str) -> Plan:
     for method in ("partial", "merge", "finalize"):
         if not callable(getattr(found, method, None)):
             raise ProjectionError(f"{reference} has no method {method!r}", "It needs partial, merge and finalize.")
-    columns = frozenset(getattr(found, "columns", STORED_SCHEMA))
-    unknown = sorted(columns - set(STORED_SCHEMA))
-    if unknown:
-        raise ProjectionError(
-            f"{reference}: there is no column {unknown[0]!r}", f"There are: {', '.join(STORED_SCHEMA)}."
-        )
+    columns = _columns(reference, getattr(found, "columns", tuple(STORED_SCHEMA)))
     return Plan(
         identity=Identity(name, version, digest(_source(found)), {}),
         kind=Custom(reference, found, tuple(column for column in STORED_SCHEMA if column in columns)),
@@ -123,6 +118,21 @@ def _load(reference: str) -> Any:
         return found() if inspect.isclass(found) else found
     except Exception as error:  # the module may do anything
         raise ProjectionError(f"{reference} cannot be had: {type(error).__name__}: {error}") from error
+
+
+def _columns(reference: str, named: Any) -> frozenset[str]:
+    """What an object names as its columns. Raises ProjectionError."""
+    if not isinstance(named, list | tuple | set | frozenset) or not named:
+        raise ProjectionError(
+            f"{reference}: its `columns` are {named!r:.60}",
+            'Name some, as in columns = ("stream_id", "timestamp").',
+        )
+    for column in named:
+        if not isinstance(column, str) or column not in STORED_SCHEMA:
+            raise ProjectionError(
+                f"{reference}: there is no column {column!r:.60}", f"There are: {', '.join(STORED_SCHEMA)}."
+            )
+    return frozenset(named)
 
 
 def _source(made: Any) -> str:

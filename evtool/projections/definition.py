@@ -130,6 +130,10 @@ def parse(data: bytes, origin: str) -> Definition:
         raise ProjectionError(f"{origin} is not UTF-8: {error}") from error
     except ValueError as error:  # of TOML, or a number of thousands of digits
         raise ProjectionError(f"{origin} is not TOML: {error}", "Correct that line.") from error
+    except RecursionError as error:
+        raise ProjectionError(
+            f"{origin} nests deeper than can be read", "A definition needs two levels."
+        ) from error
     return _Reader(table, origin, text).definition()
 
 
@@ -281,7 +285,9 @@ def _within(written: str, number: int, start: int, key: str, line: int, column: 
     if key:
         found = re.compile(rf"\b{re.escape(key)}\s*=\s*").search(written, start)
         start = found.end() if found else start
-    if line > 1:  # of a text over several lines, whose own ones count
+    if re.fullmatch(r"(\"\"\"|''')\s*", written[start:]):  # a text over several lines, which begins on the next
+        return f"{number + 1 + line}:{column}"
+    if line > 1:
         return f"{number + line}:{column}"
     quotes = re.match(r"\"\"\"|'''|[\"']?", written[start:])
     return f"{number + 1}:{start + (len(quotes[0]) if quotes else 0) + column}"

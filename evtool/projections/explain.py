@@ -27,17 +27,19 @@ def events(plan: Plan, source: Source, row: Mapping[str, str]) -> Iterator[pl.Da
                 f"Its rows are told apart by: {', '.join(names)}." if names else "It has one row for all events."
             )
             raise ConfigError(f"{plan.identity.name} has no key {name!r} that an event has by itself", known)
+    schema = plan.read_model(None).schema
+    conditions = [_is(name, schema[name], value) for name, value in row.items()]
     for found in source.selected(plan, Selection()):
-        chosen = found.filter(*(_is(found, name, value) for name, value in row.items()))
+        chosen = found.filter(*conditions)
         if len(chosen):
             yield chosen.select(column for column in chosen.columns if not column.startswith("input."))
 
 
-def _is(found: pl.DataFrame, name: str, value: str) -> pl.Expr:
+def _is(name: str, kind: pl.DataType, value: str) -> pl.Expr:
+    """Whether a key, of the type that it has in the read model, is written like this."""
     column = pl.col(f"input.{name}")
     if not value:
         return column.is_null()
-    kind = found.schema[f"input.{name}"]
-    if name in ("hour",) and kind.is_integer():
+    if isinstance(kind, pl.Datetime):  # a number until it is shown
         column = column.cast(pl.Datetime("ns", "UTC")).dt.strftime(_MOMENT)
     return column.cast(pl.String) == value

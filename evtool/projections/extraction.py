@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from evtool.ingest.extract import Extractor, Slot
 from evtool.ingest.lines import Mask, Offsets
 from evtool.ingest.mapping import Steps as Steps
+from evtool.log.frame import int64s, mask, strings
 from evtool.projections import flat
 from evtool.projections.flat import PADDING, Block, Bytes, Values
 
@@ -80,8 +81,8 @@ def _chunks(texts: pl.Series | pa.Array | pa.ChunkedArray) -> list[pa.Array]:
 def _of_chunk(texts: pa.Array, paths: Sequence[Steps]) -> list[pl.Series]:
     if not texts.null_count:
         return [pl.Series(pl.from_arrow(column), dtype=pl.String) for column in _columns(texts, paths)]
-    is_there = pc.is_valid(texts).to_numpy(zero_copy_only=False)
-    indexes = pa.array(np.cumsum(is_there) - 1, mask=~is_there)
+    is_there = mask(pc.is_valid(texts))
+    indexes = int64s(np.cumsum(is_there) - 1, ~is_there)
     columns = _columns(texts.drop_null(), paths)
     return [pl.Series(pl.from_arrow(column.take(indexes)), dtype=pl.String) for column in columns]
 
@@ -97,10 +98,10 @@ def _columns(texts: pa.Array, paths: Sequence[Steps]) -> list[pa.Array]:
     slow = [path for path in paths if is_left[path].any()]
     if slow:
         rows = np.flatnonzero(np.logical_or.reduce([is_left[path] for path in slow]))
-        some = texts if len(rows) == len(texts) else texts.take(pa.array(rows))
+        some = texts if len(rows) == len(texts) else texts.take(int64s(rows))
         lists = read(some.cast(pa.large_binary()).to_pylist(), slow)
         for path, values in zip(slow, lists, strict=True):
-            found = pa.array(values, pa.large_string())
+            found = strings(values)
             columns[path] = (_placed(found, rows, columns[path][0] if path in columns else None), everywhere)
     return [columns[path][0] for path in paths]
 
@@ -117,7 +118,7 @@ def _placed(found: pa.Array, rows: Offsets, column: pa.Array | None) -> pa.Array
         return pa.concat_arrays([*parts, column.slice(befores[-1])])
     indexes = np.arange(len(column))
     indexes[rows] = np.arange(len(column), len(column) + len(rows))
-    return pa.concat_arrays([column, found]).take(pa.array(indexes))
+    return pa.concat_arrays([column, found]).take(int64s(indexes))
 
 
 def _fast(texts: pa.Array, paths: Sequence[Steps]) -> Iterator[tuple[pa.Array, Mask]]:
@@ -175,9 +176,9 @@ def _gathered(
         is_absent[rows] = False
         of_rows = np.zeros(count, np.int64)
         of_rows[rows] = indexes
-        taken = pieces.take(pa.array(of_rows, mask=is_absent))
+        taken = pieces.take(int64s(of_rows, is_absent))
     else:
-        taken = pieces.take(pa.array(indexes))
+        taken = pieces.take(int64s(indexes))
     unknown = np.concatenate([values.unknown for values in blocks])
     return pa.Array.from_buffers(pa.large_string(), count, taken.buffers()), unknown
 

@@ -22,7 +22,7 @@ from evtool.projections.lowering import lower
 from evtool.projections.plan import Plan
 from evtool.projections.retention import Retention
 from evtool.projections.sessions import Sessions
-from evtool.projections.sqltypes import FLOAT
+from evtool.projections.sqltypes import DIGITS_MAX, FLOAT
 from evtool.projections.windows import STEPS_MAX, Mode
 
 PERIODS_MAX = 1_000
@@ -387,6 +387,10 @@ def _number(compiler: Compiler, path: Path, written: Any) -> str:
         definition.fail(path, f"{weight!r} is no number")
     if isinstance(weight, bool) or not number.is_finite():
         definition.fail(path, f"{weight!r} is no number")
+    if (
+        number.adjusted() >= DIGITS_MAX or -int(number.as_tuple().exponent) > DIGITS_MAX
+    ):  # before it is written out
+        definition.fail(path, f"{weight!r:.60} has more than {DIGITS_MAX} digits")
     return f"({number:f})"
 
 

@@ -205,7 +205,7 @@ def _inside(files: Files, path: Path) -> tuple[dict[str, Any], str]:
         value = json.loads(metadata[LINEAGE_KEY.encode()])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"there is no file {path}", "Name a Parquet file that evtool wrote.") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # of Arrow, too: an OSError without a number
         raise InputError(f"{path} is no Parquet file, or is damaged", "Make it again: evtool project.") from error
     except KeyError as error:
         raise InputError(f"{path} says nothing of its lineage", "Only files that evtool wrote do.") from error

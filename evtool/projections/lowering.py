@@ -50,7 +50,7 @@ def _settled(expression: Expression) -> Expression:
     """The tree with values for what reads nothing: what Polars makes of literals does not always fit rows."""
     match expression:
         case Call(_, arguments):
-            expression = changed(expression, arguments=tuple(map(_settled, arguments)))
+            expression = _decided(changed(expression, arguments=tuple(map(_settled, arguments))))
         case Cast(argument):
             expression = changed(expression, argument=_settled(argument))
         case _:
@@ -58,3 +58,24 @@ def _settled(expression: Expression) -> Expression:
     if all(isinstance(child, Literal) for child in children(expression)):
         return Literal(pl.select(_lowered(expression)).to_series()[0], expression.type)
     return expression
+
+
+def _decided(call: Call) -> Call:
+    """A choice without what can never be chosen, so that no column is made of literals alone."""
+    if call.function == "coalesce":
+        kept = [each for each in call.arguments if not (isinstance(each, Literal) and each.value is None)]
+        end = next((at for at, each in enumerate(kept, 1) if isinstance(each, Literal)), len(kept))
+        return changed(call, arguments=tuple(kept[:end]) or call.arguments[:1])
+    if call.function != "case":
+        return call
+    *arms, otherwise = call.arguments
+    possible: list[Expression] = []
+    for condition, value in zip(arms[::2], arms[1::2], strict=True):
+        if not isinstance(condition, Literal):
+            possible += [condition, value]
+        elif condition.value:
+            otherwise = value
+            break
+    if not possible:
+        return Call("coalesce", (otherwise,), call.type)
+    return changed(call, arguments=(*possible, otherwise))

@@ -94,7 +94,9 @@ def _members(arguments: Arguments) -> tuple[Arguments, Type]:
 
 def _lower_in(call: Call, columns: list[pl.Expr]) -> pl.Expr:
     types = {argument.type for argument in call.arguments}
-    if types <= {TEXT} or types <= {INTEGER}:
+    # Polars takes what it knows to be one value for a column of one row there.
+    is_plain = isinstance(call.arguments[0], Column | JsonPath | Result)
+    if is_plain and (types <= {TEXT} or types <= {INTEGER}):
         values = [member.value for member in call.arguments[1:] if isinstance(member, Literal)]
         return columns[0].is_in(pl.Series(values, dtype=call.arguments[0].type.column_type).implode())
     value, *members = _for_comparison(call, columns)
@@ -159,20 +161,12 @@ def _settled(found: Type, values: Arguments) -> Type:
 
 
 def _lower_coalesce(call: Call, columns: list[pl.Expr]) -> pl.Expr:
-    """The first that is not null; nothing counts behind what is written out.
-
-    Polars' own coalesce gives one row in the place of many where a literal stands behind a column of nulls.
-    """
-    kept: list[pl.Expr] = []
-    is_plain = True
-    for argument, column in zip(call.arguments, as_types(call, columns, call.type), strict=True):
-        is_plain &= isinstance(argument, Literal | Column | JsonPath | Result) and argument.type == call.type
-        kept.append(column)
-        if isinstance(argument, Literal) and argument.value is not None:
-            break
-    if is_plain or len(kept) == 1:
-        return _first_there(*kept)
-    return exact.once(kept, call.type.column_type, _first_there)
+    """The first that is not null. Polars' own coalesce may make one row of a column of nulls and a literal."""
+    found = as_types(call, columns, call.type)
+    kinds = Literal | Column | JsonPath | Result
+    if all(isinstance(each, kinds) and each.type == call.type for each in call.arguments):
+        return _first_there(*found)
+    return found[0] if len(found) == 1 else exact.once(found, call.type.column_type, _first_there)
 
 
 def _first_there(*columns: pl.Expr) -> pl.Expr:

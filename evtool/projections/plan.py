@@ -105,8 +105,9 @@ class Plan:
         named = [expression.alias(name) for name, expression in self.inputs.items()]
         if not named and not order:
             return events.select(pl.first().is_null().alias("nothing")), failed
-        kept = [pl.col(name) for name in order if name not in self.inputs]
-        return events.select(*named, *kept), failed
+        kept = [name for name in order if name not in self.inputs]
+        # Beside the events, as constants alone would be one row.
+        return events.with_columns(named).select(*self.inputs, *kept), failed
 
     def selected(self, events: pl.DataFrame) -> pl.DataFrame:
         """Those of some events with their paths that the projection counts, with the inputs as further columns."""

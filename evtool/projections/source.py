@@ -17,6 +17,7 @@ from evtool.log.snapshot import Snapshot
 from evtool.projections.definition import digest
 from evtool.projections.kind import Tables
 from evtool.schemas.record import Schemas
+from evtool.schemas.upcast import upcast_all
 
 if TYPE_CHECKING:
     from evtool.projections.plan import Plan
@@ -90,11 +91,7 @@ class Source:
         return plan.with_paths(self._upcast(load(group, selection, self.partitions, columns)))
 
     def _upcast(self, events: pl.DataFrame) -> pl.DataFrame:
-        if not self.steps_hash:
-            return events
-        from evtool.schemas.upcast import upcast_all  # which few logs need
-
-        return upcast_all(events, self.schemas)
+        return upcast_all(events, self.schemas) if self.steps_hash else events
 
 
 def _both(first: frozenset[str] | None, second: frozenset[str] | None) -> frozenset[str] | None:

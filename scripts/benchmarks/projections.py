@@ -79,6 +79,9 @@ NAMES = tuple(_DUCKDB)
 
 def evtool_asker(folder: Path) -> Callable[[str], float]:
     """Seconds of a full run of a projection over the hot log."""
+    from evtool.parallel import keep_freed_memory
+
+    keep_freed_memory()  # as `evtool project` does
     import evtool
     from evtool.config import Config
     from evtool.projections import projection as projections

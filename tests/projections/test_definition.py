@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from projecting import project
+from samples import event
+
+import evtool
 from evtool.errors import ConfigError, ProjectionError
 from evtool.projections import catalogue, definition, parameters
 
@@ -144,3 +149,14 @@ def test_an_unknown_name_shows_a_near_one():
     with pytest.raises(ProjectionError) as caught:
         catalogue.find("daily-active-user", None)
     assert "daily-active-users" in caught.value.hint
+
+
+def test_a_sum_of_a_constant_adds_up_all_events(tmp_path: Path):
+    """Polars gives one row where only constants are asked for."""
+    (tmp_path / "constant.toml").write_text(
+        'name = "constant"\nversion = 1\n[measures]\nones = "sum(1)"\ntwos = "sum(2) + count(*)"\n'
+    )
+    with evtool.open(tmp_path / "log", create=True) as log:
+        log.append([event(number) for number in range(7)])
+        found = project(log, str(tmp_path / "constant.toml"))
+    assert [int(value) for value in found.row(0)] == [7, 21]

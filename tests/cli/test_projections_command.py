@@ -1,0 +1,145 @@
+"""`evtool projections`, `lineage` and `explain` as people and programs meet them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from command_line import line
+from faults import flip
+from within import failed, run
+
+BUILT_IN = {"daily-active-users", "sessions", "funnel-conversion", "event-counts"}
+
+
+def event(number: int) -> bytes:
+    payload = {"amount": f"{number}.50", "product_id": f"p{number % 2}", "user_id": f"u{number % 3}"}
+    at = f"2026-01-0{1 + number % 3}T00:00:00Z"
+    return line(number, event_type="ItemPurchased", timestamp=at, payload=payload)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    run("ingest", cwd=folder, stdin=b"".join(map(event, range(1, 13))))
+    return folder
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "here")
+    return tmp_path / "here"
+
+
+def listed(folder: Path) -> dict[str, dict[str, object]]:
+    found = json.loads(run("projections", "list", "--json", cwd=folder).stdout)["projections"]
+    return {each["name"]: each for each in found}
+
+
+def test_a_definition_from_new_to_promoted_and_back(here: Path):
+    run("projections", "new", "by-product", cwd=here)
+    assert b"is sound" in run("projections", "validate", "by-product", cwd=here).stderr
+    assert "already" in failed(3, "projections", "new", "by-product", cwd=here)
+    first = run("project", "by-product", "--format", "json", cwd=here).stdout
+    assert [row["revenue"] for row in json.loads(first)] == [
+        "14.00",
+        "18.00",
+        "8.00",
+        "20.00",
+        "16.00",
+        "12.00",
+    ] or (sum(Decimal(row["revenue"]) for row in json.loads(first)) == Decimal("84.00"))
+    path = here / "projections" / "by-product.toml"
+    path.write_text(path.read_text().replace("version = 1", "version = 2").replace('orders = "count(*)"\n', ""))
+    assert "no read model of version 2" in failed(19, "projections", "promote", "by-product", "2", cwd=here)
+    run("project", "by-product", cwd=here)
+    assert (listed(here)["by-product"]["read_models"], listed(here)["by-product"]["promoted"]) == ([1, 2], 2)
+    for version in (1, 2, 1):
+        run("projections", "promote", "by-product", str(version), cwd=here)
+        assert listed(here)["by-product"]["promoted"] == version
+    assert b"v1*, v2" in run("projections", "list", cwd=here).stdout
+    assert "version 3" in failed(19, "projections", "promote", "by-product", "3", cwd=here)
+
+
+def test_show_prints_the_file_and_its_parameters(here: Path):
+    run("projections", "new", "mine", cwd=here)
+    text = (here / "projections" / "mine.toml").read_text()
+    assert run("projections", "show", "mine", cwd=here).stdout.decode() == text
+    assert run("projections", "show", "projections/mine.toml", cwd=here).stdout.decode() == text
+    found = json.loads(run("projections", "show", "mine", "--json", cwd=here).stdout)
+    assert (found["name"], found["version"]) == ("mine", 1)
+    assert found["parameters"]["grain"]["choices"] == ["hour", "day", "week", "month", "all"]
+
+
+def test_validate_says_columns_or_the_place(here: Path):
+    for name in BUILT_IN:
+        columns = json.loads(run("projections", "validate", name, "--json", cwd=here).stdout)["columns"]
+        frame = json.loads(run("project", name, "--format", "ndjson", cwd=here).stdout.splitlines()[0])
+        assert list(columns) == list(frame)
+    run("projections", "new", "wrong", cwd=here)
+    path = here / "projections" / "wrong.toml"
+    path.write_text(path.read_text().replace("count(*)", "cuont(*)"))
+    told = failed(19, "projections", "validate", "wrong", cwd=here)
+    number = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "cuont" in text)
+    assert f"wrong.toml:{number}:11: " in told
+    assert "there is no projection" in failed(19, "projections", "validate", "none", cwd=here)
+
+
+def test_list_has_all_with_one_that_is_wrong(here: Path):
+    (here / "projections").mkdir()
+    (here / "projections" / "broken.toml").write_text("name = 3 x")
+    (here / "projections" / "folder.toml").mkdir()
+    done = run("projections", "list", "--json", cwd=here, code=19)
+    found = {each["name"]: each for each in json.loads(done.stdout)["projections"]}
+    assert set(found) >= BUILT_IN
+    assert b"broken.toml is not TOML" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "A", "", "x" * 129])
+def test_names_that_new_refuses(here: Path, name: str):
+    assert "no name of a projection" in failed(3, "projections", "new", name, cwd=here)
+    assert not (here / "projections").exists()
+
+
+def test_explain_gives_the_events_of_a_row(here: Path):
+    rows = json.loads(run("project", "revenue-by-product", "--format", "json", cwd=here).stdout)
+    for row in rows:
+        chosen = ["--row", f"day={row['day']}", "--row", f"product_id={row['product_id']}"]
+        lines = run("explain", "revenue-by-product", *chosen, cwd=here).stdout.splitlines()
+        amounts = [Decimal(json.loads(text)["payload"]["amount"]) for text in lines]
+        assert (len(amounts), sum(amounts)) == (row["orders"], Decimal(row["revenue"]))
+    whole = run("explain", "revenue-by-product", cwd=here).stdout
+    assert whole == run("replay", cwd=here).stdout
+    assert run("explain", "revenue-by-product", "--limit", "5", cwd=here).stdout == b"".join(
+        whole.splitlines(keepends=True)[:5]
+    )
+    assert run("explain", "revenue-by-product", "--limit", "0", cwd=here).stdout == b""
+    assert "names no value" in failed(3, "explain", "revenue-by-product", "--row", "day", cwd=here)
+    assert "no key 'dya'" in failed(3, "explain", "revenue-by-product", "--row", "dya=1", cwd=here)
+
+
+def test_lineage_says_what_a_file_was_made_from(here: Path):
+    run("project", "event-counts", "--set", "grain=month", cwd=here)
+    (path,) = here.glob("segments/read-models/event-counts/v1/with-*/event-counts.parquet")
+    found = json.loads(run("lineage", str(path), "--json", cwd=here).stdout)
+    assert (found["projection"], found["position"], found["matches"]) == ("event-counts", 12, True)
+    assert found["parameters"]["grain"] == "month"
+    assert b"grain = month" in run("lineage", str(path), cwd=here).stdout
+    flip(path, 20)
+    assert json.loads(run("lineage", str(path), "--json", cwd=here, code=14).stdout)["matches"] is False
+    assert "no file" in failed(4, "lineage", "none.parquet", cwd=here)
+    (here / "text.parquet").write_text("no Parquet")
+    assert "no Parquet file" in failed(4, "lineage", "text.parquet", cwd=here)
+
+
+def test_a_read_model_of_which_a_byte_was_turned_over_is_not_given_as_data(here: Path):
+    before = run("project", "event-counts", "--format", "csv", cwd=here).stdout
+    (path,) = here.glob("segments/read-models/event-counts/v1/event-counts.parquet")
+    flip(path, 20)
+    assert "not what was written" in failed(14, "project", "event-counts", "--stale", cwd=here)
+    done = run("project", "event-counts", "--format", "csv", cwd=here, code=None)
+    assert (done.returncode, done.stdout) in ((0, before), (14, b""))
+    assert run("project", "event-counts", "--full", "--format", "csv", cwd=here).stdout == before
