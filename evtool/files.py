@@ -220,6 +220,15 @@ class Files:
         except FileNotFoundError:
             return 0
 
+    def identity(self, path: Path) -> tuple[int, ...]:
+        """What tells a file from another one that has taken its name; nothing when it is absent."""
+        try:
+            with translated("look at", path):
+                found = path.stat()
+        except FileNotFoundError:
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def folder_size(self, path: Path) -> int:
         """Bytes of all files below a folder."""
         return sum(self.size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)

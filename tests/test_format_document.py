@@ -20,6 +20,9 @@ import pyarrow as pa
 import pytest
 import xxhash
 from format_page import (
+    BATCH,
+    BLOCK,
+    CHUNK,
     COLUMNS,
     FIRST_SEGMENT,
     FRAME_HEADER,
@@ -50,7 +53,7 @@ from evtool.event import EVENT_SCHEMA
 from evtool.files import Files
 from evtool.lifecycle.verify import verify
 from evtool.log import format as log_format
-from evtool.log import frame, hashing, sequence, streamindex, table, versions
+from evtool.log import frame, hashing, sequence, streamindex, stripes, table, versions
 from evtool.log.frame import Part
 from evtool.log.hashing import hash_ids, source_seeds
 from evtool.log.ids import EventIds
@@ -82,6 +85,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (STREAMS_HEADER, streamindex.HEADER),
         (STREAMS_PAGE, streamindex.PAGE),
         (HEAD, log_format.HEAD_RECORD),
+        (BLOCK, log_format.BLOCK),
+        (CHUNK, log_format.CHUNK),
+        (BATCH, log_format.BATCH),
         (TABLE_HEADER, table.HEADER),
         (STREAMS_SLOT, versions._SLOT),
     ],
@@ -92,6 +98,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "streams.idx",
         "page of streams.idx",
         "HEAD",
+        "row group",
+        "column of a row group",
+        "batch",
         "table",
         "slot of streams.table",
     ],
@@ -116,6 +125,8 @@ def test_names_and_numbers_of_the_code_are_on_the_page():
         f"below {frame.COMPRESS_BYTES_MIN // 1024} KiB",
         f"a page of {streamindex.PAGE_ENTRIES} entries",
         f"from {frame.DICTIONARY_ROWS_MIN} rows on",
+        f"up to {stripes.STRIPE_EVENTS:,} events",
+        f"up to {stripes.BLOCK_EVENTS:,} events",
         f"zero bytes up to {table.HEADER_BYTES}",
         f"multiple of {log_format.FRAME_ALIGNMENT_BYTES}",
         f"0x{log_format.MIXED_PARTITIONS:X}",

@@ -16,6 +16,7 @@ from typing import TextIO
 import typer
 
 from evtool.cli import (
+    compact,
     deadletters,
     ingest,
     init,
@@ -53,6 +54,7 @@ for command in (
     verify.verify,
     inspect.inspect,
     reindex.reindex,
+    compact.compact,
 ):
     app.command()(command)
 app.add_typer(projections.app, name="projections")

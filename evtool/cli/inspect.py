@@ -10,7 +10,7 @@ from evtool.cli import render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
-    from evtool.log.segment import Segment
+    from evtool.log.segmentview import SegmentView
     from evtool.log.snapshot import Snapshot
 
 _DIGITS_MAX = 20  # as many as a segment's name has
@@ -22,7 +22,7 @@ def inspect(
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the frames of a segment, one a row. SEGMENT is its folder's name or any position in it."""
+    """Show the frames of a segment, or its row groups. SEGMENT is its folder's name or any position in it."""
     from evtool import config as configuration
     from evtool.log.log import open as open_log
 
@@ -32,14 +32,16 @@ def inspect(
         frames = [_frame(found, row) for row in found.table]
     if as_json:
         facts = {"first_position": found.first_position, "last_position": found.last_position}
-        render.print_json({"folder": str(found.folder), **facts, "sealed": found.is_sealed, "frames": frames})
+        facts |= {"sealed": found.is_sealed, "cold": found.is_cold}
+        render.print_json({"folder": str(found.folder), **facts, "frames": frames})
         return
-    state = "sealed" if found.is_sealed else "active"
-    render.say(f"{found.folder}: {state}, {len(frames):,} frames, {render.size(found.log_bytes)}")
+    state = "cold" if found.is_cold else "sealed" if found.is_sealed else "active"
+    pieces = render.count(len(frames), "row group") if found.is_cold else f"{len(frames):,} frames"
+    render.say(f"{found.folder}: {state}, {pieces}, {render.size(found.log_bytes)}")
     render.print_table(_COLUMNS, (_cells(frame) for frame in frames))
 
 
-def _find(snapshot: Snapshot, name: str) -> Segment:
+def _find(snapshot: Snapshot, name: str) -> SegmentView:
     from pathlib import Path
 
     from evtool.errors import PositionError
@@ -56,15 +58,20 @@ def _find(snapshot: Snapshot, name: str) -> Segment:
     raise PositionError(f"no segment holds position {int(text)}; the last one is {snapshot.last_position}", hint)
 
 
-def _frame(segment: Segment, row: Any) -> dict[str, Any]:
+def _frame(segment: SegmentView, row: Any) -> dict[str, Any]:
     import msgpack
 
     from evtool.log.format import COMMIT_FRAME, FRAME_HEADER_BYTES, MIXED_PARTITIONS, padded
+    from evtool.log.segment import Segment
 
     header = row["header"]
     is_commit = bool(header["kind"] == COMMIT_FRAME)
     partition = int(header["partition"])
     has_events = bool(header["count"])
+    resume = None
+    if is_commit and header["body_bytes"] and isinstance(segment, Segment):
+        resume = msgpack.unpackb(segment.body(row))
+    stored_bytes = int(header["body_bytes"])
     return {
         "offset": int(row["offset"]),
         "kind": "commit" if is_commit else "events",
@@ -73,10 +80,10 @@ def _frame(segment: Segment, row: Any) -> dict[str, Any]:
         "first_position": int(header["first_position"]),
         "last_position": int(header["last_position"]),
         "count": int(header["count"]),
-        "bytes": FRAME_HEADER_BYTES + padded(int(header["body_bytes"])),
+        "bytes": stored_bytes if segment.is_cold else FRAME_HEADER_BYTES + padded(stored_bytes),
         "timestamp_min": int(header["timestamp_min"]) if has_events else None,
         "timestamp_max": int(header["timestamp_max"]) if has_events else None,
-        "resume": msgpack.unpackb(segment.body(row)) if is_commit and header["body_bytes"] else None,
+        "resume": resume,
         "checksum": f"{int(header['checksum']):016x}",
     }
 

@@ -27,13 +27,19 @@ def stats(log: LogOption = None, as_json: JsonOption = False) -> None:
         render.print_json({"log": str(config.log_path), "id": identity, **facts})
         return
     per_event = "-" if found.bytes_per_event is None else f"{found.bytes_per_event:.1f} bytes"
+    sealed = f"{found.sealed_segments:,} sealed"
+    if found.cold_segments:
+        sealed += f", {found.cold_segments:,} of them cold"
     render.print_facts(
         [
             ("log", f"{config.log_path} ({identity})"),
             ("events", f"{found.events:,}"),
             ("position", f"{found.position:,}"),
             ("batches", f"{found.batches:,}"),
-            ("segments", f"{found.segments:,} ({found.sealed_segments:,} sealed)"),
+            (
+                "segments",
+                f"{found.segments:,} ({sealed})",
+            ),
             ("on disk", f"{render.size(disk_bytes)}, of which {render.size(found.stored_bytes)} are events"),
             ("per event", per_event),
             ("event time", f"{render.moment(found.timestamp_min)} to {render.moment(found.timestamp_max)}"),

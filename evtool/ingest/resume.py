@@ -11,15 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgpack
-import numpy as np
 
 from evtool import envelope
 from evtool.envelope import RejectedError
 from evtool.errors import ConfigError
 from evtool.ingest.chunks import HEAD_BYTES, Chunk
 from evtool.ingest.deadletters import printable
-from evtool.log.format import COMMIT_FRAME, checksum
-from evtool.log.segment import Segment
+from evtool.log.format import checksum
+from evtool.log.segmentview import SegmentView
 from evtool.log.snapshot import Snapshot
 
 _MAP_BYTES_MAX = 1 << 16  # none of ours is longer
@@ -74,13 +73,10 @@ def find(snapshot: Snapshot, name: str) -> ResumePoint | None:
     return None
 
 
-def _find_in(segment: Segment, name: str) -> ResumePoint | None:
-    headers = segment.table["header"]
-    is_map = (headers["body_bytes"] > 0) & (headers["body_bytes"] <= _MAP_BYTES_MAX)
+def _find_in(segment: SegmentView, name: str) -> ResumePoint | None:
     packed_name = msgpack.packb(name)
-    for number in reversed(np.flatnonzero(is_map & (headers["kind"] == COMMIT_FRAME)).tolist()):
-        body = bytes(segment.body(segment.table[number]))
-        if packed_name in body:
+    for _, body in segment.producer_maps():
+        if packed_name in body and len(body) <= _MAP_BYTES_MAX:
             found = _read(body)
             if found is not None and found.name == name:
                 return found

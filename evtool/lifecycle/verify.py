@@ -5,7 +5,7 @@ Damage is reported, not repaired; a damaged segment does not keep the others fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,27 @@ import polars as pl
 from evtool import parallel
 from evtool.errors import LogDamagedError
 from evtool.files import forget
+from evtool.lifecycle import coldchecks
 from evtool.log import head as head_file
 from evtool.log import streamindex
+from evtool.log.coldsegment import ColdSegment, open_cold
 from evtool.log.digest import LogicalDigest
 from evtool.log.format import (
     COMMIT_FRAME,
+    COPY_FILE,
     FRAMES_FILE,
     INDEX_FILE,
     MIXED_PARTITIONS,
     SEGMENT_HEADER_BYTES,
     STREAMS_FILE,
+    SUMMARY_FILE,
 )
 from evtool.log.head import Head
 from evtool.log.log import Log
 from evtool.log.partitions import partitions_of
 from evtool.log.scan import Group, groups, load
-from evtool.log.segment import Segment, read_summary, segment_folders
+from evtool.log.segment import Segment, is_cold, is_readable, read_summary, segment_folders
+from evtool.log.segmentview import SegmentView
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
 from evtool.log.streamframes import read_pairs
@@ -70,11 +75,37 @@ class Report:
         return not self.findings
 
 
+_ATTEMPTS = 3
 _RESTORE = "Bring this segment back from a backup; the others are not affected."
 
 
 def verify(log: Log, on_progress: Callable[[int], None] = lambda events: None) -> Report:
-    """Read and check all of a log as it is now. `on_progress` is told how many events have been checked."""
+    """Read and check all of a log as it is now. `on_progress` is told how many events have been checked.
+
+    Where something is wrong and segments have become others meanwhile, it is looked at again.
+    """
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        before = _names(log)
+        try:
+            report = _verify(log, on_progress)
+        except FileNotFoundError:
+            if not attempts_left:
+                raise
+            continue
+        if report.is_clean or _names(log) == before:
+            break
+    return report
+
+
+def _names(log: Log) -> list[tuple[int, tuple[int, ...]]]:
+    """The segments, and what tells the summary of each from another one."""
+    return [
+        (first_position, log.files.identity(folder / SUMMARY_FILE))
+        for first_position, folder in segment_folders(log.folder)
+    ]
+
+
+def _verify(log: Log, on_progress: Callable[[int], None]) -> Report:
     report = Report()
     digest = LogicalDigest()
     whole = True
@@ -88,7 +119,14 @@ def verify(log: Log, on_progress: Callable[[int], None] = lambda events: None) -
             report.findings.append(Finding(str(segment.folder), message, "Bring the missing segment back."))
             whole = False
         expected = segment.last_position + 1
-        last_recorded_at = _check_batches(segment, last_recorded_at, report)
+        if isinstance(segment, ColdSegment):
+            last_recorded_at, broken = coldchecks.batches(segment, last_recorded_at)
+            report.findings += [Finding(str(segment.path), what, _RESTORE) for what in broken]
+            report.frames += len(segment.table)
+            report.batches += len(segment.commits)
+        elif isinstance(segment, Segment):
+            last_recorded_at = _check_batches(segment, last_recorded_at, report)
+        own = LogicalDigest()
         every = Selection()
         tasks = groups(Snapshot((segment,)), every, log.partitions)
         for events, problems in parallel.ordered(lambda group: _check_group(group, log.partitions), tasks):
@@ -96,23 +134,39 @@ def verify(log: Log, on_progress: Callable[[int], None] = lambda events: None) -
             whole = whole and events is not None
             if events is not None:
                 digest.update(events)
+                if segment.is_cold:
+                    own.update(events)
                 report.events += len(events)
                 on_progress(report.events)
+        if isinstance(segment, ColdSegment) and whole and own.hexdigest() != segment.summary["logical_digest"]:
+            report.findings.append(Finding(str(segment.path), "its events are not those of its digest", _RESTORE))
         report.position = segment.last_position
     report.digest = digest.hexdigest() if whole and report.is_clean else None
     return report
 
 
-def _segments(log: Log, report: Report) -> Iterator[Segment]:
+def _segments(log: Log, report: Report) -> Iterator[SegmentView]:
     """Each segment as its frames say, not its caches; its bytes are walked from the first to the last."""
     head = head_file.read(log.files, log.folder)
     claim = head if head is not None and head.is_claim else None
     folders = list(segment_folders(log.folder))
     last_position = 0
     digest = 0  # of the segment before
+    covered = 0
     for first_position, folder in folders:
         path = folder / FRAMES_FILE
+        if first_position <= covered:
+            hint = "Nobody reads it, and the next `evtool compact` removes it."
+            report.notes.append(Finding(str(folder), "a merged segment has taken its place", hint))
+            continue
         summary = read_summary(log.files, folder)
+        if summary is not None and is_cold(summary):
+            covered = int(summary["last_position"])
+            cold = _cold(log, folder, summary, digest, report)
+            digest, last_position = int(summary["digest"]), covered
+            if cold is not None:
+                yield cold
+            continue
         is_last = first_position == folders[-1][0]
         committed_bytes = _committed_bytes(log, path, first_position, summary, is_last, claim)
         try:
@@ -139,6 +193,29 @@ def _segments(log: Log, report: Report) -> Iterator[Segment]:
     if claim and claim.position > last_position:
         message = f"position {claim.position} was acknowledged, but the segments end at {last_position}"
         report.findings.append(Finding(str(log.folder), message, "Bring what is missing back from a backup."))
+
+
+def _cold(
+    log: Log, folder: Path, summary: Mapping[str, Any], previous_digest: int, report: Report
+) -> ColdSegment | None:
+    """A cold segment, if it can be read at all."""
+    try:
+        cold = open_cold(log.files, folder, summary, log.manifest.id_bytes)
+    except LogDamagedError as error:
+        report.findings.append(Finding(str(folder), error.message, _RESTORE))
+        return None
+    except FileNotFoundError as error:
+        report.findings.append(Finding(str(error.filename), "it is missing", _RESTORE))
+        return None
+    for problem in coldchecks.summary(cold, previous_digest):
+        report.findings.append(Finding(str(cold.path), problem, _RESTORE))
+    if log.files.identity(folder / COPY_FILE) and not is_readable(log.files, folder):
+        hint = "Its copy counts, and the next `evtool compact` makes it anew."
+        report.notes.append(
+            Finding(str(folder / SUMMARY_FILE), "it is missing or does not match its checksum", hint)
+        )
+    _check_streams(log, cold, report)
+    return cold
 
 
 def _committed_bytes(
@@ -175,7 +252,7 @@ def _check_summary(
     _check_streams(log, segment, report)
 
 
-def _check_streams(log: Log, segment: Segment, report: Report) -> None:
+def _check_streams(log: Log, segment: SegmentView, report: Report) -> None:
     """Note a streams.idx that is not what the frames give."""
     path = segment.folder / STREAMS_FILE
     if not log.files.size(path):
@@ -218,10 +295,10 @@ def _check_batches(segment: Segment, last_recorded_at: int, report: Report) -> i
 
 def _check_group(group: Group, partitions: int) -> tuple[pl.DataFrame | None, list[Finding]]:
     """The events of some frames, in order of position, and what is wrong with them."""
-    path = str(group.segment.folder / FRAMES_FILE)
+    path, piece = str(group.segment.path), "row group" if group.segment.is_cold else "frame"
     try:
         problems = [
-            Finding(path, f"frame at byte {row['offset']}: {what}", _RESTORE)
+            Finding(path, f"{piece} at byte {row['offset']}: {what}", _RESTORE)
             for row in group.rows
             for what in _check_frame(group.segment, row, partitions)
         ]
@@ -235,11 +312,11 @@ def _check_group(group: Group, partitions: int) -> tuple[pl.DataFrame | None, li
     return events, problems
 
 
-def _check_frame(segment: Segment, row: np.void, partitions: int) -> Iterator[str]:
+def _check_frame(segment: SegmentView, row: np.void, partitions: int) -> Iterator[str]:
     header = row["header"]
     events = segment.events(row, ("position", "timestamp", "stream_id"))
     positions, timestamps = events["position"], events["timestamp"]
-    if (positions[0], positions[-1]) != (header["first_position"], header["last_position"]):
+    if (positions.min(), positions.max()) != (header["first_position"], header["last_position"]):
         yield "its positions are not those of its header"
     if (timestamps.min(), timestamps.max()) != (header["timestamp_min"], header["timestamp_max"]):
         yield "its times are not those of its header"
@@ -247,3 +324,5 @@ def _check_frame(segment: Segment, row: np.void, partitions: int) -> Iterator[st
         streams = [stream.encode() for stream in events["stream_id"].unique().to_list()]
         if (partitions_of(streams, partitions) != header["partition"]).any():
             yield f"it holds streams of other partitions than {header['partition']}"
+    if isinstance(segment, ColdSegment):
+        yield from coldchecks.derived(segment, row)

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.compute as pc
 
 from evtool.files import Files
 from evtool.log.hashing import Hashes
 from evtool.log.identity import Identity, Placed, hash_events
 from evtool.log.ids import EventIds, Positions
 from evtool.log.manifest import Manifest
-from evtool.log.segment import Segment
+from evtool.log.segmentview import SegmentView
 from evtool.log.snapshot import SnapshotReader
 from evtool.log.sourcenames import SourceNames
 from evtool.log.versions import Promise, StreamVersions
@@ -116,7 +117,7 @@ class Caches:
         self._ids.close()
         self.versions.close()
 
-    def _apply(self, segment: Segment) -> None:
+    def _apply(self, segment: SegmentView) -> None:
         """Bring all up to the end of a segment."""
         after_versions, after_ids = self.versions.applied, self._ids.applied
         if min(after_versions, after_ids) >= segment.last_position:
@@ -127,17 +128,21 @@ class Caches:
             events = segment.events(row, ("stream_id", "stream_version"))
             last = events.group_by("stream_id").agg(pl.col("stream_version").max())
             self.versions.apply(last["stream_id"].cast(pl.Binary).to_list(), last["stream_version"].to_numpy())
-        self._apply_ids(segment, rows[ends > after_ids])
+        self._apply_ids(segment, rows[ends > after_ids], after_ids)
         segment.forget(rows)
         self.versions.mark_applied(max(after_versions, segment.last_position))
         self._ids.mark_applied(max(after_ids, segment.last_position))
 
-    def _apply_ids(self, segment: Segment, rows: Table) -> None:
-        """Store the ids of some frames, many at once: of a large table few would need as many pages."""
+    def _apply_ids(self, segment: SegmentView, rows: Table, after: int) -> None:
+        """Store the ids of some frames, behind a position, many at once: of a large table few would need as many
+        pages.
+        """
         gathered: list[tuple[Hashes, Positions]] = []
         count = 0
         for number, row in enumerate(rows, 1):
             batch = segment.batch(row, _IDENTITY)
+            if row["header"]["first_position"] <= after:  # of several batches, of which some are known
+                batch = batch.filter(pc.greater(batch["position"], after))
             self._sources.add_new(batch["source_id"].unique().to_pylist())
             gathered.append((hash_events(batch, self._log_id), batch["position"].to_numpy()))
             count += len(batch)

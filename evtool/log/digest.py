@@ -10,11 +10,17 @@ texts (8 bytes each, -1 for null; nothing for a number).
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import xxhash
 
 from evtool.event import EVENT_SCHEMA
+from evtool.log.frame import event_ids
+
+Columns: TypeAlias = "dict[str, tuple[memoryview, memoryview | None]]"
 
 
 class LogicalDigest:
@@ -23,6 +29,13 @@ class LogicalDigest:
     def __init__(self) -> None:
         self._values = {name: xxhash.xxh3_128() for name in EVENT_SCHEMA}
         self._lengths = {name: xxhash.xxh3_128() for name in EVENT_SCHEMA}
+
+    def add(self, columns: Columns) -> None:
+        """Take the next events, as `columns_of` gives them."""
+        for name, (values, lengths) in columns.items():
+            self._values[name].update(values)
+            if lengths is not None:
+                self._lengths[name].update(lengths)
 
     def update(self, events: pl.DataFrame) -> None:
         """Take the next events: a frame with the columns of EVENT_SCHEMA."""
@@ -46,3 +59,26 @@ class LogicalDigest:
             whole.update(self._values[name].digest())
             whole.update(self._lengths[name].digest())
         return whole.hexdigest()
+
+
+def columns_of(events: pa.RecordBatch) -> Columns:
+    """What is hashed of some events, given in order of position: values, and lengths of texts.
+
+    The events have columns of PLACED_SCHEMA. The views hold the memory of the events.
+    """
+    found: dict[str, tuple[memoryview, memoryview | None]] = {}
+    for name, dtype in EVENT_SCHEMA.items():
+        if dtype != pl.String:
+            numbers = events[name].to_numpy().astype("<i8", copy=False)
+            found[name] = (np.ascontiguousarray(numbers).data, None)
+            continue
+        texts = event_ids(events) if name == "event_id" else events[name]
+        kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+        offsets = np.frombuffer(texts.buffers()[1], kind)[texts.offset : texts.offset + len(texts) + 1]
+        lengths: np.ndarray[Any, Any] = np.diff(offsets).astype("<i8")
+        if texts.null_count:  # a null has no bytes
+            lengths[~texts.is_valid().to_numpy(zero_copy_only=False)] = -1
+        data = texts.buffers()[2]
+        values = memoryview(b"") if data is None else memoryview(data)[int(offsets[0]) : int(offsets[-1])]
+        found[name] = (values, lengths.data)
+    return found

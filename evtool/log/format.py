@@ -21,6 +21,8 @@ FRAMES_FILE = "frames.log"
 INDEX_FILE = "frames.idx"
 STREAMS_FILE = "streams.idx"
 SUMMARY_FILE = "segment.msgpack"
+COPY_FILE = "segment.copy"
+COMPACT_LOCK_FILE = "compact.lock"
 
 SEGMENT_MAGIC = b"EVTOOLOG"
 FRAME_MAGIC = b"EVF1"
@@ -100,6 +102,39 @@ def index_row(offset: int, header: bytes) -> bytes:
 SEGMENT_HEADER_BYTES = SEGMENT_HEADER.itemsize
 FRAME_HEADER_BYTES = FRAME_HEADER.itemsize
 
+# events-N.map of a cold segment: which events each row group of events-N.parquet has.
+BLOCK = np.dtype(
+    [
+        ("stripe", "<u4"),  # row groups of one stripe hold whole batches, and are put in order together
+        ("count", "<u4"),
+        ("partition", "<u2"),
+        ("reserved", "V6"),
+        ("first_position", "<i8"),
+        ("last_position", "<i8"),
+        ("recorded_at_min", "<i8"),  # ns
+        ("recorded_at_max", "<i8"),
+        ("timestamp_min", "<i8"),
+        ("timestamp_max", "<i8"),
+    ]
+)
+
+# A column of a row group: its bytes in events-N.parquet.
+CHUNK = np.dtype([("offset", "<u8"), ("stored_bytes", "<u8"), ("checksum", "<u8")])
+
+# A batch of a cold segment: what its commit frame said.
+BATCH = np.dtype(
+    [
+        ("base_position", "<i8"),
+        ("base_recorded_at", "<i8"),
+        ("timestamp_min", "<i8"),
+        ("timestamp_max", "<i8"),
+        ("checksum", "<u8"),
+        ("count", "<u4"),
+        ("map_bytes", "<u4"),
+    ]
+)
+
+_COLD_NAME = re.compile(r"events-\d+\.(parquet|map)(\.tmp)?")
 _SEGMENT_NAME = re.compile(r"\d{20}")
 
 
@@ -127,6 +162,21 @@ def padded(length: int) -> int:
 def segment_name(first_position: int) -> str:
     """The folder of the segment that starts at a position."""
     return f"{first_position:020d}"
+
+
+def events_file(generation: int) -> str:
+    """The Parquet file of a cold segment: each time that it is made again it has another name."""
+    return f"events-{generation}.parquet"
+
+
+def map_file(generation: int) -> str:
+    """What tells where in `events_file` everything is."""
+    return f"events-{generation}.map"
+
+
+def is_cold_file(name: str) -> bool:
+    """Whether a file has, or is on its way to, one of these names."""
+    return _COLD_NAME.fullmatch(name) is not None
 
 
 def parse_segment_name(name: str) -> int | None:

@@ -173,6 +173,13 @@ def to_frame(events: pa.Table, columns: Collection[str]) -> pl.DataFrame:
     return pl.DataFrame(result)
 
 
+def event_ids(events: pa.RecordBatch) -> pa.Array:
+    """The ids of events with the columns event_uuid and event_id, as one column of texts."""
+    if events["event_uuid"].null_count == len(events):
+        return events["event_id"]
+    return _event_ids(events).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
 def int64s(numbers: Integers, is_null: np.ndarray[Any, np.dtype[np.bool_]] | None = None) -> pa.Array:
     """Numbers as an Arrow array that shares their memory. `pa.array` would import pandas first, where it is."""
     validity = None if is_null is None else pa.py_buffer(np.packbits(~is_null, bitorder="little"))

@@ -96,6 +96,11 @@ class Log:
         return self.manifest.partitions
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether it was opened to be read only."""
+        return self._read_only
+
+    @property
     def schemas(self) -> Registry:
         """The schemas of its event types."""
         return self._registry

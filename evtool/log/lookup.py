@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from evtool import parallel
 from evtool.log.frame import PLACED_SCHEMA
-from evtool.log.segment import Segment, Table
+from evtool.log.segmentview import SegmentView
 from evtool.log.snapshot import Snapshot
+from evtool.log.walk import Table
 
 Events = TypeVar("Events", pa.Table, pa.RecordBatch)
 Result = TypeVar("Result")
@@ -50,7 +51,7 @@ def look_at(
     """
     names = PLACED_SCHEMA.names if columns is None else [*columns]
 
-    def work(frame: tuple[Segment, Table, int, int]) -> Result | None:
+    def work(frame: tuple[SegmentView, Table, int, int]) -> Result | None:
         segment, row, first, end = frame
         found = _found(segment, row, positions[first:end], names)
         return None if found is None else look(found[0], found[1] + first)
@@ -67,7 +68,7 @@ def taken(events: Events, rows: Positions) -> Events:
     return events.take(pa.array(rows))
 
 
-def _frames(snapshot: Snapshot, positions: Positions) -> Iterator[tuple[Segment, Table, int, int]]:
+def _frames(snapshot: Snapshot, positions: Positions) -> Iterator[tuple[SegmentView, Table, int, int]]:
     """The frames that may hold some of the positions, and which: from the first to before the end."""
     for segment in snapshot.segments:
         first, last = np.searchsorted(positions, (segment.first_position, segment.last_position + 1)).tolist()
@@ -82,7 +83,7 @@ def _frames(snapshot: Snapshot, positions: Positions) -> Iterator[tuple[Segment,
 
 
 def _found(
-    segment: Segment, rows: Table, asked: Positions, columns: Collection[str]
+    segment: SegmentView, rows: Table, asked: Positions, columns: Collection[str]
 ) -> tuple[pa.RecordBatch, Positions] | None:
     """The events of a frame (one row) that are asked for, and which of these each of them is."""
     row = rows[0]

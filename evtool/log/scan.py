@@ -18,7 +18,7 @@ import pyarrow as pa
 from evtool import parallel
 from evtool.event import STORED_SCHEMA
 from evtool.log.frame import PLACED_SCHEMA, to_frame
-from evtool.log.segment import Segment
+from evtool.log.segmentview import SegmentView
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
 from evtool.log.streamindex import stream_hashes
@@ -42,7 +42,7 @@ class Group:
     `is_likely` when the index of streams says that each holds a selected one.
     """
 
-    segment: Segment
+    segment: SegmentView
     rows: Table
     is_likely: bool = False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import msgpack
 import numpy as np
@@ -21,6 +21,7 @@ from evtool.files import Files, forget
 from evtool.log import frame
 from evtool.log.format import (
     COMMIT_FRAME,
+    COPY_FILE,
     EVENTS_FRAME,
     FORMAT_VERSION,
     FRAME_HEADER_BYTES,
@@ -56,15 +57,34 @@ class Segment:
     is_sealed: bool
     stream_index: StreamIndex | None = None
 
+    is_cold = False
+
     @property
     def last_position(self) -> int:
         """Of the last committed event; first_position - 1 when there is none."""
         return int(self.table["header"]["last_position"][-1]) if len(self.table) else self.first_position - 1
 
     @property
+    def path(self) -> Path:
+        """Its frames.log."""
+        return self.folder / FRAMES_FILE
+
+    @property
     def log_bytes(self) -> int:
         """Committed bytes of frames.log."""
         return len(self.data)
+
+    @property
+    def commits(self) -> Any:
+        """The headers of its commit frames."""
+        header = self.table["header"]
+        return header[header["kind"] == COMMIT_FRAME]
+
+    def producer_maps(self) -> Iterator[tuple[int, bytes]]:
+        """What producers handed over with its batches, and the number of the batch; the latest first."""
+        rows = self.table[self.table["header"]["kind"] == COMMIT_FRAME]
+        for number in reversed(np.flatnonzero(rows["header"]["body_bytes"]).tolist()):
+            yield number, bytes(self.body(rows[number]))
 
     def chain_at(self, position: int) -> int | None:
         """The checksum of the commit frame whose batch ends with a position; None if no batch does."""
@@ -184,10 +204,25 @@ def read_index(
 
 
 def read_summary(files: Files, folder: Path) -> dict[str, Any] | None:
-    """segment.msgpack of a sealed segment; None when there is none or it is damaged (it can be remade)."""
+    """segment.msgpack of a sealed segment; None when there is none or it is damaged (it can be remade).
+
+    That of a cold one has a copy, which counts where there is no frames.log that it could be remade from.
+    """
+    summary = _read_summary(files, folder / SUMMARY_FILE)
+    if summary is None and not (folder / FRAMES_FILE).exists():
+        return _read_summary(files, folder / COPY_FILE)
+    return summary
+
+
+def is_readable(files: Files, folder: Path) -> bool:
+    """Whether there is a segment.msgpack that is whole."""
+    return _read_summary(files, folder / SUMMARY_FILE) is not None
+
+
+def _read_summary(files: Files, path: Path) -> dict[str, Any] | None:
     try:
-        record = files.read_whole(folder / SUMMARY_FILE)
-    except FileNotFoundError:
+        record = files.read_whole(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if len(record) < 8 or not is_whole(record):
         return None
@@ -196,6 +231,17 @@ def read_summary(files: Files, folder: Path) -> dict[str, Any] | None:
     except ValueError:  # another file of the log, with a checksum of the same form
         return None
     return summary if isinstance(summary, dict) and summary.get("version") == FORMAT_VERSION else None
+
+
+def summary_record(summary: Mapping[str, Any]) -> bytes:
+    """The bytes of a segment.msgpack."""
+    packed = bytes(msgpack.packb(dict(summary)))
+    return packed + checksum(packed).to_bytes(8, "little")
+
+
+def is_cold(summary: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a summary is that of a segment in Parquet."""
+    return summary is not None and "generation" in summary
 
 
 def segment_folders(folder: Path) -> Iterator[tuple[int, Path]]:

@@ -132,6 +132,8 @@ class Selection:
 def _time_ranges(header: Any, clock: Clock) -> tuple[Any, Any]:
     if clock == "event":
         return header["timestamp_min"], header["timestamp_max"]
+    if "recorded_at_max" in (header.dtype.names or ()):  # of several batches
+        return header["base_recorded_at"], header["recorded_at_max"]
     base = header["base_recorded_at"] - header["base_position"]
     return base + header["first_position"], base + header["last_position"]
 

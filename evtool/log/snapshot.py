@@ -5,17 +5,21 @@ No lock is taken. Sealed segments never change; of the active one only what HEAD
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evtool.errors import LogDamagedError
 from evtool.files import Files
 from evtool.log import head as head_file
 from evtool.log import streamindex
-from evtool.log.format import FRAMES_FILE, SEGMENT_HEADER_BYTES
+from evtool.log.coldsegment import open_cold
+from evtool.log.format import FRAMES_FILE, SEGMENT_HEADER_BYTES, SUMMARY_FILE
 from evtool.log.head import Head
 from evtool.log.manifest import Manifest
-from evtool.log.segment import Segment, read_index, read_summary, segment_folders
+from evtool.log.segment import Segment, is_cold, read_index, read_summary, segment_folders
+from evtool.log.segmentview import SegmentView
 from evtool.log.walk import check_header, walk_all
 
 
@@ -23,7 +27,7 @@ from evtool.log.walk import check_header, walk_all
 class Snapshot:
     """The segments in order of position; together they hold the positions 1 to `last_position`."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[SegmentView, ...]
 
     @property
     def last_position(self) -> int:
@@ -57,16 +61,38 @@ class SnapshotReader:
         self._files = files
         self._folder = folder
         self._manifest = manifest
-        self._sealed: dict[int, Segment] = {}
+        self._sealed: dict[int, tuple[tuple[int, ...], SegmentView]] = {}
         self._checked = (0, 0)  # active segment, and how many rows of its index have been checked
 
     def take(self) -> Snapshot:
         """The log as it is now. Raises LogDamagedError when its segments do not fit together."""
+        seen = None
+        while True:
+            try:
+                return self._take()
+            except (LogDamagedError, FileNotFoundError):
+                # Segments may have been merged while they were looked at: then these are others now.
+                found = [
+                    (first, self._files.identity(folder / SUMMARY_FILE))
+                    for first, folder in segment_folders(self._folder)
+                ]
+                if found == seen:
+                    raise
+                seen = found
+                self._sealed.clear()
+
+    def _take(self) -> Snapshot:
         head = head_file.read(self._files, self._folder)
-        segments = []
+        segments: list[SegmentView] = []
+        sealed: dict[int, tuple[tuple[int, ...], SegmentView]] = {}
         expected = 1
         for first_position, folder in segment_folders(self._folder):
-            segment = self._sealed.get(first_position) or self._open(folder, first_position, head)
+            if segments and segments[-1].is_cold and first_position <= segments[-1].last_position:
+                continue  # what a merged one has taken the place of
+            identity = self._files.identity(folder / SUMMARY_FILE)
+            kept, segment = self._sealed.get(first_position, ((), None))
+            if segment is None or kept != identity:
+                segment = self._open(folder, first_position, head)
             if first_position != expected:
                 raise LogDamagedError(
                     f"{folder} starts at position {first_position}, but the segment before it ends at "
@@ -74,9 +100,10 @@ class SnapshotReader:
                     "A segment is missing: bring it back from a backup.",
                 )
             if segment.is_sealed:
-                self._sealed[first_position] = segment
+                sealed[first_position] = identity, segment
             segments.append(segment)
             expected = segment.last_position + 1
+        self._sealed = sealed  # without those that are no more: their files take space as long as they are mapped
         snapshot = Snapshot(tuple(segments))
         if head is not None and head.is_claim and snapshot.last_position < head.position:
             raise LogDamagedError(
@@ -86,8 +113,10 @@ class SnapshotReader:
             )
         return snapshot
 
-    def _open(self, folder: Path, first_position: int, head: Head | None) -> Segment:
+    def _open(self, folder: Path, first_position: int, head: Head | None) -> SegmentView:
         summary = read_summary(self._files, folder)
+        if summary is not None and is_cold(summary):
+            return self._open_cold(folder, summary)
         if summary is not None:
             size, frames = summary["log_bytes"], summary["frames"]
             return self._view(folder, first_position, size, frames, summary.get("index_checksum"), sealed=True)
@@ -97,6 +126,13 @@ class SnapshotReader:
             if head.segment < first_position:  # just made; nothing in it is acknowledged yet
                 return self._view(folder, first_position, SEGMENT_HEADER_BYTES, 0)
         return self._view(folder, first_position, None, 0)
+
+    def _open_cold(self, folder: Path, summary: Mapping[str, Any]) -> SegmentView:
+        try:
+            return open_cold(self._files, folder, summary, self._manifest.id_bytes)
+        except FileNotFoundError as error:
+            message = f"{error.filename} is missing"
+            raise LogDamagedError(message, "Bring this segment back from a backup.") from error
 
     def _view(
         self,
@@ -112,6 +148,8 @@ class SnapshotReader:
         try:
             data = self._files.map(path, log_bytes)
         except FileNotFoundError:
+            if not folder.is_dir():  # it has just become part of another segment
+                raise
             data = memoryview(b"")
         if not sealed and len(data) < SEGMENT_HEADER_BYTES:  # a crash came before its header
             empty = walk_all(_no_frames(), first_position, check_bodies=False)

@@ -1,4 +1,4 @@
-"""What a log holds, counted from the headers of its frames."""
+"""What a log holds, counted from the headers of its frames, and the maps of its Parquet files."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from evtool.log.format import COMMIT_FRAME, FRAME_HEADER, MIXED_PARTITIONS
+from evtool.log.format import FRAME_HEADER, MIXED_PARTITIONS
 from evtool.log.partitions import partitions_of
-from evtool.log.segment import Segment
 from evtool.log.snapshot import Snapshot
+
+_NAMES = ["base_recorded_at", "count", "timestamp_min", "timestamp_max"]
+_COUNTED = np.dtype([(name, FRAME_HEADER[name]) for name in _NAMES])
 
 
 @dataclass(frozen=True)
 class Stats:
     """Counts and ranges of a snapshot. Times are ns UTC, and None in an empty log.
 
-    `stored_bytes` are the frames of all segments, `partitions` the events of each partition.
+    `stored_bytes` are the frames or Parquet files of all segments, `partitions` the events of each partition.
     """
 
     events: int
     batches: int
     segments: int
     sealed_segments: int
+    cold_segments: int
     partitions: tuple[int, ...]
     stored_bytes: int
     position: int
@@ -40,8 +43,8 @@ class Stats:
 
 def collect(snapshot: Snapshot, partitions: int) -> Stats:
     """Count a snapshot. Only small batches of mixed partitions are decoded, for their streams."""
-    commits = [_commits(segment) for segment in snapshot.segments]
-    filled: Any = np.concatenate([c[c["count"] > 0] for c in commits]) if commits else np.zeros(0, FRAME_HEADER)
+    commits = [segment.commits for segment in snapshot.segments]
+    filled: Any = np.concatenate([np.zeros(0, _COUNTED), *(c[c["count"] > 0][_NAMES] for c in commits)])
     recorded_at_max = None
     if len(filled):
         recorded_at_max = int(filled["base_recorded_at"][-1] + filled["count"][-1] - 1)
@@ -50,6 +53,7 @@ def collect(snapshot: Snapshot, partitions: int) -> Stats:
         batches=sum(map(len, commits)),
         segments=len(snapshot.segments),
         sealed_segments=sum(segment.is_sealed for segment in snapshot.segments),
+        cold_segments=sum(segment.is_cold for segment in snapshot.segments),
         partitions=tuple(_partition_counts(snapshot, partitions).tolist()),
         stored_bytes=sum(segment.log_bytes for segment in snapshot.segments),
         position=snapshot.last_position,
@@ -58,11 +62,6 @@ def collect(snapshot: Snapshot, partitions: int) -> Stats:
         timestamp_min=int(filled["timestamp_min"].min()) if len(filled) else None,
         timestamp_max=int(filled["timestamp_max"].max()) if len(filled) else None,
     )
-
-
-def _commits(segment: Segment) -> Any:
-    header = segment.table["header"]
-    return header[header["kind"] == COMMIT_FRAME]
 
 
 def _partition_counts(snapshot: Snapshot, partitions: int) -> Any:

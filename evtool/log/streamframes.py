@@ -15,7 +15,7 @@ from evtool.log import streamindex
 from evtool.log.format import EVENTS_FRAME, MIXED_PARTITIONS, STREAMS_FILE
 from evtool.log.manifest import Manifest
 from evtool.log.partitions import partitions_of
-from evtool.log.segment import Segment
+from evtool.log.segmentview import SegmentView
 from evtool.log.snapshot import Snapshot
 from evtool.log.streamindex import PAIR, Hashes, Numbers, Pairs
 from evtool.log.versions import Promise, stream_keys
@@ -39,13 +39,13 @@ class StreamFrames:
             frames += frame_of[partitions_of(promise.stream_ids, partitions)]
         self._pairs += _pairs(promise.keys[:, 0], frames).tobytes()
 
-    def of(self, segment: Segment) -> Pairs:
+    def of(self, segment: SegmentView) -> Pairs:
         """All pairs of the segment. Raises LogDamagedError when what has to be read of it is damaged."""
         noted = np.frombuffer(bytes(self._pairs), PAIR)
         return np.concatenate([read_pairs(segment, self.first_frame), noted])
 
 
-def read_pairs(segment: Segment, end: int | None = None) -> Pairs:
+def read_pairs(segment: SegmentView, end: int | None = None) -> Pairs:
     """The pairs of a segment's frames before the frame `end` (default: all), read. Raises LogDamagedError."""
     found = [np.zeros(0, PAIR)]
     for number in np.flatnonzero(segment.table["header"]["kind"][:end] == EVENTS_FRAME):
@@ -57,7 +57,7 @@ def read_pairs(segment: Segment, end: int | None = None) -> Pairs:
     return np.concatenate(found)
 
 
-def write(files: Files, manifest: Manifest, segment: Segment, pairs: Pairs) -> None:
+def write(files: Files, manifest: Manifest, segment: SegmentView, pairs: Pairs) -> None:
     """Write streams.idx of a segment that is sealed, or about to be. Raises StorageError."""
     data = streamindex.encode(pairs, manifest.id_bytes, segment.first_position, segment.table)
     files.write_whole(segment.folder / STREAMS_FILE, data)

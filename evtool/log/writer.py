@@ -31,6 +31,7 @@ from evtool.log.caches import Caches, Indexed
 from evtool.log.clock import RecordedClock
 from evtool.log.format import (
     COMMIT_FRAME,
+    COMPACT_LOCK_FILE,
     EVENTS_FRAME,
     FORMAT_VERSION,
     FRAME_HEADER,
@@ -52,7 +53,7 @@ from evtool.log.frame import EncodedFrame, Part
 from evtool.log.manifest import Manifest
 from evtool.log.preparing import Expected, Prepared, check_expected, place, place_few, refusal
 from evtool.log.recovery import Recovered, recover, refuse_holes
-from evtool.log.segment import Segment, read_index, read_summary, segment_folders
+from evtool.log.segment import Segment, is_cold, read_index, read_summary, segment_folders, summary_record
 from evtool.log.sequence import Rows
 from evtool.log.snapshot import SnapshotReader
 from evtool.log.streamframes import StreamFrames
@@ -265,8 +266,12 @@ class Writer:
             on_progress=reindex or (lambda position: None),
         )
         if reindex is not None:
-            snapshot = SnapshotReader(self._files, self._folder, self._manifest).take()
-            streamframes.write_all(self._files, self._manifest, snapshot)
+            lock = self._files.lock(self._folder / COMPACT_LOCK_FILE)
+            try:
+                snapshot = SnapshotReader(self._files, self._folder, self._manifest).take()
+                streamframes.write_all(self._files, self._manifest, snapshot)
+            finally:
+                lock.release()
 
     def _seal_leftovers(self) -> tuple[dict[str, Any] | None, int]:
         """The summary of the last sealed segment, and where the active one starts.
@@ -274,8 +279,7 @@ class Writer:
         A sealed segment whose summary was lost gets a new one: every segment but the last is sealed.
         Raises LogDamagedError, with nothing changed, if one does not start where the one before it ends.
         """
-        folders = list(segment_folders(self._folder))
-        summaries = [read_summary(self._files, folder) for _, folder in folders]
+        folders, summaries = self._segments()
         refuse_holes(self._folder, [first for first, _ in folders], summaries)
         previous, next_first = None, 1
         for number, (first_position, folder) in enumerate(folders):
@@ -283,10 +287,35 @@ class Writer:
             if summary is None and number == len(folders) - 1:
                 return previous, first_position
             if summary is None or not _has_index(self._files, folder, summary):
-                end = summary["last_position"] if summary else folders[number + 1][0] - 1
-                summary = self._seal_again(folder, first_position, end, int(previous["digest"]) if previous else 0)
+                lock = self._files.lock(self._folder / COMPACT_LOCK_FILE)
+                try:
+                    # Whoever compacted it meanwhile has replaced its summary before the index went.
+                    is_another = self._segments() != (folders, summaries)
+                    if not is_another:
+                        end = summary["last_position"] if summary else folders[number + 1][0] - 1
+                        digest = int(previous["digest"]) if previous else 0
+                        summary = self._seal_again(folder, first_position, end, digest)
+                finally:
+                    lock.release()
+                if is_another or summary is None:
+                    return self._seal_leftovers()
             previous, next_first = summary, summary["last_position"] + 1
         return previous, next_first
+
+    def _segments(self) -> tuple[list[tuple[int, Path]], list[dict[str, Any] | None]]:
+        """The segments, and their summaries: without those that a merged one has taken the place of."""
+        while True:
+            listed = list(segment_folders(self._folder))
+            folders, summaries, covered = [], [], 0
+            for first_position, folder in listed:
+                if first_position <= covered:
+                    continue
+                summary = read_summary(self._files, folder)
+                covered = int(summary["last_position"]) if summary is not None and is_cold(summary) else covered
+                folders.append((first_position, folder))
+                summaries.append(summary)
+            if list(segment_folders(self._folder)) == listed:  # none went while the others were read
+                return folders, summaries
 
     def _seal_again(
         self, folder: Path, first_position: int, last_position: int, previous_digest: int
@@ -447,12 +476,13 @@ class Writer:
             "previous_digest": previous_digest,
             "index_checksum": checksum(table.tobytes()),
         }
-        packed = msgpack.packb(summary)
-        self._files.write_whole(folder / SUMMARY_FILE, packed + checksum(packed).to_bytes(8, "little"))
+        self._files.write_whole(folder / SUMMARY_FILE, summary_record(summary))
         return summary
 
 
 def _has_index(files: Files, folder: Path, summary: Mapping[str, Any]) -> bool:
+    if is_cold(summary):
+        return True
     if files.size(folder / INDEX_FILE) != int(summary["frames"]) * INDEX_ROW.itemsize:
         return False
     return checksum(files.map(folder / INDEX_FILE)) == int(summary["index_checksum"])

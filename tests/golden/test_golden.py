@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from compacting import compacted
 from samples import check_sound, event, frame, ids, rows, segments
 
 import evtool
@@ -79,6 +80,17 @@ def test_a_copy_without_derived_files_is_the_same_log(version: Path, folder: Pat
     with evtool.open(folder) as log:
         log.writer()
     assert check_sound(folder).digest == counts["digest"]
+
+
+@golden
+def test_a_copy_can_be_compacted(version: Path, folder: Path):
+    shutil.copytree(version / "log", folder)
+    replay, counts = expected(version)
+    report = compacted(folder)
+    assert (len(report.compacted), report.failures) == (1, [])
+    assert b"".join(evtool.open(folder).replay()) == replay
+    found = check_sound(folder)
+    assert (found.digest, found.batches, found.segments) == (counts["digest"], counts["batches"], 2)
 
 
 @golden

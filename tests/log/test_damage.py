@@ -186,8 +186,8 @@ def test_sealed_frames_log_missing(log_folder: Path):
 
 
 def disk(folder: Path) -> dict[Path, bytes | None]:
-    """Everything in a log's folder but the lock, which names its holder."""
-    paths = (path for path in folder.rglob("*") if path.name != "writer.lock")
+    """Everything in a log's folder but the locks, which name their holders."""
+    paths = (path for path in folder.rglob("*") if path.suffix != ".lock")
     return {path: path.read_bytes() if path.is_file() else None for path in paths}
 
 

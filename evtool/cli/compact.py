@@ -1,0 +1,106 @@
+"""`evtool compact`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evtool.cli import render
+from evtool.cli.options import JsonOption, LogOption
+
+if TYPE_CHECKING:
+    from evtool.lifecycle.compact import Report
+
+_COLUMNS = ("segment", "events", "segments", "before", "after")
+
+
+def compact(
+    materialise: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="A member of payloads that gets a column: payload.user_id. Repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and about what it saves.")
+    ] = False,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Store sealed segments as Parquet, and small neighbours as one. No event changes.
+
+    It runs beside everything else, and what is cut short is taken up by the next run. A segment that is
+    damaged is left as it is; then the exit code is 14.
+    """
+    from evtool.parallel import keep_freed_memory
+
+    keep_freed_memory()  # before the imports below load their allocators
+    from evtool import config as configuration
+    from evtool.errors import LogDamagedError
+    from evtool.lifecycle import compact as compacting
+    from evtool.log.log import open as open_log
+
+    config = configuration.load(log)
+    show = sys.stderr.isatty() and not as_json
+    started = time.monotonic()
+
+    def on_progress(done: int, total: int) -> None:
+        if show:
+            sys.stderr.write(f"\r{100 * done // max(total, 1)} % ")
+
+    target_bytes, paths = config.log.segment_bytes, materialise or []
+    with open_log(config.log_path, config=config) as opened:
+        if dry_run:
+            report = compacting.estimate(opened, target_bytes, paths)
+        else:
+            report = compacting.compact(opened, target_bytes, paths, on_progress)
+    if show:
+        sys.stderr.write("\r\033[K")
+    seconds = time.monotonic() - started
+    if as_json:
+        facts = {"log": str(config.log_path), "dry_run": dry_run, **_facts(report)}
+        render.print_json(facts | {"seconds": round(seconds, 6)})
+    else:
+        _show(report, dry_run, seconds)
+    if report.failures:
+        raise typer.Exit(LogDamagedError.exit_code)
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "events": sum(one.events for one in report.compacted),
+        "bytes_before": sum(one.bytes_before for one in report.compacted),
+        "bytes_after": sum(one.bytes_after for one in report.compacted),
+        **asdict(report),
+    }
+
+
+def _show(report: Report, dry_run: bool, seconds: float) -> None:
+    from pathlib import Path
+
+    done = report.compacted
+    if done:
+        render.print_table(
+            _COLUMNS,
+            (
+                (
+                    Path(one.folder).name,
+                    f"{one.events:,}",
+                    f"{one.segments:,}",
+                    render.size(one.bytes_before),
+                    render.size(one.bytes_after),
+                )
+                for one in done
+            ),
+        )
+        events = render.count(sum(one.events for one in done), "event")
+        before, after = sum(one.bytes_before for one in done), sum(one.bytes_after for one in done)
+        sizes = f"{render.size(before)} {'would become about' if dry_run else 'became'} {render.size(after)}"
+        render.say(f"{events}: {sizes}" + ("" if dry_run else f", in {seconds:.2f} s"))
+    elif not report.failures:
+        render.say("nothing to compact: no sealed segment is left that is not")
+    for failure in report.failures:
+        render.say(f"{failure.folder} was left as it is: {failure.message}\n  {failure.hint}")

@@ -1,0 +1,268 @@
+"""A cold segment as readers see it: a Parquet file of its events, and a map of where in it everything is.
+
+The map tells of each row group which events it has, of each column of it where it lies and its checksum, and of
+each batch what its commit frame said. A column is read when its bytes match the checksum, the footer when it
+matches that of the summary: what Parquet checks itself does not cover the headers of pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evtool.errors import LogDamagedError
+from evtool.event import STORED_SCHEMA
+from evtool.files import Files, forget
+from evtool.log import streamindex
+from evtool.log.format import (
+    BATCH,
+    BLOCK,
+    CHUNK,
+    EVENTS_FRAME,
+    FRAME_HEADER,
+    checksum,
+    events_file,
+    map_file,
+)
+from evtool.log.frame import PLACED_SCHEMA, int64s, mask, to_frame
+from evtool.log.streamindex import Hashes, StreamIndex
+from evtool.log.walk import Table
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq  # where a log has no cold segment, it is never loaded
+
+# A row is like one of frames.idx. Over several batches the times of recording are no straight line.
+_HEADER_FIELDS = {name: FRAME_HEADER[name] for name in FRAME_HEADER.names or ()}
+_HEADER = np.dtype([*_HEADER_FIELDS.items(), ("recorded_at_max", "<i8")])
+ROW = np.dtype([("offset", "<u8"), ("number", "<u8"), ("header", _HEADER)])
+
+_HINT = "Run `evtool verify` to see all of the damage; bring this segment back from a backup."
+
+
+@dataclass(frozen=True)
+class ColdSegment:
+    """An immutable view of one cold segment. It holds the mapping, and stays valid when the files are removed.
+
+    `table` has a row of ROW for each row group, `chunks` a record of CHUNK for each of its `columns`.
+    """
+
+    folder: Path
+    first_position: int
+    last_position: int
+    table: Table
+    chunks: np.ndarray[Any, Any]
+    commits: np.ndarray[Any, Any]
+    maps: memoryview
+    data: memoryview
+    summary: Mapping[str, Any]
+    stream_index: StreamIndex | None = None
+
+    is_sealed = True
+    is_cold = True
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of the Parquet file and its map."""
+        return int(self.summary["events_bytes"]) + int(self.summary["map_bytes"])
+
+    def producer_maps(self) -> Iterator[tuple[int, bytes]]:
+        """What producers handed over with its batches, and the number of the batch; the latest first."""
+        ends = np.cumsum(self.commits["map_bytes"], dtype=np.int64)
+        starts = ends - self.commits["map_bytes"]
+        for number in reversed(np.flatnonzero(self.commits["map_bytes"]).tolist()):
+            yield number, bytes(self.maps[starts[number] : ends[number]])
+
+    def chain_at(self, position: int) -> int | None:
+        """The checksum that the commit frame had whose batch ends with a position; None if no batch does."""
+        ends = self.commits["base_position"] + self.commits["count"] - 1
+        found = self.commits["checksum"][ends == position]
+        return int(found[0]) if len(found) else None  # the first: empty batches may follow
+
+    def recorded_at(self, position: int) -> int:
+        """When the event at one of its positions was recorded, ns UTC."""
+        return int(recorded_at(self.commits, np.array([position]))[0])
+
+    def event_rows(self) -> Table:
+        """All rows: each has events."""
+        return self.table
+
+    def rows_of(self, streams: Hashes) -> tuple[Table, bool]:
+        """The rows of row groups that may hold some streams, and whether the index of streams chose them."""
+        numbers = self.stream_index.frames_of(streams) if self.stream_index else None
+        return (self.table, False) if numbers is None else (self.table[numbers], True)
+
+    def events(self, row: np.void, columns: Collection[str] | None = None) -> pl.DataFrame:
+        """The events of a row group, asked columns of STORED_SCHEMA, in the order of the file."""
+        wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
+        stored = {*wanted, "event_uuid"} if "event_id" in wanted else set(wanted)
+        return to_frame(pa.Table.from_batches([self._placed(row, stored)]), wanted)
+
+    def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
+        """The same as columns of PLACED_SCHEMA, in order of position if that is among them."""
+        return _in_order(self._placed(row, PLACED_SCHEMA.names if columns is None else columns))
+
+    def matching(
+        self, row: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool
+    ) -> pa.RecordBatch | None:
+        """The same of those events whose texts are `among` some, by column; None when there is none."""
+        looked_at = self.read(row, list(among))
+        chosen = np.ones(len(looked_at), bool)
+        for name, texts in among.items():
+            chosen &= mask(pc.is_in(_one(looked_at[name]), texts))
+        if not chosen.any():
+            return None
+        batch = self._placed(row, columns)
+        return _in_order(batch if chosen.all() else batch.take(int64s(np.flatnonzero(chosen))))
+
+    def streams(self, row: np.void) -> list[bytes]:
+        """The different streams of a row group, as UTF-8."""
+        column = self.read(row, ["stream_id"])["stream_id"]
+        streams: list[bytes] = column.unique().cast(pa.binary()).to_pylist()
+        return streams
+
+    def forget(self, rows: Table) -> None:
+        """Let go of the memory that reading these row groups (neighbours) took."""
+        if len(rows):
+            end = int(rows["offset"][-1]) + int(rows["header"]["body_bytes"][-1])
+            forget(self.data, int(rows["offset"][0]), end)
+
+    def read(self, row: np.void, names: Collection[str]) -> pa.Table:
+        """Columns of a row group as they are stored. Raises LogDamagedError when any bit of them has changed."""
+        number = int(row["number"])
+        columns = self.summary["columns"]
+        indices = [columns.index(name) for name in columns if name in names]
+        for index in indices:
+            chunk = self.chunks[number, index]
+            start = int(chunk["offset"])
+            if checksum(self.data[start : start + int(chunk["stored_bytes"])]) != chunk["checksum"]:
+                raise self._damage(row, f"column {columns[index]} does not match its checksum")
+        import pyarrow.parquet as pq
+
+        try:
+            file = pq.ParquetFile(pa.BufferReader(self._buffer), metadata=self.metadata, pre_buffer=False)
+            table = file.reader.read_row_group(number, column_indices=indices, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damage(row, f"it does not decode: {error}") from error
+        if len(table) != row["header"]["count"]:
+            raise self._damage(row, f"it holds {len(table)} events")
+        return table
+
+    @cached_property
+    def metadata(self) -> pq.FileMetaData:
+        """The footer. Raises LogDamagedError."""
+        import pyarrow.parquet as pq
+
+        footer = self.data[len(self.data) - int(self.summary["footer_bytes"]) :]
+        if checksum(footer) != self.summary["footer_checksum"]:
+            raise LogDamagedError(f"{self.path}: its footer does not match its checksum", _HINT)
+        return pq.read_metadata(pa.BufferReader(self._buffer))
+
+    @property
+    def path(self) -> Path:
+        """The Parquet file."""
+        return self.folder / events_file(self.summary["generation"])
+
+    @cached_property
+    def _buffer(self) -> pa.Buffer:
+        return pa.py_buffer(self.data)
+
+    def _placed(self, row: np.void, columns: Collection[str]) -> pa.RecordBatch:
+        """Columns of PLACED_SCHEMA, in the order of the file."""
+        fields = [field for field in PLACED_SCHEMA if field.name in columns]
+        needed = {field.name for field in fields} - {"recorded_at"}
+        if not needed or "recorded_at" in columns:
+            needed.add("position")
+        table = self.read(row, needed)
+        found = []
+        for field in fields:
+            if field.name == "recorded_at":
+                column = int64s(recorded_at(self.commits, np.from_dlpack(_one(table["position"]))))
+            elif field.name == "timestamp":
+                column = _one(table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
+            else:
+                column = _one(table[field.name])
+            found.append(column)
+        return pa.RecordBatch.from_arrays(found, schema=pa.schema(fields))
+
+    def _damage(self, row: np.void, what: str) -> LogDamagedError:
+        header = row["header"]
+        return LogDamagedError(
+            f"{self.path}: row group {row['number']} (positions {header['first_position']} to "
+            f"{header['last_position']}): {what}",
+            _HINT,
+        )
+
+
+def open_cold(files: Files, folder: Path, summary: Mapping[str, Any], log_id: bytes) -> ColdSegment:
+    """The cold segment of a summary. Raises LogDamagedError; FileNotFoundError when a file has gone."""
+    path = folder / map_file(summary["generation"])
+    record = memoryview(files.read_whole(path))
+    blocks, batches, columns = summary["blocks"], summary["batches"], len(summary["columns"])
+    ends = np.cumsum(
+        [blocks * BLOCK.itemsize, blocks * columns * CHUNK.itemsize, batches * BATCH.itemsize]
+    ).tolist()
+    if len(record) != summary["map_bytes"] or checksum(record) != summary["map_checksum"] or ends[2] > len(record):
+        raise LogDamagedError(f"{path}: it does not match its checksum", _HINT)
+    data = files.map(folder / events_file(summary["generation"]), summary["events_bytes"])
+    if len(data) != summary["events_bytes"]:
+        message = f"it has {len(data):,} bytes where {summary['events_bytes']:,} were written"
+        raise LogDamagedError(f"{folder / events_file(summary['generation'])}: {message}", _HINT)
+    chunks = np.frombuffer(record[ends[0] : ends[1]], CHUNK).reshape(blocks, columns)
+    table = _table(np.frombuffer(record[: ends[0]], BLOCK), chunks, summary["map_checksum"])
+    first_position = summary["first_position"]
+    return ColdSegment(
+        folder=folder,
+        first_position=first_position,
+        last_position=summary["last_position"],
+        table=table,
+        chunks=chunks,
+        commits=np.frombuffer(record[ends[1] : ends[2]], BATCH),
+        maps=record[ends[2] :],
+        data=data,
+        summary=summary,
+        stream_index=streamindex.read(files, folder, log_id, first_position, table),
+    )
+
+
+def recorded_at(commits: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """When the events at some positions were recorded, by their batches."""
+    # Of an empty batch and the one behind it, which begin at the same position, the latter is found.
+    batch = np.searchsorted(commits["base_position"], positions, side="right") - 1
+    times: np.ndarray[Any, Any] = (commits["base_recorded_at"] - commits["base_position"])[batch] + positions
+    return times
+
+
+def _table(blocks: np.ndarray[Any, Any], chunks: np.ndarray[Any, Any], identity: int) -> Table:
+    table = np.zeros(len(blocks), ROW)
+    table["number"] = np.arange(len(blocks))
+    table["offset"] = chunks["offset"].min(axis=1)
+    header = table["header"]
+    for name in ("partition", "count", "first_position", "last_position", "timestamp_min", "timestamp_max"):
+        header[name] = blocks[name]
+    header["kind"], header["batch"] = EVENTS_FRAME, blocks["stripe"]
+    header["body_bytes"] = chunks["stored_bytes"].sum(axis=1)
+    header["base_position"], header["base_recorded_at"] = blocks["first_position"], blocks["recorded_at_min"]
+    header["recorded_at_max"] = blocks["recorded_at_max"]
+    header["checksum"] = identity  # what an index of streams is bound to
+    return table
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _in_order(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if "position" not in batch.schema.names:
+        return batch
+    positions = np.from_dlpack(batch["position"])
+    if (positions[1:] > positions[:-1]).all():
+        return batch
+    return batch.take(int64s(np.argsort(positions)))

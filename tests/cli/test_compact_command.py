@@ -1,0 +1,75 @@
+"""`evtool compact`: what it says, its exit codes, and that nothing but the files changes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from command_line import as_json, digest, failed, line, run
+from faults import flip
+
+from evtool.files import Files
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A log of two sealed segments and an active one."""
+    (tmp_path / "evtool.toml").write_text('[log]\nsegment_bytes = "64KiB"\n')
+    for start in range(0, 250, 100):
+        data = b"".join(
+            line(n, metadata={"fill": os.urandom(900).hex()}) for n in range(start, min(start + 100, 250))
+        )
+        run("ingest", cwd=tmp_path, stdin=data)
+    assert len(list((tmp_path / "segments").glob("0*"))) == 3
+    return tmp_path / "segments"
+
+
+def test_it_says_what_it_does_and_does_it_once(log: Path):
+    before, replay = digest(log), run("replay", cwd=log.parent).stdout
+    told = run("compact", "--dry-run", cwd=log.parent)
+    assert told.stderr.startswith(b"200 events: ")
+    assert b" would become about " in told.stderr
+    assert as_json("stats", cwd=log.parent)["cold_segments"] == 0
+    # Each is as large as a segment may be, so each stays by itself.
+    done = run("compact", "--materialise", "payload.n", cwd=log.parent)
+    assert [row.split()[1:3] for row in done.stdout.decode().splitlines()[1:]] == [["100", "1"], ["100", "1"]]
+    assert done.stderr.startswith(b"200 events: ")
+    assert b" became " in done.stderr
+    assert run("compact", cwd=log.parent).stderr.startswith(b"nothing to compact")
+    assert (digest(log), run("replay", cwd=log.parent).stdout) == (before, replay)
+    assert as_json("stats", cwd=log.parent)["cold_segments"] == 2
+    assert b"2 sealed, 2 of them cold" in run("stats", cwd=log.parent).stdout
+    shown = run("inspect", "1", cwd=log.parent)
+    assert b": cold, 1 row group, " in shown.stderr
+    assert as_json("inspect", "1", cwd=log.parent)["cold"] is True
+
+
+def test_programs_get_numbers(log: Path):
+    told = as_json("compact", "--dry-run", cwd=log.parent)
+    found = as_json("compact", cwd=log.parent)
+    assert (told["dry_run"], found["dry_run"]) == (True, False)
+    assert (told["events"], told["bytes_before"]) == (found["events"], found["bytes_before"])
+    assert found["events"] == 200
+    assert 0 < found["bytes_after"] < found["bytes_before"]
+    assert [one["segments"] for one in found["compacted"]] == [1, 1]
+    assert found["failures"] == []
+
+
+def test_a_damaged_segment_is_named_and_left(log: Path):
+    second = sorted(log.glob("0*"))[1]
+    flip(second / "frames.log", 3_000)
+    done = run("compact", cwd=log.parent, code=14)
+    assert f"segments/{second.name} was left as it is: " in done.stderr.decode()
+    assert b"100 events: " in done.stderr
+    assert as_json("compact", cwd=log.parent, code=14)["failures"][0]["folder"].endswith(second.name)
+    flip(second / "frames.log", 3_000)
+    assert as_json("compact", cwd=log.parent)["failures"] == []
+
+
+def test_what_a_user_may_do_wrong_is_a_sentence(log: Path):
+    assert "--materialise 'user' is no path" in failed(3, "compact", "--materialise", "user", cwd=log.parent)
+    lock = Files().lock(log / "compact.lock")
+    assert "is being compacted by process" in failed(13, "compact", cwd=log.parent)
+    lock.release()
+    assert "there is no log" in failed(10, "compact", "--log", "other", cwd=log.parent)

@@ -1,0 +1,45 @@
+"""Projections of a log that is compacted between two refreshes: the same bytes, and no event twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from compacting import compacted
+from projecting import refreshed
+from samples import MOMENT_NS, check_sound, config, event, make_segments
+
+import evtool
+
+MINUTE_NS = 60_000_000_000
+
+
+def purchases(first: int) -> list[dict[str, object]]:
+    return [
+        event(
+            number,
+            f"user-{number % 7}",
+            event_type=("ItemPurchased", "UserViewedPage")[number % 2],
+            timestamp=MOMENT_NS + number * MINUTE_NS,
+            payload=f'{{"user_id":"u{number % 7}","product_id":"p{number % 3}","amount":"{number}.25"}}',
+        )
+        for number in range(first, first + 60)
+    ]
+
+
+@pytest.mark.parametrize("name", ["daily-active-users", "revenue-by-product", "sessions"])
+def test_a_projection_goes_on_from_its_checkpoint_when_the_log_was_compacted(folder: Path, name: str):
+    make_segments(folder, [purchases(0)], [purchases(60)[:30], purchases(60)[30:]])
+    with evtool.open(folder) as log:
+        assert refreshed(log, name)[0].position == 120
+        log.append(purchases(120))
+    with evtool.open(folder, config=config(segment_bytes=1)) as log:
+        log.append([event(10_000, "other")])  # which seals the segment
+    assert len(compacted(folder).compacted) == 1
+    with evtool.open(folder) as log:
+        log.append(purchases(180)[:5])
+        answer, data = refreshed(log, name)
+        assert answer.position == log.position == 186
+        again, full = refreshed(log, name, full=True)
+        assert (full, again.events) == (data, answer.events)
+    check_sound(folder)
