@@ -18,7 +18,7 @@ from evtool.log.hashing import hash_ids
 from evtool.projections.kind import BUCKET
 
 ACTOR = "actor"
-ACTOR_BUCKETS = 16
+ACTOR_BUCKETS = 64
 
 _SEEDS = np.zeros(1, np.uint64)
 
