@@ -53,8 +53,8 @@ def recompute(asked: Projection, folder: Path, agreed: int = 0) -> Recomputed:
     `agreed` is a position up to which both were the same. Raises ProjectionError, LogDamagedError, SchemaError,
     StorageError.
     """
-    refreshed = asked.runner.refresh()
-    refreshed_sha256 = _sha256(asked)
+    # Another refresh may come right behind this one: what is compared is looked at before.
+    refreshed, refreshed_sha256 = asked.runner.keep(lambda store, answer: (answer, _sha256(asked)))
     aside = asked.aside(folder / "full")
     full = aside.runner.refresh(full=True, end=refreshed.position)
     sha256 = _sha256(aside)

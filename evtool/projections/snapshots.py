@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,7 +165,7 @@ def drop(log: Log, snapshots: Sequence[Snapshot]) -> None:
     with _lock(log) as folder:
         for snapshot in snapshots:
             path = folder / snapshot.id
-            with translated("rename", path):  # half of one is none
+            with suppress(FileNotFoundError), translated("rename", path):  # half of one is none
                 log.files.replace(path, path.with_name(path.name + _UNFINISHED))
             log.files.remove_folder(path.with_name(path.name + _UNFINISHED))
         log.files.sync_folder(folder)

@@ -347,6 +347,21 @@ def right(folder: Path) -> None:
         assert asked(log).runner.compute(Selection(end=log.position + 1)).frame.equals(wanted)
 
 
+def test_a_refresh_meanwhile_is_no_difference(log: Path, monkeypatch: pytest.MonkeyPatch):
+    aside = Projection.aside
+
+    def later(self: Projection, root: Path) -> Projection:
+        monkeypatch.setattr(Projection, "aside", aside)
+        append(log)
+        self.runner.refresh()
+        return aside(self, root)
+
+    monkeypatch.setattr(Projection, "aside", later)
+    report = run(log, only=["recompute"])
+    assert (recomputed(report)["position"], recomputed(report)["is_same"]) == (20, True)
+    assert report.exit_code == 0
+
+
 def test_a_definition_that_has_changed_fails_and_the_others_are_recomputed(log: Path):
     own = log.parent / "own"
     run(log)
@@ -373,7 +388,7 @@ def test_a_kill_at_any_call_loses_nothing_and_the_next_night_finishes(log: Path)
     shutil.rmtree(log)
     calls = sum(kind in Fault(1).kinds for kind, _ in files.calls)
     assert calls > 30
-    for call in range(1, calls + 1, 3):
+    for call in range(1, calls + 1, 2):
         shutil.copytree(saved, log)
         with pytest.raises(Killed):
             run(log, steps=steps, files=FaultyFiles(Fault(call, (0.0, 0.5, 1.0)[call % 3])))
