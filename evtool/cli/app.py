@@ -87,6 +87,7 @@ def main() -> None:
     """The command line, as a process: streams, signals, exit codes."""
     # When the reader of a pipe goes away, end as other tools do: quietly, by the signal (a shell says 141).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPIPE})  # who started this one may have blocked it
     # A stream that was closed before the start is None in Python: then what is said goes nowhere.
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()

@@ -257,7 +257,7 @@ class Runner:
         return Answer(frame, self._plan.keys, end, tally.events, tally.failed_casts, written=written)
 
     def _intact(self) -> tuple[pl.DataFrame, Lineage] | None:
-        """The read model that is there; None where there is none, or not what was written: it is made anew."""
+        """The read model that is there; None where it is not as it was written, and has to be made anew."""
         try:
             return read(self._places.folder, self._identity.name)
         except LogDamagedError:

@@ -229,3 +229,16 @@ def test_what_a_line_says_of_its_position_is_ignored(tmp_path: Path):
     events = replayed(tmp_path / "segments")
     assert [event["position"] for event in events] == [1, 2, 3]
     assert events[0]["recorded_at"] > "2020"
+
+
+def test_a_parent_that_blocks_sigpipe_does_not_make_an_error_of_it(large: Path):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        process = start("replay", "--log", large, cwd=large.parent)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPIPE})
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+    assert process.returncode in (141, -signal.SIGPIPE)

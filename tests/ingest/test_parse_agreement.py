@@ -53,7 +53,7 @@ def assert_same(found: dict[int, Any], expected: dict[int, Any], lines: list[byt
     assert not differing
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(seed=SEEDS, source=SOURCES, fold=st.booleans())
 def test_the_fast_way_says_of_every_line_what_the_slow_way_says(seed: int, source: str | None, fold: bool):
     made = chunk(seed)

@@ -222,7 +222,7 @@ class FourHashesMachine(IdentityMachine):
     hash_mask = 1 << 63 | 1 << 20
 
 
-for machine, examples in ((IdentityMachine, 40), (OneHashMachine, 20), (FourHashesMachine, 20)):
+for machine, examples in ((IdentityMachine, 22), (OneHashMachine, 12), (FourHashesMachine, 12)):
     machine.TestCase.settings = settings(max_examples=examples, stateful_step_count=12)
 TestIdentity = IdentityMachine.TestCase
 TestIdentityOfOneHash = OneHashMachine.TestCase

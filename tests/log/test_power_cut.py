@@ -106,7 +106,7 @@ def test_frames_log_as_long_as_it_was_but_with_zeros_from_any_byte(tmp_path: Pat
         shutil.rmtree(folder)
 
 
-@settings(max_examples=120)
+@settings(max_examples=70)
 @given(data=st.data())
 def test_power_cut_at_any_call_with_any_part_of_the_rest_on_the_disk(data: st.DataObject):
     with TemporaryDirectory(prefix="evtool-power-") as root:

@@ -20,7 +20,7 @@ from evtool.errors import LogLockedError
 from evtool.lifecycle.verify import verify
 
 APPENDING = Path(__file__).with_name("appending.py")
-ROUNDS = 15
+ROUNDS = 9
 SEED = 20260101
 
 # (batch, first position, last position) of a process with a name

@@ -82,7 +82,7 @@ batches = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     parts=batches,
     asked=st.sets(st.sampled_from([*NAMES, "nobody"])),

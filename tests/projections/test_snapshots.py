@@ -17,6 +17,7 @@ from evtool.errors import LogReadOnlyError, NoSpaceError, ProjectionError
 from evtool.log.log import open as open_log
 from evtool.log.selection import Selection
 from evtool.projections import readmodel, snapshots
+from evtool.projections.bounds import select
 from evtool.projections.snapshots import Snapshot
 from evtool.projections.source import Source
 
@@ -73,7 +74,7 @@ def read_from(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 def as_of(folder: Path, name: str, position: int, from_nothing: bool = False) -> tuple[object, ...]:
     with evtool.open(folder, read_only=True) as log:
         runner = open_projection(log, name).runner
-        answer = runner.compute(Selection(end=position + 1), from_nothing=from_nothing)
+        answer = runner.compute(select(log, None, None, f"@{position}"), from_nothing=from_nothing)
     return answer.frame.rows(), answer.frame.schema, answer.position, answer.events, answer.failed_casts
 
 

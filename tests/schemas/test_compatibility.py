@@ -248,7 +248,7 @@ def parsed(value: Any) -> Node:
     return document.parse(text(value)).value
 
 
-@settings(max_examples=250)
+@settings(max_examples=120)
 @given(pairs(more=True), st.lists(payloads, min_size=5, max_size=15))
 def test_what_the_walk_finds_compatible_is_so_for_every_payload(pair: tuple[Any, Any], tries: list[Any]):
     old, new = pair
@@ -256,7 +256,7 @@ def test_what_the_walk_finds_compatible_is_so_for_every_payload(pair: tuple[Any,
         check_by_payloads(old, new, tries)
 
 
-@settings(max_examples=250)
+@settings(max_examples=120)
 @given(st.booleans().flatmap(pairs), st.lists(payloads, min_size=5, max_size=15))
 def test_what_is_called_compatible_is_so_for_every_payload(pair: tuple[Any, Any], tries: list[Any]):
     old, new = pair

@@ -157,7 +157,7 @@ def one_step(draw: st.DrawFn) -> Step:
     return Step("cast", path, type=draw(st.sampled_from(CASTS))) if kind == "cast" else Step("drop", path)
 
 
-@settings(max_examples=250)
+@settings(max_examples=120)
 @given(
     st.booleans().flatmap(schemas),
     st.lists(one_step(), min_size=1, max_size=3),
