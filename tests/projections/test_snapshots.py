@@ -230,6 +230,8 @@ def test_the_policy_keeps_the_last_ones_of_days_and_weeks_and_what_has_a_label(f
                 taken = moment + hour * 3600 * 10**9
                 label = "kept" if (day, hour) == (2, 3) else None
                 record(folder, replace(first, id=f"{day:02}{hour:02}", taken_at=taken, label=label))
+        late = moments[29] + 20 * 3600 * 10**9
+        record(folder, replace(first, id="wrong", taken_at=late, is_wrong=True))
         snapshots.drop(log, [first])
         snapshots.drop(log, snapshots.outdated(log, 3, 4))
         days = sorted(each.id for each in snapshots.every(log))
