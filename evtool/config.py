@@ -31,7 +31,7 @@ Compatibility = Literal[
     "none", "backward", "forward", "full", "backward_transitive", "forward_transitive", "full_transitive"
 ]
 Format = Literal["evtool", "json", "cloudevents", "csv", "parquet"]
-Section = TypeVar("Section", "LogConfig", "IngestConfig", "SchemasConfig", "ProjectionsConfig")
+Section = TypeVar("Section", "LogConfig", "IngestConfig", "SchemasConfig", "ProjectionsConfig", "SnapshotsConfig")
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,14 @@ class ProjectionsConfig:
 
 
 @dataclass(frozen=True)
+class SnapshotsConfig:
+    """Which snapshots without a label a nightly run keeps: the last one of so many days, and of so many weeks."""
+
+    keep_daily: int = 7
+    keep_weekly: int = 4
+
+
+@dataclass(frozen=True)
 class Config:
     """All of it. `file` is the evtool.toml that was read, if any."""
 
@@ -107,6 +115,7 @@ class Config:
     ingest: IngestConfig = field(default_factory=IngestConfig)
     schemas: SchemasConfig = field(default_factory=SchemasConfig)
     projections: ProjectionsConfig = field(default_factory=ProjectionsConfig)
+    snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
     file: Path | None = None
 
     @property
@@ -157,7 +166,7 @@ def read_file(path: Path) -> Config:
         raise ConfigError(f"{path} is not TOML: {error}", "Correct that line.") from error
     except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections"))
+    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots"))
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)
     if not isinstance(log_path, str) or not log_path or "\0" in log_path:
@@ -169,6 +178,9 @@ def read_file(path: Path) -> Config:
         schemas=SchemasConfig(**_values(path, "schemas", _subtable(path, table, "schemas"), SchemasConfig)),
         projections=ProjectionsConfig(
             **_values(path, "projections", _subtable(path, table, "projections"), ProjectionsConfig)
+        ),
+        snapshots=SnapshotsConfig(
+            **_values(path, "snapshots", _subtable(path, table, "snapshots"), SnapshotsConfig)
         ),
         file=path,
     )
@@ -275,6 +287,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "folder": _text,
     "read_models": _text,
     "parameters": _table,
+    "keep_daily": _within(1, 36_500),
+    "keep_weekly": _within(0, 5_200),
 }
 
 

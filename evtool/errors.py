@@ -125,7 +125,7 @@ class SchemaError(EvtoolError):
 
 
 class ProjectionError(EvtoolError):
-    """A projection's definition makes no sense, or what is kept of it belongs to another definition or log."""
+    """A projection's definition makes no sense, or what is kept of it is wrong, or of another one or log."""
 
     exit_code = 19
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evtool import config as configuration
-from evtool.config import Codec, Config, IngestConfig, LogConfig, ProjectionsConfig, SchemasConfig
+from evtool.config import Codec, Config, IngestConfig, LogConfig, ProjectionsConfig, SchemasConfig, SnapshotsConfig
 from evtool.errors import ConfigError
 
 
@@ -76,6 +76,9 @@ def test_every_key_can_be_set(tmp_path: Path):
         timezone = "Europe/Berlin"
         [projections.parameters.sessions]
         gap = "1h"
+        [snapshots]
+        keep_daily = 30
+        keep_weekly = 0
         """,
     )
     found = configuration.load(working_folder=tmp_path)
@@ -92,7 +95,8 @@ def test_every_key_can_be_set(tmp_path: Path):
     assert found.projections == ProjectionsConfig("views", "../models", parameters)
     assert found.definitions_path == tmp_path / "views"
     assert found.read_models_path == tmp_path / "../models"
-    kinds = (LogConfig, IngestConfig, SchemasConfig, ProjectionsConfig)
+    assert found.snapshots == SnapshotsConfig(30, 0)
+    kinds = (LogConfig, IngestConfig, SchemasConfig, ProjectionsConfig, SnapshotsConfig)
     assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
 
 

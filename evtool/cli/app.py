@@ -22,12 +22,14 @@ from evtool.cli import (
     init,
     inspect,
     lineage,
+    nightly,
     project,
     projections,
     reindex,
     render,
     replay,
     schema,
+    snapshot,
     stats,
     verify,
 )
@@ -55,10 +57,12 @@ for command in (
     inspect.inspect,
     reindex.reindex,
     compact.compact,
+    nightly.nightly,
 ):
     app.command()(command)
 app.add_typer(projections.app, name="projections")
 app.add_typer(schema.schema)
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(deadletters.app, name="dead-letters")
 
 

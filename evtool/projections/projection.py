@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evtool.config import Config
@@ -26,10 +28,16 @@ class Projection:
     """What is to be run, and where its read model is. `definition` is None for one in Python."""
 
     def __init__(self, log: Log, identity: Identity, places: Places, definition: Definition | None) -> None:
+        self.log = log
         self.identity = identity
         self.places = places
         self.definition = definition
         self.runner = Runner(log, identity, lambda: self.plan, places)
+
+    def aside(self, root: Path) -> Projection:
+        """The same with its read model and state below another folder than that of all read models."""
+        places = replace(self.places, root=root)
+        return Projection(self.log, self.identity, places, self.definition)
 
     @functools.cached_property
     def plan(self) -> Plan:

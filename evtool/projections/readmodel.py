@@ -113,6 +113,12 @@ def rows(folder: Path, name: str) -> int | None:
     return described[0] if described and place(folder, name).exists() else None
 
 
+def sha256(folder: Path, name: str) -> str | None:
+    """The SHA-256 of the read model, by what stands beside it; None if there is none."""
+    described = [str(each["output"]["sha256"]) for each in beside(Files(), folder, name) if each]
+    return described[0] if described and place(folder, name).exists() else None
+
+
 def read(folder: Path, name: str) -> tuple[pl.DataFrame, Lineage] | None:
     """The read model as it was written last; None if there is none, or nothing beside it says what it is.
 

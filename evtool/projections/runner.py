@@ -1,7 +1,8 @@
 """Runs a projection: catches up with the log, answers for a part of it, or as of the last run.
 
     refresh    what was committed since the checkpoint goes into the state, and all of it into the read model
-    compute    any selection, from nothing; what is kept does not change
+    compute    any selection, from nothing or a snapshot; what is kept does not change
+    keep       a refresh whose state is copied before anybody changes it
     stale      the read model as the last refresh left it
 
 A refresh takes up whole batches, as far as the snapshot that it began with. Partials are made in parallel,
@@ -11,12 +12,13 @@ holds the state of one bucket for each thread, and a batch or two of events.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
@@ -25,6 +27,7 @@ from evtool.errors import LogDamagedError, ProjectionError
 from evtool.files import Files
 from evtool.log.log import Log
 from evtool.log.selection import Selection
+from evtool.projections import snapshots
 from evtool.projections.definition import Identity
 from evtool.projections.kind import BUCKET, Tables
 from evtool.projections.lineage import Lineage
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 MERGE_ROWS = 2_000_000  # partials are merged and staged when they have so many rows
 RUNS_MAX = 8  # a bucket that would be read from more runs than this is written anew
 
+Kept = TypeVar("Kept")
 Progress = Callable[[int, int], None]  # events read, and how many there are to read
 
 
@@ -87,34 +91,77 @@ class Runner:
     def _plan(self) -> Plan:
         return self._compile()
 
-    def refresh(self, full: bool = False, on_progress: Progress = lambda done, total: None) -> Answer:
+    def refresh(
+        self,
+        full: bool = False,
+        on_progress: Progress = lambda done, total: None,
+        end: int | None = None,
+    ) -> Answer:
         """Take up everything that is committed, and write the read model. With `full`, from the first event on.
 
+        With `end`, nothing that is behind this position is taken up, and no more than there was is an answer too.
         Raises ProjectionError when the state is of another definition, or of a log that was cut back;
         LogDamagedError, SchemaError, StorageError.
         """
         with self._store.lock():
-            source = self._source()
-            if full or not self._goes_on(source):
-                self._store.clear()
-            try:
-                return self._catch_up(source, on_progress)
-            except StateDamagedError:
-                self._store.clear()
-                return self._catch_up(source, on_progress)
+            return self._refresh(full, on_progress, end)
 
-    def compute(self, selection: Selection, on_progress: Progress = lambda done, total: None) -> Answer:
-        """The read model of a selection. Nothing is kept. Raises as `refresh` does."""
+    def keep(self, copy: Callable[[StateStore, Answer], Kept]) -> Kept:
+        """Refresh, and let `copy` have the state and the answer while nobody changes them.
+
+        If it raises StateDamagedError, both are made anew for it.
+        """
+        with self._store.lock():
+            answer = self._refresh(False, lambda done, total: None, None)
+            try:
+                return copy(self._store, answer)
+            except StateDamagedError:
+                answer = self._refresh(True, lambda done, total: None, None)
+                return copy(self._store, answer)
+
+    def compute(
+        self,
+        selection: Selection,
+        on_progress: Progress = lambda done, total: None,
+        from_nothing: bool = False,
+    ) -> Answer:
+        """The read model of a selection. Nothing is kept. Raises as `refresh` does.
+
+        A beginning of the log is computed from the nearest snapshot in it, unless `from_nothing`.
+        """
         source = self._source()
         end = source.snapshot.last_position
         if selection.end is not None:
             end = max(min(selection.end - 1, end), 0)
-        with tempfile.TemporaryDirectory(prefix="evtool-") as folder:
-            work = _Work(self._plan, StateStore(Files(), Path(folder)))
-            work.take_up(
-                source, selection, on_progress, 0 if selection.start is None else selection.start - 1, end
-            )
-            frame = self._plan.read_model(work.reduced())
+        if selection == Selection(end=selection.end) and not from_nothing:
+            for folder in snapshots.states(self._log, self._identity, end):
+                with contextlib.suppress(StateDamagedError, FileNotFoundError):  # damaged, or dropped meanwhile
+                    answer = self._from(folder, source, end, on_progress)
+                    if answer is not None:
+                        return answer
+        with tempfile.TemporaryDirectory(prefix="evtool-") as name:
+            work = _Work(self._plan, StateStore(Files(), Path(name)))
+            start = 0 if selection.start is None else selection.start - 1
+            return self._worked(work, source, selection, on_progress, start, end)
+
+    def _from(self, folder: Path, source: Source, end: int, on_progress: Progress) -> Answer | None:
+        """The answer up to `end` from a kept state; None if that is of another one. Raises StateDamagedError."""
+        with tempfile.TemporaryDirectory(prefix="evtool-") as name:
+            for path in folder.iterdir():  # what is added comes beside them, and changes none
+                Path(name, path.name).symlink_to(path.absolute())
+            store = StateStore(Files(), Path(name))
+            kept = store.binding()
+            if kept is None or not self._is_ours(kept, source):
+                return None
+            work = _Work(self._plan, store, _tally(store))
+            rest = Selection(start=kept.position + 1, end=end + 1)
+            return self._worked(work, source, rest, on_progress, kept.position, end)
+
+    def _worked(
+        self, work: _Work, source: Source, selection: Selection, on_progress: Progress, start: int, end: int
+    ) -> Answer:
+        work.take_up(source, selection, on_progress, start, end)
+        frame = self._plan.read_model(work.reduced())
         return Answer(frame, self._plan.keys, end, work.tally.events, work.tally.failed_casts)
 
     def stale(self) -> Answer:
@@ -131,6 +178,26 @@ class Runner:
 
     def _source(self) -> Source:
         return Source(self._log.snapshot(), self._log.partitions, self._log.schemas.current())
+
+    def _refresh(self, full: bool, on_progress: Progress, end: int | None) -> Answer:
+        source = self._source()
+        if full or not self._goes_on(source):
+            self._store.clear()
+        try:
+            return self._catch_up(source, on_progress, end)
+        except StateDamagedError:
+            self._store.clear()
+            return self._catch_up(source, on_progress, end)
+
+    def _is_ours(self, kept: Binding, source: Source) -> bool:
+        """Whether a state is of this log, definition, parameters and program."""
+        return (
+            kept.definition_hash == self._identity.definition_hash
+            and kept.parameters_hash == self._identity.parameters_hash
+            and kept.log_id == self._log.manifest.id
+            and kept.chain == source.snapshot.chain_at(kept.position)
+            and kept.engine == self._engine(source)
+        )
 
     def _goes_on(self, source: Source) -> bool:
         """Whether what is kept is of this log and definition. Raises ProjectionError when it is of another one."""
@@ -159,12 +226,14 @@ class Runner:
         """What made the state, besides the definition: another program, or other steps, make another one."""
         return f"{ENGINE} {source.steps_hash}".strip()
 
-    def _catch_up(self, source: Source, on_progress: Progress) -> Answer:
+    def _catch_up(self, source: Source, on_progress: Progress, last: int | None) -> Answer:
         kept = self._store.binding()
         start = kept.position if kept else 0
         end = source.snapshot.last_position
+        if last is not None:
+            end = max(min(end, last), start)
         facts = self._store.facts()
-        tally = Tally(int(facts.get("events", 0)), int(facts.get("failed_casts", 0)))
+        tally = _tally(self._store)
         found = self._intact() if kept and start == end else None
         if found and found[1].position == end and found[1].definition_hash == self._identity.definition_hash:
             return Answer(found[0], tuple(facts.get("keys", ())), end, tally.events, tally.failed_casts)
@@ -207,6 +276,12 @@ class Runner:
             chain=source.snapshot.chain_at(end) or 0,
             recorded_at=source.snapshot.recorded_at(end),
         )
+
+
+def _tally(store: StateStore) -> Tally:
+    """What went into a kept state."""
+    facts = store.facts()
+    return Tally(int(facts.get("events", 0)), int(facts.get("failed_casts", 0)))
 
 
 class _Work:

@@ -122,6 +122,13 @@ class StateStore:
         """What was committed with it; empty where `binding` is None."""
         return self._committed.facts
 
+    def paths(self) -> list[Path]:
+        """The files of the last commit: its runs, and the checkpoint behind them."""
+        named = {where.run for slices in self._committed.slices.values() for where in slices}
+        if self._committed.reduced is not None:
+            named.add(self._committed.reduced.run)
+        return [*map(self._path, sorted(named)), self._folder / CHECKPOINT_FILE]
+
     def buckets(self) -> frozenset[int]:
         """All buckets that have state, committed or staged."""
         return frozenset(self._slices)

@@ -1,0 +1,113 @@
+"""`evtool nightly`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evtool.cli import render
+from evtool.cli.options import JsonOption, LogOption
+from evtool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evtool.lifecycle.nightly import Done
+
+_COLUMNS = ("step", "outcome", "what", "seconds")
+
+
+def nightly(
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Run this step and no other; may be repeated.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Leave this step out; may be repeated.")
+    ] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin no step later than that: 2h. It comes first the next time."),
+    ] = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do what a log needs every night: verify, recompute every projection and compare, snapshot, compact.
+
+    A step that fails does not keep the others from running; the exit code is that of the first failure. The
+    report stays in nightly/ of the log's folder.
+    """
+    from dataclasses import asdict
+
+    from evtool.parallel import keep_freed_memory
+
+    keep_freed_memory()  # before the imports below load their allocators
+
+    from evtool import config as configuration
+    from evtool.lifecycle import nightly as nights
+    from evtool.lifecycle.nightsteps import STEPS
+    from evtool.log.log import open as open_log
+
+    budget_seconds = None if time_budget is None else _seconds(time_budget)
+    config = configuration.load(log)
+    with open_log(config.log_path, config=config) as opened:
+        report = nights.run(opened, config, STEPS, only or (), skip or (), budget_seconds, _tell)
+    if as_json:
+        render.print_json(asdict(report))
+    elif sys.stdout.isatty():
+        rows = [(done.name, done.outcome, _gist(done), f"{done.seconds:.2f}") for done in report.steps]
+        render.print_table(_COLUMNS, rows, text_columns=3)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def _seconds(text: str) -> float:
+    from evtool.config import parse_duration_ms
+
+    try:
+        milliseconds = parse_duration_ms(text)
+    except ValueError as error:
+        raise ConfigError(f"--time-budget: {error}") from error
+    if milliseconds < 1:
+        raise ConfigError("--time-budget: the time is too short", "As in --time-budget 2h.")
+    return milliseconds / 1000
+
+
+def _tell(done: Done) -> None:
+    """One line of a step, and what to do where it failed."""
+    if done.outcome == "postponed":
+        render.say(f"{done.name}: postponed")
+        return
+    told = ": ".join(text for text in (_gist(done), done.message) if text)
+    render.say(f"{done.name}: {done.outcome} in {done.seconds:.2f} s" + (f"; {told}" if told else ""))
+    if done.hint:
+        render.say(f"  {done.hint}")
+
+
+def _gist(done: Done) -> str:
+    """A few words of what a step has found."""
+    gist = _GISTS.get(done.name)
+    return gist(done.facts) if gist and done.facts else ""
+
+
+def _verified(facts: Any) -> str:
+    return f"{render.count(facts['events'], 'event')}, digest {facts['digest'] or 'none'}"
+
+
+def _recomputed(facts: Any) -> str:
+    same = sum(1 for each in facts["projections"] if each.get("is_same"))
+    return f"{same} of {render.count(len(facts['projections']), 'projection')} as refreshed"
+
+
+def _compacted(facts: Any) -> str:
+    done = facts["compacted"]
+    segments = render.count(sum(one["segments"] for one in done), "segment")
+    before, after = (sum(one[name] for one in done) for name in ("bytes_before", "bytes_after"))
+    return f"{segments}: {render.size(before)} became {render.size(after)}" if done else "nothing to compact"
+
+
+def _taken(facts: Any) -> str:
+    taken = sum("id" in each for each in facts["taken"])
+    return f"{render.count(taken, 'snapshot')}, {len(facts['dropped']):,} dropped"
+
+
+_GISTS = {"verify": _verified, "recompute": _recomputed, "snapshot": _taken, "compact": _compacted}

@@ -1,0 +1,203 @@
+"""Nightly: what a log needs every night, step by step, under one lock, with a report that stays.
+
+    nightly.lock                              held by who runs it
+    nightly/20260131T031700.000000Z.json      the report of a run, by when it began (UTC)
+    nightly/recompute/                        where projections are computed from nothing, meanwhile
+
+A step that fails does not keep the others from running. What is not begun within the time budget is postponed: it
+comes first the next time. The report is written before and behind each step, so that a run that was killed has one
+too: there the step that it was in has failed, and those behind it are postponed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from evtool.config import Config
+from evtool.errors import ConfigError, EvtoolError, LogLockedError, LogReadOnlyError, StorageError
+from evtool.files import Files, Lock
+from evtool.log.log import Log
+
+LOCK_FILE = "nightly.lock"
+FOLDER = "nightly"
+REPORT_SUFFIX = ".json"
+
+Outcome = Literal["ok", "failed", "skipped", "postponed"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step works on. `folder` has the reports; `reports` gives the earlier ones, the newest first."""
+
+    log: Log
+    config: Config
+    folder: Path
+    reports: Callable[[], Iterator[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step did: `facts` for the report, and what is wrong, if anything."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    error: EvtoolError | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do. `run` raises EvtoolError, or gives it in its result where there are facts as well."""
+
+    name: str
+    run: Callable[[Context], Result]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a step."""
+
+    name: str
+    outcome: Outcome
+    seconds: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run: what became of each step, in the order in which they came, and the exit code of the first failure."""
+
+    log: str
+    started_at: str
+    seconds: float
+    exit_code: int
+    steps: tuple[Done, ...]
+
+
+def run(
+    log: Log,
+    config: Config,
+    steps: Sequence[Step],
+    only: Collection[str] = (),
+    skip: Collection[str] = (),
+    budget_seconds: float | None = None,
+    on_step: Callable[[Done], None] = lambda done: None,
+) -> Report:
+    """Run the steps, but for those that are not asked for; `on_step` is told of each that has run.
+
+    Raises ConfigError (no such step), LogReadOnlyError, LogLockedError (another one runs) and StorageError (no
+    report can be written); what a step raises is in the report.
+    """
+    _check([step.name for step in steps], only, skip)
+    if log.is_read_only:
+        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
+    lock = _lock(log)
+    try:
+        return _Night(log, config, steps, budget_seconds, on_step).run(only, skip)
+    finally:
+        lock.release()
+
+
+def reports(files: Files, folder: Path) -> Iterator[Mapping[str, Any]]:
+    """The reports in the folder of a log, the newest first; damaged ones are passed over."""
+    for path in sorted((folder / FOLDER).glob(f"*{REPORT_SUFFIX}"), reverse=True):
+        try:
+            value = json.loads(files.read_whole(path))
+            names = [(step["name"], step["outcome"], step["facts"]) for step in value["steps"]]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            continue
+        if names:
+            yield value
+
+
+def _check(names: Sequence[str], only: Collection[str], skip: Collection[str]) -> None:
+    for flag, asked in (("--only", only), ("--skip", skip)):
+        for name in asked:
+            if name not in names:
+                raise ConfigError(f"{flag}: there is no step {name!r}", f"The steps are {', '.join(names)}.")
+
+
+def _lock(log: Log) -> Lock:
+    try:
+        return log.files.lock(log.folder / LOCK_FILE)
+    except LogLockedError as error:
+        message = error.message.replace("is being written by", "has its nightly run already, in")
+        raise LogLockedError(message, "Wait until it ends.") from error
+
+
+class _Night:
+    """One run, and its report as it grows."""
+
+    def __init__(
+        self,
+        log: Log,
+        config: Config,
+        steps: Sequence[Step],
+        budget_seconds: float | None,
+        on_step: Callable[[Done], None],
+    ) -> None:
+        self._log = log
+        self._steps = {step.name: step for step in steps}
+        self._budget_seconds = budget_seconds
+        self._on_step = on_step
+        self._began = time.monotonic()
+        now = datetime.now(UTC)
+        folder = log.folder / FOLDER
+        self._path = folder / f"{now:%Y%m%dT%H%M%S.%f}Z{REPORT_SUFFIX}"
+        self._report = Report(str(log.folder), f"{now:%Y-%m-%dT%H:%M:%S.%f}Z", 0.0, 0, ())
+        self._context = Context(log, config, folder, lambda: reports(log.files, log.folder))
+
+    def run(self, only: Collection[str], skip: Collection[str]) -> Report:
+        last: Mapping[str, Any] = next(self._context.reports(), {"steps": []})
+        waiting = [each["name"] for each in last["steps"] if each["outcome"] == "postponed"]
+        waiting = [name for name in waiting if name in self._steps]
+        order = waiting + [name for name in self._steps if name not in waiting]
+        asked = [name for name in order if (not only or name in only) and name not in skip]
+        # What was postponed and is not asked for now keeps its turn.
+        left = [Done(name, "postponed" if name in waiting else "skipped") for name in order if name not in asked]
+        self._report = replace(self._report, steps=(*(Done(name, "postponed") for name in asked), *left))
+        self._log.files.make_folder(self._path.parent)
+        self._write()
+        for number, name in enumerate(asked):
+            if self._is_over():
+                self._on_step(self._report.steps[number])
+            else:
+                self._step(number, self._steps[name])
+        return self._report
+
+    def _is_over(self) -> bool:
+        return self._budget_seconds is not None and time.monotonic() - self._began >= self._budget_seconds
+
+    def _step(self, number: int, step: Step) -> None:
+        self._put(number, Done(step.name, "failed", message="it was cut short"))
+        began = time.monotonic()
+        try:
+            result = step.run(self._context)
+        except EvtoolError as error:
+            result = Result(error=error)
+        except OSError as error:
+            result = Result(error=StorageError(f"cannot use {error.filename}: {error.strerror or error}"))
+        seconds = round(time.monotonic() - began, 6)
+        done = Done(step.name, "ok", seconds, result.facts)
+        if result.error is not None:
+            done = replace(done, outcome="failed", message=result.error.message, hint=result.error.hint)
+            code = self._report.exit_code or result.error.exit_code
+            self._report = replace(self._report, exit_code=code)
+        self._put(number, done)
+        self._on_step(done)
+
+    def _put(self, number: int, done: Done) -> None:
+        steps = (*self._report.steps[:number], done, *self._report.steps[number + 1 :])
+        self._report = replace(self._report, steps=steps)
+        self._write()
+
+    def _write(self) -> None:
+        self._report = replace(self._report, seconds=round(time.monotonic() - self._began, 6))
+        text = json.dumps(asdict(self._report), indent=2, ensure_ascii=False)
+        self._log.files.write_whole(self._path, text.encode(errors="backslashreplace") + b"\n")

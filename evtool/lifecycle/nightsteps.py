@@ -1,0 +1,116 @@
+"""The steps of `evtool nightly`: verify, recompute, snapshot, compact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from evtool.errors import EvtoolError, LogDamagedError, ProjectionError
+from evtool.lifecycle import compact as compacting
+from evtool.lifecycle import verify as verifying
+from evtool.lifecycle.nightly import Context, Result, Step
+from evtool.lifecycle.recompute import Recomputed, recompute
+from evtool.projections import catalogue, snapshots
+from evtool.projections import projection as projections
+from evtool.projections.projection import Projection
+
+RECOMPUTE_FOLDER = "recompute"
+
+
+def _verify(context: Context) -> Result:
+    report = verifying.verify(context.log)
+    if report.is_clean:
+        return Result(asdict(report))
+    first = report.findings[0]
+    return Result(
+        asdict(report),
+        LogDamagedError(f"{len(report.findings)} findings, the first: {first.file}: {first.message}", first.hint),
+    )
+
+
+def _recompute(context: Context) -> Result:
+    """Every projection that there is; one that fails does not keep the others from it."""
+    files, folder = context.log.files, context.folder / RECOMPUTE_FOLDER
+    found: list[Mapping[str, Any]] = []
+    failure: EvtoolError | None = None
+    for name in catalogue.entries(context.config.definitions_path):
+        try:
+            files.remove_folder(folder)
+            asked = projections.open(context.log, name, context.config)
+            result = recompute(asked, folder, _agreed(context, asked))
+        except EvtoolError as error:
+            found.append({"projection": name, "message": error.message, "hint": error.hint})
+            failure = failure or error
+            continue
+        found.append(asdict(result) | {"is_same": result.is_same})
+        failure = failure or _difference(result)
+    files.remove_folder(folder)
+    return Result({"projections": found}, failure)
+
+
+def _agreed(context: Context, asked: Projection) -> int:
+    """The last position at which a recomputation of this definition, with these parameters, was as refreshed."""
+    identity = asked.identity
+    wanted = {
+        "projection": identity.name,
+        "definition_hash": identity.definition_hash,
+        "parameters_hash": identity.parameters_hash,
+        "is_same": True,
+    }
+    for each in _recomputed(context):
+        if wanted.items() <= each.items():
+            return int(each["position"])
+    return 0
+
+
+def _recomputed(context: Context) -> Iterator[Mapping[str, Any]]:
+    for report in context.reports():
+        for step in report["steps"]:
+            yield from step["facts"].get("projections", ())
+
+
+def _difference(result: Recomputed) -> ProjectionError | None:
+    if result.is_same:
+        return None
+    where = "at" if result.is_reproduced else "at the earliest at"
+    return ProjectionError(
+        f"what refreshes have made of {result.projection} version {result.version} is not what its events give: "
+        f"they part {where} position {result.first_position:,}",
+        "It was made anew. Look at what read it meanwhile.",
+    )
+
+
+def _snapshot(context: Context) -> Result:
+    """One of every projection; then those that the policy does not keep go."""
+    taken: list[Mapping[str, Any]] = []
+    failure: EvtoolError | None = None
+    for name in catalogue.entries(context.config.definitions_path):
+        try:
+            found = snapshots.take(context.log, projections.open(context.log, name, context.config))
+        except EvtoolError as error:
+            taken.append({"projection": name, "message": error.message, "hint": error.hint})
+            failure = failure or error
+            continue
+        taken.append({"projection": name, "version": found.version, "id": found.id, "position": found.position})
+    policy = context.config.snapshots
+    outdated = snapshots.outdated(context.log, policy.keep_daily, policy.keep_weekly)
+    snapshots.drop(context.log, outdated)
+    return Result({"taken": taken, "dropped": [each.id for each in outdated]}, failure)
+
+
+def _compact(context: Context) -> Result:
+    report = compacting.compact(context.log, context.config.log.segment_bytes)
+    facts = asdict(report)
+    if not report.failures:
+        return Result(facts)
+    first = report.failures[0]
+    return Result(facts, LogDamagedError(f"{first.folder} was left as it is: {first.message}", first.hint))
+
+
+STEPS = (
+    Step("verify", _verify),
+    Step("recompute", _recompute),
+    Step("snapshot", _snapshot),
+    Step("compact", _compact),
+)

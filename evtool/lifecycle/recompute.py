@@ -1,0 +1,156 @@
+"""Recompute: a projection from the first event on, in a folder of its own, beside what its refreshes have made.
+
+Both are of the same position, so they have to be the same bytes. Where they are not, the full result is right: the
+projection is made anew, and the difference is traced to where the two part. The last recomputation that found no
+difference, at `agreed`, bounds that from below. Between there and here it is a search by halves for the first
+position up to which going on from `agreed` gives another table than going from the first event on. If it gives the
+same everywhere, then whatever was wrong is no more; what is left are the rows that differ, and the first position
+behind `agreed` whose event changed one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from evtool.log.selection import Selection
+from evtool.projections import readmodel, snapshots
+from evtool.projections.projection import Projection
+from evtool.projections.runner import Answer
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """What a recomputation found. `first_position` is where the results part, None where they are the same.
+
+    `is_reproduced` says whether going on from the last position at which they agreed shows it again; otherwise
+    they part at `first_position` or behind it. `wrong_snapshots` are the ids of those that are wrong as well.
+    """
+
+    projection: str
+    version: int
+    definition_hash: str
+    parameters_hash: str
+    position: int
+    sha256: str
+    refreshed_sha256: str
+    first_position: int | None = None
+    is_reproduced: bool = False
+    wrong_snapshots: tuple[str, ...] = ()
+
+    @property
+    def is_same(self) -> bool:
+        """Whether refreshing has given what the events give."""
+        return self.sha256 == self.refreshed_sha256
+
+
+def recompute(asked: Projection, folder: Path, agreed: int = 0) -> Recomputed:
+    """Refresh a projection and compute it from nothing, below `folder`; make it anew if that differs.
+
+    `agreed` is a position up to which both were the same. Raises ProjectionError, LogDamagedError, SchemaError,
+    StorageError.
+    """
+    # Another refresh may come right behind this one: what is compared is looked at before.
+    refreshed, refreshed_sha256 = asked.runner.keep(lambda store, answer: (answer, _sha256(asked)))
+    aside = asked.aside(folder / "full")
+    full = aside.runner.refresh(full=True, end=refreshed.position)
+    sha256 = _sha256(aside)
+    first, is_reproduced = None, False
+    wrong: list[str] = []
+    if sha256 != refreshed_sha256:
+        search = _Search(asked, folder, min(agreed, full.position), full.position)
+        first, is_reproduced = search.parting(_differing(refreshed, full))
+        asked.runner.refresh(full=True)
+        wrong = _mark_wrong(asked, folder, first)
+    identity = asked.identity
+    return Recomputed(
+        identity.name,
+        identity.version,
+        identity.definition_hash,
+        identity.parameters_hash,
+        full.position,
+        sha256,
+        refreshed_sha256,
+        first,
+        is_reproduced,
+        tuple(wrong),
+    )
+
+
+def _sha256(projection: Projection) -> str:
+    return readmodel.sha256(projection.places.folder, projection.identity.name) or ""
+
+
+def _mark_wrong(asked: Projection, folder: Path, first: int) -> list[str]:
+    """Mark the snapshots from a position on that are not what the events give; their ids."""
+    found = []
+    for snapshot in snapshots.of(asked.log, asked.identity):
+        if snapshot.position >= first and not snapshot.is_wrong:
+            again = asked.aside(folder / "again")
+            again.runner.refresh(full=True, end=snapshot.position)
+            kept = readmodel.sha256(snapshots.place(asked.log, snapshot), snapshot.projection)
+            if kept != _sha256(again):
+                snapshots.mark_wrong(asked.log, snapshot)
+                found.append(snapshot.id)
+    return found
+
+
+def _differing(refreshed: Answer, full: Answer) -> pl.DataFrame:
+    """The keys of the rows that are not in both."""
+    refreshed_frame = refreshed.frame.cast(full.frame.schema)  # it may have been Parquet
+    pairs = ((refreshed_frame, full.frame), (full.frame, refreshed_frame))
+    found = [one.join(other, on=one.columns, how="anti", nulls_equal=True) for one, other in pairs]
+    return pl.concat(found).select(full.keys).unique()
+
+
+class _Search:
+    """Looks for where two ways to compute a projection part, between `agreed` and `position`."""
+
+    def __init__(self, asked: Projection, folder: Path, agreed: int, position: int) -> None:
+        self._asked = asked
+        self._folder = folder
+        self._agreed = agreed
+        self._position = position
+
+    def parting(self, rows: pl.DataFrame) -> tuple[int, bool]:
+        """The first position at which they part, and whether going on from `agreed` shows it.
+
+        `rows` are the keys of those that differ.
+        """
+        if self._agreed and self._parts_at(self._position):
+            return self._first(self._parts_at), True
+        before = _of(rows, self._full(self._agreed))
+        return self._first(lambda position: not _equal(_of(rows, self._full(position)), before)), False
+
+    def _first(self, is_behind: Callable[[int], bool]) -> int:
+        """The first position of which something holds that holds of the last one."""
+        low, high = min(self._agreed + 1, self._position), self._position
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if is_behind(middle) else (middle + 1, high)
+        return low
+
+    def _parts_at(self, position: int) -> bool:
+        again = self._asked.aside(self._folder / "again").runner
+        again.refresh(full=True, end=self._agreed)
+        return not _equal(again.refresh(end=position), self._full(position))
+
+    def _full(self, position: int) -> Answer:
+        return self._asked.runner.compute(Selection(end=position + 1), from_nothing=True)
+
+
+def _of(rows: pl.DataFrame, answer: Answer) -> Answer:
+    """An answer with these rows alone; with all of them where none or no key tells which."""
+    if rows.is_empty() or not answer.keys:
+        return answer
+    # How many events count changes with every event, and says nothing of these rows.
+    found = answer.frame.join(rows, on=answer.keys, how="semi", nulls_equal=True)
+    return replace(answer, frame=found, events=0, failed_casts=0)
+
+
+def _equal(one: Answer, other: Answer) -> bool:
+    tallies = [(answer.events, answer.failed_casts) for answer in (one, other)]
+    return tallies[0] == tallies[1] and one.frame.equals(other.frame)
