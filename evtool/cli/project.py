@@ -126,7 +126,7 @@ def _answers(
     opened: Log, asked: Projection, bounds: list[str | None], full: bool, stale: bool, pause: float | None
 ) -> Iterator[Answer]:
     if stale:
-        yield asked.runner.stale()
+        yield asked.serving.stale()
         return
     if any(bound is not None for bound in bounds):
         from evtool.projections.bounds import select
@@ -148,6 +148,8 @@ def _answers(
 def _seconds(follow: str) -> float:
     from evtool.config import parse_duration_ms
 
+    if follow.strip().isdigit():
+        raise ConfigError(f"--follow {follow} has no unit", "As in --follow 5s: ms, s, m or h.")
     try:
         milliseconds = parse_duration_ms(follow)
     except ValueError as error:

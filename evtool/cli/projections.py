@@ -134,17 +134,22 @@ def validate(projection: NameArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and '-'.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits, -, _ and .")],
 ) -> None:
     """Write a definition to begin with, into the folder of your own ones."""
     from evtool import config as configuration
     from evtool.errors import ConfigError
     from evtool.files import Files
+    from evtool.projections import catalogue
     from evtool.projections.definition import NAME
 
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name of a projection", "Lower-case letters, digits, '-', '_' and '.'.")
     folder = configuration.load().definitions_path
+    if name in catalogue.entries(None):
+        raise ConfigError(
+            f"{name} is built in", "Choose another name; `evtool projections show` prints it to begin with."
+        )
     path = folder / f"{name}.toml"
     files = Files()
     files.make_folder(folder)

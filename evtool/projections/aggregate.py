@@ -15,6 +15,7 @@ import datasketches
 import polars as pl
 
 from evtool import jsontext
+from evtool.errors import ProjectionError
 from evtool.projections.kind import BUCKET, Tables
 
 Function = Literal["count", "sum", "min", "max", "first", "last", "distinct", "top", "sketch"]
@@ -127,9 +128,14 @@ class Aggregate:
         return (slot for slot in self.slots if slot.function in _SETS)
 
     def _group(self, rows: pl.DataFrame, by: Sequence[str], aggregates: list[pl.Expr]) -> pl.DataFrame:
-        if not self.keys:  # one group, whatever there is
-            return rows.select(*(pl.lit(0, pl.Int32).alias(name) for name in by), *aggregates)
-        return rows.group_by(by).agg(aggregates) if aggregates else rows.select(by).unique()
+        try:
+            if not self.keys:  # one group, whatever there is
+                return rows.select(*(pl.lit(0, pl.Int32).alias(name) for name in by), *aggregates)
+            return rows.group_by(by).agg(aggregates) if aggregates else rows.select(by).unique()
+        except pl.exceptions.ComputeError as error:
+            raise ProjectionError(
+                f"a sum has more than 38 digits ({error})", "Cast what is added up to a decimal of fewer digits."
+            ) from error
 
     def _counted(self, slot: Slot, table: pl.DataFrame) -> pl.DataFrame:
         if slot.function == "distinct":

@@ -15,6 +15,7 @@ from evtool.projections import definition as definitions
 from evtool.projections.definition import NAME, Definition
 
 SUFFIX = ".toml"
+_BYTES_MAX = 1_000_000
 
 Origin = Literal["built in", "own", "file"]
 
@@ -31,9 +32,12 @@ class Entry:
         """The definition. Raises ProjectionError."""
         with translated("read", self.path):
             try:
-                data = self.path.read_bytes()
+                with self.path.open("rb") as file:
+                    data = file.read(_BYTES_MAX + 1)
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise ProjectionError(f"there is no file {self.path}") from error
+        if len(data) > _BYTES_MAX:
+            raise ProjectionError(f"{self.path} is larger than {_BYTES_MAX:,} bytes, which no definition is")
         found = definitions.parse(data, self.name + SUFFIX if self.origin == "built in" else str(self.path))
         if self.origin != "file" and found.name != self.name:
             found.fail(("name",), f"the file is called {self.name}{SUFFIX}, and name is {found.name!r}")

@@ -24,15 +24,20 @@ def events(plan: Plan, source: Source, row: Mapping[str, str]) -> Iterator[pl.Da
     for name in row:
         if name not in names:
             known = (
-                f"Its rows are told apart by: {', '.join(names)}." if names else "It has one row for all events."
+                f"An event has by itself: {', '.join(names)}." if names else "What it has follows from all events."
             )
             raise ConfigError(f"{plan.identity.name} has no key {name!r} that an event has by itself", known)
     schema = plan.read_model(None).schema
     conditions = [_is(name, schema[name], value) for name, value in row.items()]
+    is_empty = True
     for found in source.selected(plan, Selection()):
         chosen = found.filter(*conditions)
         if len(chosen):
+            is_empty = False
             yield chosen.select(column for column in chosen.columns if not column.startswith("input."))
+    if is_empty and row:
+        asked = ", ".join(f"{name}={value}" for name, value in row.items())
+        raise ConfigError(f"{plan.identity.name} has no row with {asked}", "Write values as --format csv does.")
 
 
 def _is(name: str, kind: pl.DataType, value: str) -> pl.Expr:

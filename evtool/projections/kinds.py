@@ -325,7 +325,7 @@ def _bucket_of(keys: Mapping[str, Expression], time_column: str | None) -> pl.Ex
         if expression.type.name == "date":
             return pl.col(name).cast(pl.Int32).fill_null(0)
         if name == time_column:
-            return (pl.col(name) // _DAY_NS).cast(pl.Int32)
+            return (pl.col(name) // _DAY_NS).cast(pl.Int32).fill_null(0)
     return pl.lit(0, pl.Int32)
 
 

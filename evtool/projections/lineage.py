@@ -84,8 +84,18 @@ class Lineage:
 
     @staticmethod
     def of(beside: Mapping[str, Any]) -> Lineage:
-        """The lineage that stands beside a read model."""
-        values = {each.name: beside[each.name] for each in fields(Lineage)}
+        """The lineage that stands beside a read model. Raises ValueError when it is not as it was written."""
+        try:
+            values = {each.name: beside[each.name] for each in fields(Lineage)}
+            numbers = [values[name] for name in ("version", "position", "events", "failed_casts")]
+            if not all(type(number) is int for number in numbers):
+                raise ValueError("a number is none")
+            return Lineage._read(values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(str(error)) from error
+
+    @staticmethod
+    def _read(values: dict[str, Any]) -> Lineage:
         recorded_at = values["recorded_at"]
         values["recorded_at"] = None if recorded_at is None else parse_text(recorded_at)
         return Lineage(**values | {"chain": int(values["chain"], 16)})
@@ -140,7 +150,7 @@ def beside(files: Files, folder: Path, name: str) -> list[dict[str, Any]]:
             value = json.loads(files.read_whole(path))
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except ValueError:
+        except (ValueError, RecursionError):
             value = {}
         found.append(value if isinstance(value, dict) and value.get("format") == FORMAT else {})
     return found

@@ -20,6 +20,10 @@ def settings(texts: list[str]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise ConfigError(f"--set {text!r} names no value", "Write --set name=value, as in --set grain=week.")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"--set {name}: its value is no text in UTF-8") from error
         found[name.strip()] = value
     return found
 

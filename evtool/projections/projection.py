@@ -17,7 +17,7 @@ from evtool.errors import ConfigError
 from evtool.log.log import Log
 from evtool.projections import catalogue, parameters
 from evtool.projections.definition import Definition, Identity
-from evtool.projections.places import Places
+from evtool.projections.places import Places, promoted
 from evtool.projections.runner import Runner
 
 if TYPE_CHECKING:
@@ -33,6 +33,17 @@ class Projection:
         self.places = places
         self.definition = definition
         self.runner = Runner(log, identity, lambda: self.plan, places)
+
+    @property
+    def serving(self) -> Runner:
+        """The runner of the version that serves: the promoted one, or the highest that there is."""
+        if self.places.parameters_hash is not None:
+            return self.runner
+        version = promoted(self.places.root, self.places.name)
+        if version is None or version == self.identity.version:
+            return self.runner
+        identity = replace(self.identity, version=version, definition_hash="")
+        return Runner(self.log, identity, lambda: self.plan, replace(self.places, version=version))
 
     def aside(self, root: Path) -> Projection:
         """The same with its read model and state below another folder than that of all read models."""

@@ -128,9 +128,12 @@ def read(folder: Path, name: str) -> tuple[pl.DataFrame, Lineage] | None:
     described = beside(files, folder, name)
     while described:
         for each in described:
-            frame = _load(files, folder, each["output"]) if each else None
-            if frame is not None:
-                return frame, Lineage.of(each)
+            try:
+                frame = _load(files, folder, each["output"]) if each else None
+                if frame is not None:
+                    return frame, Lineage.of(each)
+            except (KeyError, TypeError, ValueError):  # it is not what was written beside it
+                continue
         before, described = described, beside(files, folder, name)
         if described == before:  # nobody has changed it meanwhile
             raise LogDamagedError(

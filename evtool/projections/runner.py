@@ -172,9 +172,25 @@ class Runner:
                 f"{self._identity.name} has no read model yet", f"Make it: evtool project {self._identity.name}"
             )
         frame, lineage = found
+        self._check(lineage)
         behind = self._log.position - lineage.position
         keys = tuple(self._store.facts().get("keys", ()))
         return Answer(frame, keys, lineage.position, lineage.events, lineage.failed_casts, behind)
+
+    def _check(self, lineage: Lineage) -> None:
+        """Raise ProjectionError when a read model is of another definition or log, or of more than the log has."""
+        name = f"{self._identity.name} version {self._identity.version}"
+        wanted = self._identity.definition_hash  # "" for any: that of a version which is not the one at hand
+        if wanted and lineage.definition_hash != wanted:
+            raise ProjectionError(
+                f"{name} has another definition than the one that its read model was made by",
+                "Raise its version, so that both can be read; --full makes this version anew.",
+            )
+        if lineage.log_id != self._log.manifest.id or lineage.position > self._log.position:
+            raise ProjectionError(
+                f"{name} was made from another log, or one that had {lineage.position:,} events",
+                "Was an older copy of the log brought back? --full makes the read model from what is there.",
+            )
 
     def _source(self) -> Source:
         return Source(self._log.snapshot(), self._log.partitions, self._log.schemas.current())

@@ -88,7 +88,8 @@ def test_the_whole_event_comes_back(folder: Path, tmp_path: Path):
         found = behind(log, "revenue-by-product", {"product_id": "p1"})
         stored = [event for event in rows(log) if event["event_id"] in ("e-1", "e-4")]
         assert found.select(list(STORED_SCHEMA)).rows(named=True) == stored
-        assert len(behind(log, "revenue-by-product", {"product_id": "no such"})) == 0
+        with pytest.raises(ConfigError, match="no row with product_id=no such"):
+            behind(log, "revenue-by-product", {"product_id": "no such"})
         assert len(behind(log, "revenue-by-product", {})) == 3
         with pytest.raises(ConfigError, match="no key 'revenue'"):
             behind(log, "revenue-by-product", {"revenue": "1"})
