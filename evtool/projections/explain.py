@@ -17,7 +17,7 @@ _MOMENT = "%Y-%m-%dT%H:%M:%S%.fZ"
 def events(plan: Plan, source: Source, row: Mapping[str, str]) -> Iterator[pl.DataFrame]:
     """Stored events (all columns of STORED_SCHEMA) that went into the rows with these values of keys, in order.
 
-    A value is written as `--format csv` does, and the empty text means null. Raises ConfigError for a name that is
+    A value is written as `--format csv` does, and nothing is null or the empty text. Raises ConfigError for a name that is
     no key whose value an event has by itself.
     """
     names = [name for name in plan.keys if name in plan.inputs]
@@ -43,8 +43,8 @@ def events(plan: Plan, source: Source, row: Mapping[str, str]) -> Iterator[pl.Da
 def _is(name: str, kind: pl.DataType, value: str) -> pl.Expr:
     """Whether a key, of the type that it has in the read model, is written like this."""
     column = pl.col(f"input.{name}")
-    if not value:
-        return column.is_null()
+    if not value:  # in CSV null and the empty text look the same
+        return column.is_null() | (column == "") if kind == pl.String else column.is_null()
     if isinstance(kind, pl.Datetime):  # a number until it is shown
         column = column.cast(pl.Datetime("ns", "UTC")).dt.strftime(_MOMENT)
     return column.cast(pl.String) == value
