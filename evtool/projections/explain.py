@@ -17,8 +17,8 @@ _MOMENT = "%Y-%m-%dT%H:%M:%S%.fZ"
 def events(plan: Plan, source: Source, row: Mapping[str, str]) -> Iterator[pl.DataFrame]:
     """Stored events (all columns of STORED_SCHEMA) that went into the rows with these values of keys, in order.
 
-    A value is written as `--format csv` does, and nothing is null or the empty text. Raises ConfigError for a name that is
-    no key whose value an event has by itself.
+    A value is written as `--format csv` does, and nothing is null or the empty text. Raises ConfigError for a name
+    that is no key whose value an event has by itself, and for a row that is not there.
     """
     names = [name for name in plan.keys if name in plan.inputs]
     for name in row:

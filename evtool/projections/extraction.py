@@ -28,7 +28,7 @@ from evtool.log.frame import int64s, mask, strings
 from evtool.projections import flat
 from evtool.projections.flat import PADDING, Block, Bytes, Values
 
-_BLOCK_BYTES = 1 << 19  # it stays near the processor, and masks of it cost no page faults
+_BLOCK_BYTES = 1 << 21  # smaller ones let two threads wait for the interpreter, larger ones for memory
 _TOGETHER_BYTES_MAX = 1 << 30
 _ROWS_MIN = 48  # fewer are sooner read one by one
 _ROWS_TOGETHER = 64  # of which one that does not fit the types costs the others a second look
