@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evtool.cli import render
-from evtool.cli.options import JsonOption, LogOption
-from evtool.errors import ConfigError
+from evtool.cli.options import JsonOption, LogOption, seconds
 
 if TYPE_CHECKING:
     from evtool.lifecycle.nightly import Done
@@ -47,7 +46,7 @@ def nightly(
     from evtool.lifecycle.nightsteps import STEPS
     from evtool.log.log import open as open_log
 
-    budget_seconds = None if time_budget is None else _seconds(time_budget)
+    budget_seconds = None if time_budget is None else seconds("--time-budget", time_budget, "2h")
     config = configuration.load(log)
     with open_log(config.log_path, config=config) as opened:
         report = nights.run(opened, config, STEPS, only or (), skip or (), budget_seconds, _tell)
@@ -58,18 +57,6 @@ def nightly(
         render.print_table(_COLUMNS, rows, text_columns=3)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
-
-
-def _seconds(text: str) -> float:
-    from evtool.config import parse_duration_ms
-
-    try:
-        milliseconds = parse_duration_ms(text)
-    except ValueError as error:
-        raise ConfigError(f"--time-budget: {error}") from error
-    if milliseconds < 1:
-        raise ConfigError("--time-budget: the time is too short", "As in --time-budget 2h.")
-    return milliseconds / 1000
 
 
 def _tell(done: Done) -> None:

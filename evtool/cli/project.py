@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from evtool.cli import frames, render
-from evtool.cli.options import LogOption
+from evtool.cli.options import LogOption, seconds
 from evtool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def project(
         raise ConfigError("a table is for people and goes to standard output", "Leave --out or --format away.")
     if out and kind == "table":
         raise ConfigError(f"--out {out}: its ending tells no format", "Add --format json, ndjson, csv or parquet.")
-    pause = None if follow is None else _seconds(follow)
+    pause = None if follow is None else _pause(follow)
     config = configuration.load(log)
     with open_log(config.log_path, read_only=True, config=config) as opened:
         if all_of_them:
@@ -145,18 +145,10 @@ def _answers(
             yield answer
 
 
-def _seconds(follow: str) -> float:
-    from evtool.config import parse_duration_ms
-
+def _pause(follow: str) -> float:
     if follow.strip().isdigit():
         raise ConfigError(f"--follow {follow} has no unit", "As in --follow 5s: ms, s, m or h.")
-    try:
-        milliseconds = parse_duration_ms(follow)
-    except ValueError as error:
-        raise ConfigError(f"--follow: {error}") from error
-    if milliseconds < 1:
-        raise ConfigError("--follow: the time is too short", "As in --follow 5s.")
-    return milliseconds / 1000
+    return seconds("--follow", follow, "5s")
 
 
 def _show(answer: Answer, asked: Projection, kind: frames.Format, out: str | None, opened: Log) -> None:

@@ -129,7 +129,7 @@ def retention(compiler: Compiler) -> Plan:
         return _presenter(keys)(shown)
 
     kind = Retention(keys=tuple(keys), periods=periods)
-    return compiler.plan(kind, compiler.where(either), time_column=grain, keys=(grain, *keys), present=present)
+    return compiler.plan(kind, compiler.where(either), keys=(grain, *keys), present=present)
 
 
 def sessions(compiler: Compiler) -> Plan:
@@ -160,7 +160,7 @@ def sessions(compiler: Compiler) -> Plan:
         return _presenter(shown)(frame)
 
     keys = ("actor", "started_at") if each else tuple(shown)
-    return compiler.plan(kind, compiler.where(), time_column=next(iter(shown), None), keys=keys, present=present)
+    return compiler.plan(kind, compiler.where(), keys=keys, present=present)
 
 
 _KINDS: Mapping[str, Callable[[Compiler], Plan]] = {
@@ -202,7 +202,6 @@ def _aggregate(compiler: Compiler, found: Mapping[str, Expression], where: Expre
     return compiler.plan(
         kind,
         where,
-        time_column=time[0] if time else None,
         keys=tuple(keys),
         present=_presenter(keys | dict(expressions.items())),
     )
@@ -231,7 +230,8 @@ class _Slots:
         if aggregate.function == "avg":
             total, count = self._slot(aggregate, "sum"), self._slot(aggregate, "count")
             return tree.quotient(
-                tree.Result(total.name, tree.sum_type(aggregate.arguments[0].type)), count_of(count)
+                tree.Result(total.name, tree.sum_type(aggregate.arguments[0].type)),
+                tree.Result(count.name, tree.INTEGER),
             )
         slot = self._slot(aggregate, self._FUNCTIONS.get(aggregate.function, aggregate.function))
         return tree.Result(slot.name, aggregate.type)
@@ -261,11 +261,6 @@ class _Slots:
             self._arguments[text] = f"argument_{len(self._arguments)}"
             self._compiler.inputs.add(self._arguments[text], self._compiler.made(text))
         return self._arguments[text]
-
-
-def count_of(slot: Slot) -> Expression:
-    """The result of a slot that counts."""
-    return tree.Result(slot.name, tree.INTEGER)
 
 
 def _keys(compiler: Compiler) -> dict[str, Expression]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from evtool.errors import ProjectionError
 from evtool.files import Files
+from evtool.projections.definition import NAME
 from evtool.projections.lineage import beside
 from evtool.projections.readmodel import place
 
@@ -26,7 +27,6 @@ PROMOTED_FILE = "promoted.json"
 STATE_FOLDER = "state"
 LOCK_FILE = "lock"
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _HASH = re.compile(r"[0-9a-f]{16,}")
 _VERSION_FOLDER = re.compile(r"v([1-9][0-9]{0,9})")
 _HASH_DIGITS = 16
@@ -116,7 +116,7 @@ def promote(files: Files, root: Path, name: str, version: int) -> None:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ProjectionError(
             f"{name!r} is no name of a projection",
             "Names are 1 to 128 lower-case letters, digits, '-', '_' and '.', beginning with a letter or digit.",

@@ -32,7 +32,6 @@ class Plan:
     error.
     Of `spare` columns no value is looked at unless one of their paths has none.
     `present` makes the read model of what the kind gives: its names and types for whoever reads it.
-    `time_column` is the name of the first key if that is a period of time.
     """
 
     identity: Identity
@@ -46,7 +45,6 @@ class Plan:
     casts_where: tuple[Cast, ...] = ()
     casts: tuple[Cast, ...] = ()
     stops_at_casts: bool = False
-    time_column: str | None = None
     keys: tuple[str, ...] = ()
     present: Callable[[pl.DataFrame], pl.DataFrame] = field(default=lambda frame: frame, compare=False)
 

@@ -179,17 +179,21 @@ class Runner:
 
     def _check(self, lineage: Lineage) -> None:
         """Raise ProjectionError when a read model is of another definition or log, or of more than the log has."""
+        if self._identity.definition_hash:  # "" for any: that of a version which is not the one at hand
+            self._check_definition(lineage.definition_hash)
         name = f"{self._identity.name} version {self._identity.version}"
-        wanted = self._identity.definition_hash  # "" for any: that of a version which is not the one at hand
-        if wanted and lineage.definition_hash != wanted:
-            raise ProjectionError(
-                f"{name} has another definition than the one that its read model was made by",
-                "Raise its version, so that both can be read; --full makes this version anew.",
-            )
         if lineage.log_id != self._log.manifest.id or lineage.position > self._log.position:
             raise ProjectionError(
                 f"{name} was made from another log, or one that had {lineage.position:,} events",
                 "Was an older copy of the log brought back? --full makes the read model from what is there.",
+            )
+
+    def _check_definition(self, kept_hash: str) -> None:
+        if kept_hash != self._identity.definition_hash:
+            raise ProjectionError(
+                f"{self._identity.name} version {self._identity.version} has another definition than the one that "
+                "its read model was made by",
+                "Raise its version, so that both can be read; --full makes this version anew.",
             )
 
     def _source(self) -> Source:
@@ -220,12 +224,8 @@ class Runner:
         kept = self._store.binding()
         if kept is None:
             return False
+        self._check_definition(kept.definition_hash)
         name = f"{self._identity.name} version {self._identity.version}"
-        if kept.definition_hash != self._identity.definition_hash:
-            raise ProjectionError(
-                f"{name} has another definition than the one that its read model was made by",
-                "Raise its version, so that both can be read; --full makes this version anew.",
-            )
         if kept.log_id != self._log.manifest.id:
             raise ProjectionError(
                 f"{name} was made from another log",

@@ -22,15 +22,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgpack
 import polars as pl
-import xxhash
 
 from evtool.errors import LogReadOnlyError, ProjectionError
 from evtool.files import Files, translated
 from evtool.log.log import Log
-from evtool.projections import readmodel
+from evtool.projections import readmodel, record
 from evtool.projections.definition import Identity
+from evtool.projections.lineage import Lineage
 from evtool.projections.places import STATE_FOLDER
 from evtool.projections.store import StateDamagedError, StateStore
 from evtool.timestamps import SECOND_NS
@@ -45,7 +44,6 @@ LOCK_FILE = "lock"
 FORMAT = 1
 
 _UNFINISHED = ".tmp"
-_CHECKSUM_BYTES = 8
 _ID_DIGITS = 16
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -85,11 +83,13 @@ def take(log: Log, asked: Projection, label: str | None = None) -> Snapshot:
         with _lock(log) as folder:
             for path in folder.glob(f"*{_UNFINISHED}"):
                 log.files.remove_folder(path)
-            wanted = _described(asked, answer, label)
+            found = readmodel.read(asked.places.folder, asked.identity.name)
+            assert found is not None  # the refresh has just written it
+            wanted = _described(asked, answer, label, found[1])
             for each in every(log):
                 if replace(wanted, id=each.id, taken_at=each.taken_at, bytes=each.bytes) == each:
                     return each
-            return _make(log.files, folder, asked, store, answer, wanted)
+            return _make(log.files, folder, store, answer, found[1], wanted)
 
     return asked.runner.keep(copy)
 
@@ -208,10 +208,9 @@ def states(log: Log, identity: Identity, end: int) -> Iterator[Path]:
             yield place(log, snapshot) / STATE_FOLDER
 
 
-def _described(asked: Projection, answer: Answer, label: str | None) -> Snapshot:
+def _described(asked: Projection, answer: Answer, label: str | None, lineage: Lineage) -> Snapshot:
     """A snapshot of an answer; how many bytes it takes is not known yet."""
     identity = asked.identity
-    found = readmodel.read(asked.places.folder, identity.name)
     now = datetime.now(UTC)
     return Snapshot(
         id=uuid.uuid4().hex[:_ID_DIGITS],
@@ -220,7 +219,7 @@ def _described(asked: Projection, answer: Answer, label: str | None) -> Snapshot
         definition_hash=identity.definition_hash,
         parameters_hash=identity.parameters_hash,
         position=answer.position,
-        recorded_at=found[1].recorded_at if found else None,
+        recorded_at=lineage.recorded_at,
         taken_at=int(now.timestamp() * 1_000_000) * 1000,
         label=label,
         keys=tuple(answer.keys),
@@ -230,15 +229,13 @@ def _described(asked: Projection, answer: Answer, label: str | None) -> Snapshot
 
 
 def _make(
-    files: Files, folder: Path, asked: Projection, store: StateStore, answer: Answer, wanted: Snapshot
+    files: Files, folder: Path, store: StateStore, answer: Answer, lineage: Lineage, wanted: Snapshot
 ) -> Snapshot:
     making = folder / (wanted.id + _UNFINISHED)
     files.make_folder(making / STATE_FOLDER)
     for path in store.paths():
         _link(files, path, making / STATE_FOLDER / path.name)
-    found = readmodel.read(asked.places.folder, wanted.projection)
-    assert found is not None  # the refresh has just written it
-    readmodel.write(files, making, answer.frame, found[1])
+    readmodel.write(files, making, answer.frame, lineage)
     made = replace(wanted, bytes=files.folder_size(making))
     files.write_whole(making / RECORD_FILE, _record(made))
     with translated("rename", folder / wanted.id):
@@ -278,8 +275,7 @@ def _refuse_read_only(log: Log) -> None:
 
 
 def _record(snapshot: Snapshot) -> bytes:
-    body: bytes = msgpack.packb({"format": FORMAT, **asdict(snapshot)})
-    return xxhash.xxh3_64_intdigest(body).to_bytes(_CHECKSUM_BYTES, "little") + body
+    return record.encode({"format": FORMAT, **asdict(snapshot)})
 
 
 def _read(files: Files, path: Path) -> Snapshot | None:
@@ -288,10 +284,7 @@ def _read(files: Files, path: Path) -> Snapshot | None:
         data = files.read_whole(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    body = data[_CHECKSUM_BYTES:]
-    if data[:_CHECKSUM_BYTES] != xxhash.xxh3_64_intdigest(body).to_bytes(_CHECKSUM_BYTES, "little"):
-        return None
-    values = msgpack.unpackb(body)
-    if values.pop("format") != FORMAT:
+    values = record.decode(data)
+    if values is None or values.pop("format") != FORMAT:
         return None
     return Snapshot(**values | {"keys": tuple(values["keys"])})

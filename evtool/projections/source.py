@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ class Source:
     partitions: int
     schemas: Schemas
 
-    @property
+    @functools.cached_property
     def steps_hash(self) -> str:
         """Of what upcasting does; "" when it does nothing."""
         steps = {

@@ -24,11 +24,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgpack
 import polars as pl
 import xxhash
 
 from evtool.files import Files
+from evtool.projections import record
 from evtool.projections.kind import BUCKET, Tables
 
 CHECKPOINT_FILE = "checkpoint"
@@ -38,7 +38,6 @@ FORMAT = 1
 
 ENGINE = f"state {FORMAT}, polars {pl.__version__}"  # what reads and writes the runs
 
-_CHECKSUM_BYTES = 8
 _REDUCED = "reduced"
 
 
@@ -240,20 +239,14 @@ class StateStore:
             data = self._files.read_whole(self._folder / CHECKPOINT_FILE)
         except FileNotFoundError:
             return _Checkpoint()
-        checksum, body = data[:_CHECKSUM_BYTES], data[_CHECKSUM_BYTES:]
-        if checksum != _checksum(body):
-            return _Checkpoint()
-        return _decode(msgpack.unpackb(body, strict_map_key=False))
+        values = record.decode(data)
+        return _Checkpoint() if values is None else _decode(values)
 
 
 def _to_ipc(frame: pl.DataFrame) -> memoryview:
     stream = io.BytesIO()
     frame.write_ipc_stream(stream)
     return stream.getbuffer()
-
-
-def _checksum(body: bytes) -> bytes:
-    return xxhash.xxh3_64_intdigest(body).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def _encode(checkpoint: _Checkpoint) -> bytes:
@@ -266,8 +259,7 @@ def _encode(checkpoint: _Checkpoint) -> bytes:
         "reduced": checkpoint.reduced,
         "runs": checkpoint.runs,
     }
-    body: bytes = msgpack.packb(values)
-    return _checksum(body) + body
+    return record.encode(values)
 
 
 def _decode(values: dict[str, Any]) -> _Checkpoint:

@@ -83,8 +83,6 @@ class Literal(Expression):
     value: Value
     type: Type
 
-    __str__ = Expression.__str__
-
 
 @dataclass(frozen=True)
 class Column(Expression):
@@ -92,8 +90,6 @@ class Column(Expression):
 
     name: str
     type: Type
-
-    __str__ = Expression.__str__
 
 
 @dataclass(frozen=True)
@@ -103,8 +99,6 @@ class JsonPath(Expression):
     root: str
     steps: tuple[str | int, ...]
     type: Type = TEXT
-
-    __str__ = Expression.__str__
 
     @property
     def column(self) -> str:
@@ -121,8 +115,6 @@ class Result(Expression):
     name: str
     type: Type
 
-    __str__ = Expression.__str__
-
 
 @dataclass(frozen=True)
 class Call(Expression):
@@ -132,8 +124,6 @@ class Call(Expression):
     arguments: tuple[Expression, ...]
     type: Type
 
-    __str__ = Expression.__str__
-
 
 @dataclass(frozen=True)
 class Cast(Expression):
@@ -141,8 +131,6 @@ class Cast(Expression):
 
     argument: Expression
     type: Type
-
-    __str__ = Expression.__str__
 
 
 @dataclass(frozen=True)
@@ -153,8 +141,6 @@ class Aggregate(Expression):
     arguments: tuple[Expression, ...]
     type: Type
     filter: Expression | None = None
-
-    __str__ = Expression.__str__
 
     @property
     def is_distinct(self) -> bool:
