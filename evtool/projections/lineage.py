@@ -38,7 +38,7 @@ class Lineage:
     """What a read model was made from: the selected `events` of a log up to `position`.
 
     `failed_casts` counts the values that could not be cast. `recorded_at` (ns UTC) is that of `position`, None in
-    an empty log. `input_digest` is the digest of the events that were read, where somebody made it.
+    an empty log. `input_digest` is that of the log's batches up to `position` (`Snapshot.digest_at`).
     """
 
     projection: str

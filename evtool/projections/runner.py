@@ -291,6 +291,7 @@ class Runner:
             log_id=self._log.manifest.id,
             chain=source.snapshot.chain_at(end) or 0,
             recorded_at=source.snapshot.recorded_at(end),
+            input_digest=source.snapshot.digest_at(end),
         )
 
 

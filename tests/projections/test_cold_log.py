@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from compacting import compacted
-from projecting import refreshed
+from projecting import open_projection, refreshed
 from samples import MOMENT_NS, check_sound, config, event, make_segments
 
 import evtool
+from evtool.files import Files
+from evtool.projections.lineage import beside
 
 MINUTE_NS = 60_000_000_000
 
@@ -43,3 +45,38 @@ def test_a_projection_goes_on_from_its_checkpoint_when_the_log_was_compacted(fol
         again, full = refreshed(log, name, full=True)
         assert (full, again.events) == (data, answer.events)
     check_sound(folder)
+
+
+def input_digest(folder: Path) -> str:
+    """What the lineage of a read model of a log says of its input."""
+    with evtool.open(folder) as log:
+        asked = open_projection(log, "event-counts")
+        asked.runner.refresh()
+        return str(beside(Files(), asked.places.folder, "event-counts")[0]["input_digest"])
+
+
+def test_the_input_digest_is_that_of_the_batches_that_went_in(tmp_path: Path):
+    one, other, third = purchases(0), purchases(60), purchases(60)
+    third[7] = third[7] | {"payload": "{}"}
+    digests = {}
+    for name, batches in {"as-it-was": [one, other], "another": [one, third], "shorter": [one]}.items():
+        make_segments(tmp_path / name, batches)
+        digests[name] = input_digest(tmp_path / name)
+    assert len(set(digests.values())) == 3
+    with evtool.open(tmp_path / "shorter") as log:
+        before = log.snapshot()
+        log.append(other)
+        assert log.snapshot().digest_at(60) == before.digest_at(60) == digests["shorter"]
+        assert log.snapshot().digest_at(59) is None  # no batch ends there
+
+
+def test_a_compaction_keeps_the_input_digest(folder: Path):
+    make_segments(folder, [purchases(0)], [purchases(60)[:30], purchases(60)[30:]], [purchases(120)])
+    with evtool.open(folder) as log:
+        before = {position: log.snapshot().digest_at(position) for position in (0, 60, 90, 120)}
+    with evtool.open(folder, config=config(segment_bytes=1)) as log:
+        log.append([event(10_000, "other")])
+    assert compacted(folder).compacted
+    with evtool.open(folder) as log:
+        assert {position: log.snapshot().digest_at(position) for position in before} == before
+        assert None not in before.values()
