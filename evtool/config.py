@@ -166,6 +166,10 @@ def read_file(path: Path) -> Config:
         raise ConfigError(f"{path} is not TOML: {error}", "Correct that line.") from error
     except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path} nests deeper than can be read", "Its tables nest three deep at most."
+        ) from error
     _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots"))
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)

@@ -161,7 +161,10 @@ def _show(answer: Answer, asked: Projection, kind: frames.Format, out: str | Non
             frames.write(answer.frame, kind, target)
     if answer.failed_casts:
         values = render.count(answer.failed_casts, "value")
-        render.say(f'{values} did not cast and counted as absent; on_cast_error = "stop" shows the first one')
+        stop = 'on_cast_error = "stop"'
+        if asked.definition and "on_cast_error" in asked.definition.parameters:
+            stop = "--set on_cast_error=stop"
+        render.say(f"{values} did not cast and counted as absent; {stop} shows the first one")
     if answer.behind:
         render.say(f"as of position {answer.position:,}; {render.count(answer.behind, 'event')} came after that")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from evtool.errors import ProjectionError
 from evtool.projections.definition import Definition
 from evtool.projections.language import expression as tree
 from evtool.projections.language.expression import Call, Cast, Column, Expression, ExpressionError, JsonPath
@@ -67,6 +68,11 @@ class Compiler:
         try:
             found = parse(text, self._trees, measure=measure)
         except ExpressionError as error:
+            if path[0] == "parameters" and text != self.definition.parameters[path[1]].default:
+                place = f"line {error.line}, column {error.column} of {text!r}"  # which the file does not have
+                raise ProjectionError(
+                    f"{self.definition.name}: {path[1]}: {place}: {error.message}", error.hint
+                ) from error
             self.definition.fail(path, error.message, error.hint, error.line, error.column)
         if wanted and found.type.name != wanted:
             self.definition.fail(path, f"{text!r} is {found.type}, and {wanted} is wanted")
@@ -149,9 +155,15 @@ class Compiler:
             types=tree.types_needed(condition) if condition else None,
             casts_where=tree.casts(condition) if condition else (),
             casts=tuple(casts),
-            stops_at_casts=self.definition.table.get("on_cast_error") == "stop",
+            stops_at_casts=self._stops_at_casts(),
             **more,
         )
+
+    def _stops_at_casts(self) -> bool:
+        policy = self.value(("on_cast_error",), self.definition.table.get("on_cast_error", "null"))
+        if policy not in ("null", "stop"):
+            self.definition.fail(("on_cast_error",), f'on_cast_error must be "null" or "stop", not {policy!r}')
+        return bool(policy == "stop")
 
 
 def _spare(expressions: Sequence[Expression]) -> Mapping[str, frozenset[JsonPath]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from projecting import open_projection, project
+from projecting import make, open_projection, project, purchase
 from samples import MOMENT_NS, event
 
 import evtool
@@ -102,6 +102,16 @@ def test_a_row_that_is_not_there_has_no_events_and_says_so(folder: Path):
 def test_a_setting_that_is_no_utf_8():
     with pytest.raises(ConfigError, match="UTF-8"):
         parameters.settings(["where=\udcff"])
+
+
+def test_an_expression_of_the_command_line_is_not_looked_for_in_the_file(folder: Path):
+    make(folder, [[purchase(1)]])
+    with evtool.open(folder, read_only=True) as log:
+        with pytest.raises(ProjectionError) as caught:
+            open_projection(log, "revenue-by-product", product="payload.x +").runner.refresh()
+        assert caught.value.message.startswith("revenue-by-product: product: line 1, column ")
+        assert "'payload.x +'" in caught.value.message
+        assert ".toml" not in caught.value.message
 
 
 def test_a_definition_without_end():
