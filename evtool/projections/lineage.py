@@ -129,6 +129,11 @@ def _pending(folder: Path, name: str) -> Path:
     return folder / f"{name}.lineage.json.next"
 
 
+def names_beside(name: str) -> tuple[str, str]:
+    """The names of the files that may stand beside a read model."""
+    return sidecar(Path(), name).name, _pending(Path(), name).name
+
+
 def announce(files: Files, folder: Path, name: str, beside: Mapping[str, Any]) -> None:
     """Write down what the read model is about to be."""
     text = json.dumps(beside, sort_keys=True, indent=2, ensure_ascii=False, default=str) + "\n"
