@@ -143,3 +143,17 @@ def test_a_read_model_of_which_a_byte_was_turned_over_is_not_given_as_data(here:
     done = run("project", "event-counts", "--format", "csv", cwd=here, code=None)
     assert (done.returncode, done.stdout) in ((0, before), (14, b""))
     assert run("project", "event-counts", "--full", "--format", "csv", cwd=here).stdout == before
+
+
+def test_read_models_of_other_parameters_are_found_and_dropped(here: Path):
+    for settings in ([], ["--set", "grain=week"]):
+        run("project", "revenue-by-product", *settings, cwd=here)
+    shown = run("projections", "kept", cwd=here).stdout.decode().splitlines()
+    assert len(shown) == 3
+    assert "grain=week" in shown[2]
+    found = json.loads(run("projections", "kept", "revenue-by-product", "--json", cwd=here).stdout)["read_models"]
+    assert [each["serves"] for each in found] == [True, False]
+    run("projections", "drop", found[1]["id"], cwd=here)
+    left = json.loads(run("projections", "kept", "--json", cwd=here).stdout)["read_models"]
+    assert [each["id"] for each in left] == ["revenue-by-product/v1"]
+    assert "no read model" in failed(19, "projections", "drop", found[1]["id"], cwd=here)
