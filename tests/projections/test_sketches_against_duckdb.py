@@ -51,9 +51,11 @@ def most_frequent(happened: list[Event], kept: int) -> dict[str, list[list[objec
 def test_the_most_frequent_values(data: st.DataObject, scratch: Path):
     folder = Path(tempfile.mkdtemp(dir=scratch))
     happened = data.draw(events(2))
-    make(folder / "log", data.draw(cuts(happened)))
-    with evtool.open(folder / "log", read_only=True) as log:
-        frame = open_projection(log, write(folder, TOP)).runner.refresh().frame
+    reference = write(folder, TOP)
+    for batch in data.draw(cuts(happened)):
+        make(folder / "log", [batch])
+        with evtool.open(folder / "log", read_only=True) as log:  # each refresh adds to what the last one left
+            frame = open_projection(log, reference).runner.refresh().frame
     ours = {event_type: json.loads(top) if top else [] for event_type, top in frame.rows()}
     assert ours == most_frequent(happened, 2)
 
