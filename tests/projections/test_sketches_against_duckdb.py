@@ -50,7 +50,7 @@ def most_frequent(happened: list[Event], kept: int) -> dict[str, list[list[objec
 @settings(max_examples=14)
 def test_the_most_frequent_values(data: st.DataObject, scratch: Path):
     folder = Path(tempfile.mkdtemp(dir=scratch))
-    happened = data.draw(events(2))
+    happened = data.draw(events(20, 60))
     reference = write(folder, TOP)
     for batch in data.draw(cuts(happened)):
         make(folder / "log", [batch])
