@@ -25,7 +25,7 @@ LAYERS = (
     ("batch",),
     ("files",),
     ("timestamps",),
-    ("timecolumns", "jsontext", "uuids", "parallel"),
+    ("timecolumns", "jsontext", "uuids", "parallel", "output"),
     ("envelope", "ndjson"),
     ("schemas",),
     ("log",),
