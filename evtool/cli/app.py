@@ -20,7 +20,7 @@ from evtool.cli.commands import Commands
 from evtool.errors import EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
-_OBJECTS_BEFORE_COLLECTING = 100_000
+_OBJECTS_BEFORE_COLLECTING = 250_000  # twice as many as the imports of a projection's refresh make
 
 app = typer.Typer(
     name="evtool",

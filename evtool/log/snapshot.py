@@ -14,6 +14,7 @@ from evtool.errors import LogDamagedError
 from evtool.files import Files
 from evtool.log import head as head_file
 from evtool.log import streamindex
+from evtool.log.coldsegment import open_cold
 from evtool.log.format import FRAMES_FILE, SEGMENT_HEADER_BYTES, SUMMARY_FILE
 from evtool.log.head import Head
 from evtool.log.manifest import Manifest
@@ -127,8 +128,6 @@ class SnapshotReader:
         return self._view(folder, first_position, None, 0)
 
     def _open_cold(self, folder: Path, summary: Mapping[str, Any]) -> SegmentView:
-        from evtool.log.coldsegment import open_cold  # and with it Parquet, which a hot log needs not
-
         try:
             return open_cold(self._files, folder, summary, self._manifest.id_bytes)
         except FileNotFoundError as error:
