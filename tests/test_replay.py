@@ -237,3 +237,18 @@ def test_a_limit_reaches_over_batches_and_groups(large: Log, limit: int):
         assert json.loads(data[data.rindex(b"\n", 0, -1) + 1 :] if limit > 1 else data)["position"] == min(
             limit, 70_000
         )
+
+
+@settings(max_examples=40)
+@given(
+    st.none() | st.integers(-3, 120),
+    st.none() | st.integers(-3, 120),
+    st.integers(0, 120),
+    st.sampled_from([None, 1]),
+)
+def test_a_limit_gives_the_first_lines_of_what_there_is_without_one(
+    log: Log, start: int | None, end: int | None, limit: int, since: int | None
+):
+    selection = Selection(start=start, end=end, since=since)
+    lines = b"".join(replay.blocks(log, selection)).splitlines()
+    assert b"".join(replay.blocks(log, selection, limit)).splitlines() == lines[:limit]
