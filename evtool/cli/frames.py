@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -29,14 +30,16 @@ def write(frame: pl.DataFrame, kind: Format, target: BinaryIO) -> None:
     if kind == "parquet":
         frame.write_parquet(target)
         return
-    if kind == "csv":
-        target.write(_spelled(frame).write_csv().encode())
-        return
+    text = io.BytesIO()  # by itself Polars would write to the file, and say less of a full disk
     spelled = _spelled(frame)
-    if kind == "ndjson":
-        spelled.write_ndjson(target)
-        return
-    target.write(spelled.write_json().encode() + b"\n")
+    if kind == "csv":
+        spelled.write_csv(text)
+    elif kind == "ndjson":
+        spelled.write_ndjson(text)
+    else:
+        spelled.write_json(text)
+        text.write(b"\n")
+    target.write(text.getbuffer())
 
 
 def show(frame: pl.DataFrame, keys: tuple[str, ...]) -> None:

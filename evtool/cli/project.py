@@ -152,12 +152,12 @@ def _pause(follow: str) -> float:
 
 
 def _show(answer: Answer, asked: Projection, kind: frames.Format, out: str | None, opened: Log) -> None:
-    from evtool.replay import output
-
     if kind == "table":
         frames.show(answer.frame, answer.keys)
     else:
-        with output(out, opened.folder) as target:
+        from evtool import output
+
+        with output.opened(out, opened.folder) as target:
             frames.write(answer.frame, kind, target)
     if answer.failed_casts:
         values = render.count(answer.failed_casts, "value")

@@ -3,6 +3,8 @@
 The map tells of each row group which events it has, of each column of it where it lies and its checksum, and of
 each batch what its commit frame said. A column is read when its bytes match the checksum, the footer when it
 matches that of the summary: what Parquet checks itself does not cover the headers of pages.
+
+Arrow is imported by the methods that read columns: to know which row groups there are takes none.
 """
 
 from __future__ import annotations
@@ -14,12 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from evtool.errors import LogDamagedError
-from evtool.event import STORED_SCHEMA
 from evtool.files import Files, forget
 from evtool.log import streamindex
 from evtool.log.format import (
@@ -32,12 +30,13 @@ from evtool.log.format import (
     events_file,
     map_file,
 )
-from evtool.log.frame import PLACED_SCHEMA, int64s, mask, to_frame
 from evtool.log.streamindex import Hashes, StreamIndex
 from evtool.log.walk import Table
 
 if TYPE_CHECKING:
-    import pyarrow.parquet as pq  # where a log has no cold segment, it is never loaded
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 # A row is like one of frames.idx. Over several batches the times of recording are no straight line.
 _HEADER_FIELDS = {name: FRAME_HEADER[name] for name in FRAME_HEADER.names or ()}
@@ -101,18 +100,29 @@ class ColdSegment:
 
     def events(self, row: np.void, columns: Collection[str] | None = None) -> pl.DataFrame:
         """The events of a row group, asked columns of STORED_SCHEMA, in the order of the file."""
+        import pyarrow as pa
+
+        from evtool.event import STORED_SCHEMA
+        from evtool.log.frame import to_frame
+
         wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
         stored = {*wanted, "event_uuid"} if "event_id" in wanted else set(wanted)
         return to_frame(pa.Table.from_batches([self._placed(row, stored)]), wanted)
 
     def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
         """The same as columns of PLACED_SCHEMA, in order of position if that is among them."""
+        from evtool.log.frame import PLACED_SCHEMA
+
         return _in_order(self._placed(row, PLACED_SCHEMA.names if columns is None else columns))
 
     def matching(
         self, row: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool
     ) -> pa.RecordBatch | None:
         """The same of those events whose texts are `among` some, by column; None when there is none."""
+        import pyarrow.compute as pc
+
+        from evtool.log.frame import int64s, mask
+
         looked_at = self.read(row, list(among))
         chosen = np.ones(len(looked_at), bool)
         for name, texts in among.items():
@@ -124,6 +134,8 @@ class ColdSegment:
 
     def streams(self, row: np.void) -> list[bytes]:
         """The different streams of a row group, as UTF-8."""
+        import pyarrow as pa
+
         column = self.read(row, ["stream_id"])["stream_id"]
         streams: list[bytes] = column.unique().cast(pa.binary()).to_pylist()
         return streams
@@ -136,6 +148,9 @@ class ColdSegment:
 
     def read(self, row: np.void, names: Collection[str]) -> pa.Table:
         """Columns of a row group as they are stored. Raises LogDamagedError when any bit of them has changed."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         number = int(row["number"])
         columns = self.summary["columns"]
         indices = [columns.index(name) for name in columns if name in names]
@@ -144,8 +159,6 @@ class ColdSegment:
             start = int(chunk["offset"])
             if checksum(self.data[start : start + int(chunk["stored_bytes"])]) != chunk["checksum"]:
                 raise self._damage(row, f"column {columns[index]} does not match its checksum")
-        import pyarrow.parquet as pq
-
         try:
             file = pq.ParquetFile(pa.BufferReader(self._buffer), metadata=self.metadata, pre_buffer=False)
             table = file.reader.read_row_group(number, column_indices=indices, use_threads=False)
@@ -158,6 +171,7 @@ class ColdSegment:
     @cached_property
     def metadata(self) -> pq.FileMetaData:
         """The footer. Raises LogDamagedError."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         footer = self.data[len(self.data) - int(self.summary["footer_bytes"]) :]
@@ -172,10 +186,16 @@ class ColdSegment:
 
     @cached_property
     def _buffer(self) -> pa.Buffer:
+        import pyarrow as pa
+
         return pa.py_buffer(self.data)
 
     def _placed(self, row: np.void, columns: Collection[str]) -> pa.RecordBatch:
         """Columns of PLACED_SCHEMA, in the order of the file."""
+        import pyarrow as pa
+
+        from evtool.log.frame import PLACED_SCHEMA, int64s
+
         fields = [field for field in PLACED_SCHEMA if field.name in columns]
         needed = {field.name for field in fields} - {"recorded_at"}
         if not needed or "recorded_at" in columns:
@@ -260,6 +280,8 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _in_order(batch: pa.RecordBatch) -> pa.RecordBatch:
+    from evtool.log.frame import int64s
+
     if "position" not in batch.schema.names:
         return batch
     positions = np.from_dlpack(batch["position"])

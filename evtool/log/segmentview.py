@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import polars as pl
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evtool.log.streamindex import Hashes
 from evtool.log.walk import Table
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    import pyarrow as pa
 
 
 class SegmentView(Protocol):

@@ -21,8 +21,6 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from evtool.errors import InputError
 from evtool.files import Files, translated
 from evtool.timestamps import parse_text, to_text
@@ -212,7 +210,8 @@ def _found(
 
 def _inside(files: Files, path: Path) -> tuple[dict[str, Any], str]:
     """The lineage inside a Parquet file, and the SHA-256 of its bytes."""
-    import pyarrow.parquet as pq  # which an answer that is there needs not
+    import pyarrow as pa  # which an answer that is there needs not
+    import pyarrow.parquet as pq
 
     try:
         data = files.map(path)

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from evtool.errors import LogDamagedError, ProjectionError, StorageError
 from evtool.files import Files
@@ -163,7 +162,8 @@ def _periods(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]] | None:
 
 
 def _encoded(path: str, frame: pl.DataFrame, lineage: Mapping[str, Any]) -> _Part:
-    import pyarrow.parquet as pq  # which an answer that is there needs not
+    import pyarrow as pa  # which an answer that is there needs not
+    import pyarrow.parquet as pq
 
     texts = pl.col(pl.Categorical, pl.Enum).cast(pl.String)
     # One chunk: where chunks end, pages would end.

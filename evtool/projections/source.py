@@ -11,16 +11,14 @@ import polars as pl
 
 from evtool import parallel
 from evtool.event import STORED_SCHEMA
-from evtool.log.frame import to_frame
-from evtool.log.scan import Group, groups, load, load_table
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
 from evtool.projections.definition import digest
 from evtool.projections.kind import Tables
 from evtool.schemas.record import Schemas
-from evtool.schemas.upcast import upcast_all
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # and what reads events is imported by who does: there may be none that are new
+    from evtool.log.scan import Group
     from evtool.projections.plan import Plan
 
 
@@ -56,6 +54,8 @@ class Source:
 
     def parts(self, plan: Plan, selection: Selection) -> Iterator[Part]:
         """The parts of a selection, in order of position. Raises LogDamagedError, SchemaError, ProjectionError."""
+        from evtool.log.scan import groups
+
         chosen = replace(selection, types=_both(selection.types, plan.types))
         spared = set(plan.spare_columns)  # for as long as no event needs them
 
@@ -69,6 +69,8 @@ class Source:
 
     def selected(self, plan: Plan, selection: Selection) -> Iterator[pl.DataFrame]:
         """The events that a projection counts, all of their columns and its inputs beside them, in order."""
+        from evtool.log.scan import groups, load
+
         chosen = replace(selection, types=_both(selection.types, plan.types))
 
         def work(group: Group) -> pl.DataFrame:
@@ -78,6 +80,9 @@ class Source:
 
     def _load(self, plan: Plan, group: Group, selection: Selection, spared: set[str]) -> pl.DataFrame:
         """The events of a group as the plan's rows are made from them. A column that is needed leaves `spared`."""
+        from evtool.log.frame import to_frame
+        from evtool.log.scan import load, load_table
+
         columns = plan.stored_columns
         if not self.steps_hash:
             events = plan.events(load_table(group, selection, self.partitions, columns - spared))
@@ -92,7 +97,11 @@ class Source:
         return plan.with_paths(self._upcast(load(group, selection, self.partitions, columns)))
 
     def _upcast(self, events: pl.DataFrame) -> pl.DataFrame:
-        return upcast_all(events, self.schemas) if self.steps_hash else events
+        if not self.steps_hash:
+            return events
+        from evtool.schemas.upcast import upcast_all
+
+        return upcast_all(events, self.schemas)
 
 
 def _both(first: frozenset[str] | None, second: frozenset[str] | None) -> frozenset[str] | None:
