@@ -40,12 +40,26 @@ def test_an_hour_that_begins_before_all_times_keeps_nobody_from_counting(folder:
         assert project(log, "event-counts", grain="hour")["events"].sum() == 2
 
 
-def test_a_sum_that_outgrows_all_decimals_is_an_error_in_words(folder: Path, tmp_path: Path):
-    rest = '[measures]\ntotal = "sum(cast(payload.q as decimal(38,0)))"\n'
-    with evtool.open(folder, create=True) as log:
-        log.append([event(number, payload=f'{{"q":{"9" * 38}}}') for number in range(3)])
-        with pytest.raises(ProjectionError, match="38 digits"):
-            project(log, definition(tmp_path, "total", rest))
+@pytest.mark.parametrize("keys", ["", '[keys]\nt = "event_type"\n'])
+@pytest.mark.parametrize("refreshes", [1, 3])
+def test_a_sum_that_outgrows_all_decimals_is_told_and_no_other_number(
+    folder: Path, tmp_path: Path, keys: str, refreshes: int
+):
+    rest = f'{keys}[measures]\ntotal = "sum(cast(payload.q as decimal(38,0)))"\n'
+    reference = definition(tmp_path, "total", rest)
+    fits = [6 * 10**37, 4 * 10**37 - 1, -9 * 10**37]
+    too_many = [6 * 10**37, 6 * 10**37, 9 * 10**37]
+    for name, amounts in {"fits": fits, "not": too_many}.items():
+        with evtool.open(folder / name, create=True) as log:
+            for number, amount in enumerate(amounts):
+                log.append([event(number, payload=f'{{"q":{amount}}}')])
+                if refreshes > 1 and (name == "fits" or number == 0):
+                    project(log, reference)
+            if name == "fits":
+                assert project(log, reference)["total"].to_list() == [sum(fits)]
+            else:
+                with pytest.raises(ProjectionError, match="38 digits"):
+                    project(log, reference)
 
 
 def test_the_promoted_version_answers_when_it_may_be_stale(folder: Path, tmp_path: Path):
