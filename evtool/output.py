@@ -25,6 +25,10 @@ def opened(path: str | None, log_folder: Path | None = None) -> Iterator[BinaryI
         sys.stdout.buffer.flush()
         return
     with translated("write", path):
+        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+            with Path(path).open("wb") as file:  # a pipe or a device, as /dev/stdout is written to as it is
+                yield file
+            return
         target = _behind_links(Path(path))
         if target.is_dir():
             raise ConfigError(f"{target} is a folder", "Name a file.")
@@ -36,10 +40,6 @@ def opened(path: str | None, log_folder: Path | None = None) -> Iterator[BinaryI
     temporary = target.with_name(f".{beginning}.{os.getpid()}.tmp")
     try:
         with translated("write", target):
-            if target.exists() and not target.is_file():  # a pipe or a device is written to as it is
-                with target.open("wb") as file:
-                    yield file
-                return
             with temporary.open("wb") as file, _compressed(file, Path(path).suffix) as stream:
                 yield stream
             temporary.replace(target)

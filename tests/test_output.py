@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -79,3 +81,9 @@ def test_where_no_file_can_be_is_an_error_that_changes_nothing(
     with pytest.raises((ConfigError, StorageError)), output.opened(out):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "folder.tmp"]
+
+
+def test_standard_output_by_its_name_may_be_a_pipe(tmp_path: Path):
+    program = "import evtool.output as o\nwith o.opened('/dev/stdout') as file: file.write(b'whole')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == (b"whole", b"")

@@ -58,7 +58,7 @@ def show(frame: pl.DataFrame, keys: tuple[str, ...]) -> None:
     numbers = [not kind.is_numeric() for kind in frame.dtypes] + ([True] if bars is not None else [])
     render.print_columns(names, texts, is_text=numbers)
     if not whole:
-        render.say("no rows: the log has no event that counts")
+        render.say("no rows: no event of what was asked for counts")
     if is_cut:
         render.say(f"{whole:,} rows, of which {TABLE_ROWS_MAX} are shown; --format csv, json or parquet gives all")
 
@@ -83,7 +83,9 @@ def _cell(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else render.printable(str(value))
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+    return render.printable(str(value))
 
 
 def _bars(frame: pl.DataFrame, shown: pl.DataFrame, keys: tuple[str, ...]) -> list[str] | None:

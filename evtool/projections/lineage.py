@@ -26,6 +26,7 @@ from evtool.files import Files, translated
 from evtool.timestamps import parse_text, to_text
 
 LINEAGE_KEY = "evtool.lineage"
+PART_FILE = "part.parquet"
 FORMAT = 1
 
 _OF_THE_WHOLE = ("position", "events", "failed_casts")
@@ -184,9 +185,9 @@ def read_lineage(path: Path) -> FoundLineage:
 
 
 def _of_folder(files: Files, path: Path) -> FoundLineage:
-    parts = sorted(path.glob("*/*.parquet"))
+    parts = sorted(path.glob(f"*/{PART_FILE}"))
     if not parts:
-        raise InputError(f"there are no parts of a read model in {path}", "Name a Parquet file that evtool wrote.")
+        raise InputError(f"{path} is not the folder of a read model's parts", "Name a Parquet file in it.")
     inside = [_inside(files, part) for part in parts]
     sha256 = digest_of_parts(
         [(part.relative_to(path).as_posix(), of) for part, (_, of) in zip(parts, inside, strict=True)]

@@ -26,11 +26,19 @@ import polars as pl
 
 from evtool.errors import LogDamagedError, ProjectionError, StorageError
 from evtool.files import Files
-from evtool.projections.lineage import LINEAGE_KEY, Lineage, announce, beside, canonical, confirm, digest_of_parts
+from evtool.projections.lineage import (
+    LINEAGE_KEY,
+    PART_FILE,
+    Lineage,
+    announce,
+    beside,
+    canonical,
+    confirm,
+    digest_of_parts,
+)
 
 ROWS_PER_FILE_MAX = 2_000_000
 ROW_GROUP_ROWS = 131_072
-PART_FILE = "part.parquet"
 
 _NOT_IN_PARQUET = (pl.Int128, pl.UInt128, pl.Duration, pl.Object)
 _NO_PERIOD = "__HIVE_DEFAULT_PARTITION__"
