@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from evtool.cli import render
@@ -25,10 +26,15 @@ _BAR_WIDTH = 24
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
-def write(frame: pl.DataFrame, kind: Format, target: BinaryIO) -> None:
-    """Write all rows as JSON (an array), NDJSON, CSV or Parquet. Decimals are texts in JSON, times RFC 3339."""
+def write(frame: pl.DataFrame, kind: Format, target: BinaryIO, lineage: Mapping[str, Any] | None = None) -> None:
+    """Write all rows as JSON (an array), NDJSON, CSV or Parquet. Decimals are texts in JSON, times RFC 3339.
+
+    Parquet has the `lineage` in the metadata of the file.
+    """
     if kind == "parquet":
-        frame.write_parquet(target)
+        from evtool.projections.readmodel import encode
+
+        target.write(encode(frame, lineage or {}))
         return
     text = io.BytesIO()  # by itself Polars would write to the file, and say less of a full disk
     spelled = _spelled(frame)

@@ -23,6 +23,7 @@ from typing import Any
 
 from evtool.errors import InputError
 from evtool.files import Files, translated
+from evtool.projections.definition import Identity
 from evtool.timestamps import parse_text, to_text
 
 LINEAGE_KEY = "evtool.lineage"
@@ -54,16 +55,8 @@ class Lineage:
 
     def of_file(self) -> dict[str, Any]:
         """What depends on the events and the definition alone."""
-        return {
-            "format": FORMAT,
-            "projection": self.projection,
-            "version": self.version,
-            "definition_hash": self.definition_hash,
-            "parameters": dict(self.parameters),
-            "position": self.position,
-            "events": self.events,
-            "failed_casts": self.failed_casts,
-        }
+        identity = Identity(self.projection, self.version, self.definition_hash, self.parameters)
+        return of_answer(identity, self.position, self.events, self.failed_casts)
 
     def of_part(self) -> dict[str, Any]:
         """What depends on the definition and the rows of a part alone."""
@@ -98,6 +91,20 @@ class Lineage:
         recorded_at = values["recorded_at"]
         values["recorded_at"] = None if recorded_at is None else parse_text(recorded_at)
         return Lineage(**values | {"chain": int(values["chain"], 16)})
+
+
+def of_answer(identity: Identity, position: int, events: int, failed_casts: int) -> dict[str, Any]:
+    """What stands in the file of an answer: what depends on the events and the definition alone."""
+    return {
+        "format": FORMAT,
+        "projection": identity.name,
+        "version": identity.version,
+        "definition_hash": identity.definition_hash,
+        "parameters": dict(identity.parameters),
+        "position": position,
+        "events": events,
+        "failed_casts": failed_casts,
+    }
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,8 @@ def _periods(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]] | None:
     ]
 
 
-def _encoded(path: str, frame: pl.DataFrame, lineage: Mapping[str, Any]) -> _Part:
+def encode(frame: pl.DataFrame, lineage: Mapping[str, Any]) -> memoryview:
+    """A table as Parquet, with what it was made from in the file's metadata."""
     import pyarrow as pa  # which an answer that is there needs not
     import pyarrow.parquet as pq
 
@@ -180,7 +181,11 @@ def _encoded(path: str, frame: pl.DataFrame, lineage: Mapping[str, Any]) -> _Par
     with pq.ParquetWriter(sink, table.schema, **_WRITER) as writer:
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         writer.add_key_value_metadata({LINEAGE_KEY: canonical(lineage)})
-    data = memoryview(sink.getvalue())
+    return memoryview(sink.getvalue())
+
+
+def _encoded(path: str, frame: pl.DataFrame, lineage: Mapping[str, Any]) -> _Part:
+    data = encode(frame, lineage)
     return _Part(path, data, frame.height, hashlib.sha256(data).hexdigest())
 
 

@@ -217,3 +217,22 @@ def test_the_folder_of_a_version_is_not_taken_for_parts(here: Path):
     assert "not the folder of a read model's parts" in failed(
         4, "lineage", "segments/read-models/event-counts/v1", cwd=here
     )
+
+
+def test_an_exported_file_says_what_it_was_made_from(here: Path):
+    run("project", "event-counts", "--out", "all.parquet", cwd=here)
+    run("project", "event-counts", "--to", "@7", "--out", "part.parquet", cwd=here)
+    run("project", "event-counts", "--stale", "--out", "stale.parquet", cwd=here)
+    found = {
+        name: json.loads(run("lineage", f"{name}.parquet", "--json", cwd=here).stdout)
+        for name in ("all", "part", "stale")
+    }
+    assert (found["all"]["projection"], found["all"]["position"], found["all"]["events"]) == (
+        "event-counts",
+        12,
+        12,
+    )
+    assert (found["part"]["position"], found["part"]["to"], found["part"]["events"]) == (6, "@7", 6)
+    assert (here / "stale.parquet").read_bytes() == (here / "all.parquet").read_bytes()
+    kept = here / "segments/read-models/event-counts/v1/event-counts.parquet"
+    assert (here / "all.parquet").read_bytes() == kept.read_bytes()
