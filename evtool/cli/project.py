@@ -165,7 +165,7 @@ def _show(
             frames.write(answer.frame, kind, target, answer.lineage | part)
     if answer.failed_casts:
         values = render.count(answer.failed_casts, "value")
-        stop = 'on_cast_error = "stop"'
+        stop = 'on_cast_error = "stop" in a definition'
         if asked.definition and "on_cast_error" in asked.definition.parameters:
             stop = "--set on_cast_error=stop"
         render.say(f"{values} did not cast and counted as absent; {stop} shows the first one")

@@ -16,7 +16,15 @@ from evtool.errors import ProjectionError
 from evtool.files import Files
 from evtool.projections.definition import NAME
 from evtool.projections.lineage import beside, names_beside
-from evtool.projections.places import LOCK_FILE, OTHER_PARAMETERS, PROMOTED_FILE, STATE_FOLDER, numbers, promoted
+from evtool.projections.places import (
+    LOCK_FILE,
+    OTHER_PARAMETERS,
+    PROMOTED_FILE,
+    STATE_FOLDER,
+    numbers,
+    promoted,
+    versions,
+)
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,14 @@ def drop(files: Files, root: Path, model: Kept) -> None:
     Raises ProjectionError for the one that was promoted, StorageError. What says that it is there goes first, so
     that an end at any moment leaves one that is whole, or is made anew.
     """
-    if (root / model.name / PROMOTED_FILE).exists() and model.serves:
-        raise ProjectionError(
-            f"version {model.version} of {model.name} is the one that serves",
-            "Promote another version first, and drop this one then.",
-        )
+    promotion = root / model.name / PROMOTED_FILE
+    if promotion.exists() and model.serves:
+        if len(versions(root, model.name)) > 1:
+            raise ProjectionError(
+                f"version {model.version} of {model.name} is the one that serves",
+                "Promote another version first, and drop this one then.",
+            )
+        files.remove(promotion)  # the last one goes: there is nothing else that could serve
     state = model.folder / STATE_FOLDER
     files.make_folder(state)
     held = files.wait_for_lock(state / LOCK_FILE)

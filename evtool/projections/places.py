@@ -110,7 +110,7 @@ def promote(files: Files, root: Path, name: str, version: int) -> None:
         have = f"it has one of {', '.join(f'version {each}' for each in there)}" if there else "it has none at all"
         raise ProjectionError(
             f"{name} has no read model of version {version} that could serve: {have}",
-            f"Make it first: evtool project {name}",
+            f"A definition makes the version that it has; `evtool projections kept {name}` shows all there are.",
         )
     folder = root / name
     held = files.wait_for_lock(folder / LOCK_FILE)

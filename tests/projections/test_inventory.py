@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,12 +74,22 @@ def test_dropping_one_leaves_the_others_and_it_can_be_made_again(root: Path, fol
 
 
 def test_the_promoted_one_is_not_dropped(root: Path):
+    shutil.copytree(root / NAME / "v1", root / NAME / "v2")
     places.promote(Files(), root, NAME, 1)
     with pytest.raises(ProjectionError, match="is the one that serves"):
         inventory.drop(Files(), root, inventory.find(root, f"{NAME}/v1"))
     other = ids(root)[1]
     inventory.drop(Files(), root, inventory.find(root, other))
     assert other not in ids(root)
+
+
+def test_the_last_version_goes_even_if_it_was_promoted(root: Path, folder: Path):
+    places.promote(Files(), root, "sessions", 1)
+    inventory.drop(Files(), root, inventory.find(root, "sessions/v1"))
+    assert inventory.kept(root, "sessions") == []
+    assert places.promoted(root, "sessions") is None
+    with evtool.open(folder, read_only=True) as log:
+        assert refreshed(log, "sessions")[0].position == 40
 
 
 def test_one_that_is_not_there_is_told_with_one_that_is(root: Path):
