@@ -44,6 +44,9 @@ _HEADER_FIELDS = {name: FRAME_HEADER[name] for name in FRAME_HEADER.names or ()}
 _HEADER = np.dtype([*_HEADER_FIELDS.items(), ("recorded_at_max", "<i8")])
 ROW = np.dtype([("offset", "<u8"), ("number", "<u8"), ("header", _HEADER)])
 
+_TEXTS = ("source_id", "stream_id", "event_type")
+_DICTIONARY_BYTES_MAX = 0.5  # an event, as stored: above that, texts alone are read sooner
+
 _HINT = "Run `evtool verify` to see all of the damage; bring this segment back from a backup."
 
 
@@ -67,6 +70,11 @@ class ColdSegment:
 
     is_sealed = True
     is_cold = True
+
+    @property
+    def materialised(self) -> frozenset[str]:
+        """The names of its columns that were made of payloads and metadata."""
+        return frozenset(self.summary["materialised"])
 
     @property
     def log_bytes(self) -> int:
@@ -103,24 +111,31 @@ class ColdSegment:
         """The events of a row group, asked columns of STORED_SCHEMA, in the order of the file."""
         wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
         stored = {*wanted, "event_uuid"} if "event_id" in wanted else set(wanted)
-        return to_frame(pa.Table.from_batches([self._placed(row, stored)]), wanted)
+        return to_frame(self._placed(row, stored), wanted)
 
     def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
         """The same as columns of PLACED_SCHEMA, in order of position if that is among them."""
-        return _in_order(self._placed(row, PLACED_SCHEMA.names if columns is None else columns))
+        table = self._placed(row, PLACED_SCHEMA.names if columns is None else columns)
+        schema = pa.schema(PLACED_SCHEMA.field(name) for name in table.column_names)
+        return _in_order(pa.RecordBatch.from_arrays([_one(column) for column in table.columns], schema=schema))
 
-    def matching(
-        self, row: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool
-    ) -> pa.RecordBatch | None:
-        """The same of those events whose texts are `among` some, by column; None when there is none."""
-        looked_at = self.read(row, list(among))
+    def together(
+        self, rows: Table, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool = False
+    ) -> pa.Table:
+        """The events of several row groups, of which the texts are `among` some, in the order of the file.
+
+        The columns are those of PLACED_SCHEMA and materialised ones; texts that repeat much are dictionaries.
+        """
+        if not among:
+            return self._placed(rows, columns, may_be_dictionaries=True)
+        looked_at = self.read(rows, among, self._repeating(rows, among))
         chosen = np.ones(len(looked_at), bool)
         for name, texts in among.items():
-            chosen &= mask(pc.is_in(_one(looked_at[name]), texts))
-        if not chosen.any():
-            return None
-        batch = self._placed(row, columns)
-        return _in_order(batch if chosen.all() else batch.take(int64s(np.flatnonzero(chosen))))
+            chosen &= _is_among(looked_at[name], texts)
+        starts = np.cumsum(rows["header"]["count"], dtype=np.int64) - rows["header"]["count"]
+        has_any = np.logical_or.reduceat(chosen, starts) if len(rows) else np.zeros(0, bool)
+        found = self._placed(rows[has_any], columns, may_be_dictionaries=True)
+        return found.filter(pa.array(chosen[np.repeat(has_any, rows["header"]["count"])]))
 
     def streams(self, row: np.void) -> list[bytes]:
         """The different streams of a row group, as UTF-8."""
@@ -134,25 +149,31 @@ class ColdSegment:
             end = int(rows["offset"][-1]) + int(rows["header"]["body_bytes"][-1])
             forget(self.data, int(rows["offset"][0]), end)
 
-    def read(self, row: np.void, names: Collection[str]) -> pa.Table:
-        """Columns of a row group as they are stored. Raises LogDamagedError when any bit of them has changed."""
-        number = int(row["number"])
+    def read(self, rows: Table | np.void, names: Collection[str], dictionaries: Collection[str] = ()) -> pa.Table:
+        """Columns of one or several row groups as they are stored, some of the texts as `dictionaries`.
+
+        Raises LogDamagedError when any bit of them has changed.
+        """
+        rows = np.atleast_1d(rows)
         columns = self.summary["columns"]
         indices = [columns.index(name) for name in columns if name in names]
-        for index in indices:
-            chunk = self.chunks[number, index]
-            start = int(chunk["offset"])
-            if checksum(self.data[start : start + int(chunk["stored_bytes"])]) != chunk["checksum"]:
-                raise self._damage(row, f"column {columns[index]} does not match its checksum")
+        numbers = rows["number"].tolist()
+        for row, number in zip(rows, numbers, strict=True):
+            self._check(row, number, indices)
         import pyarrow.parquet as pq
 
         try:
-            file = pq.ParquetFile(pa.BufferReader(self._buffer), metadata=self.metadata, pre_buffer=False)
-            table = file.reader.read_row_group(number, column_indices=indices, use_threads=False)
+            file = pq.ParquetFile(
+                pa.BufferReader(self._buffer),
+                metadata=self.metadata,
+                read_dictionary=list(dictionaries),
+                pre_buffer=False,
+            )
+            table = file.reader.read_row_groups(numbers, column_indices=indices, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise self._damage(row, f"it does not decode: {error}") from error
-        if len(table) != row["header"]["count"]:
-            raise self._damage(row, f"it holds {len(table)} events")
+            raise self._damage(rows[0], f"it, or one of {len(rows)}, does not decode: {error}") from error
+        if len(table) != int(rows["header"]["count"].sum()):
+            raise self._damage(rows[0], f"it, or one of {len(rows)}, holds another number of events")
         return table
 
     @cached_property
@@ -174,23 +195,44 @@ class ColdSegment:
     def _buffer(self) -> pa.Buffer:
         return pa.py_buffer(self.data)
 
-    def _placed(self, row: np.void, columns: Collection[str]) -> pa.RecordBatch:
-        """Columns of PLACED_SCHEMA, in the order of the file."""
-        fields = [field for field in PLACED_SCHEMA if field.name in columns]
-        needed = {field.name for field in fields} - {"recorded_at"}
+    def _check(self, row: np.void, number: int, indices: Collection[int]) -> None:
+        """Raise LogDamagedError unless these columns of a row group match their checksums."""
+        for index in indices:
+            chunk = self.chunks[number, index]
+            start = int(chunk["offset"])
+            if checksum(self.data[start : start + int(chunk["stored_bytes"])]) != chunk["checksum"]:
+                raise self._damage(row, f"column {self.summary['columns'][index]} does not match its checksum")
+
+    def _repeating(self, rows: Table | np.void, names: Collection[str]) -> list[str]:
+        """Those columns that are read faster as dictionaries: of texts that take few bytes, as they repeat."""
+        columns = self.summary["columns"]
+        bytes_max = _DICTIONARY_BYTES_MAX * int(rows["header"]["count"].sum())
+        stored = self.chunks["stored_bytes"][np.atleast_1d(rows["number"])].sum(axis=0)
+        texts = self.materialised.union(_TEXTS).intersection(names)
+        return [name for name in texts if stored[columns.index(name)] <= bytes_max]
+
+    def _placed(
+        self, rows: Table | np.void, columns: Collection[str], may_be_dictionaries: bool = False
+    ) -> pa.Table:
+        """Columns of PLACED_SCHEMA, and materialised ones, in the order of the file."""
+        names = [*PLACED_SCHEMA.names, *sorted(self.materialised)]
+        names = [name for name in names if name in columns]
+        needed = set(names) - {"recorded_at"}
         if not needed or "recorded_at" in columns:
             needed.add("position")
-        table = self.read(row, needed)
-        found = []
-        for field in fields:
-            if field.name == "recorded_at":
+        table = self.read(rows, needed, self._repeating(rows, needed) if may_be_dictionaries else ())
+        found = {}
+        for name in names:
+            if name == "recorded_at":
                 column = int64s(recorded_at(self.commits, np.from_dlpack(_one(table["position"]))))
-            elif field.name == "timestamp":
-                column = _one(table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
+            elif name == "timestamp":
+                column = table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
+            elif pa.types.is_dictionary(table[name].type):
+                column = _one(table[name].unify_dictionaries())
             else:
-                column = _one(table[field.name])
-            found.append(column)
-        return pa.RecordBatch.from_arrays(found, schema=pa.schema(fields))
+                column = table[name]
+            found[name] = column
+        return pa.table(found)
 
     def _damage(self, row: np.void, what: str) -> LogDamagedError:
         header = row["header"]
@@ -253,6 +295,15 @@ def _table(blocks: np.ndarray[Any, Any], chunks: np.ndarray[Any, Any], identity:
     header["recorded_at_max"] = blocks["recorded_at_max"]
     header["checksum"] = identity  # what an index of streams is bound to
     return table
+
+
+def _is_among(column: pa.ChunkedArray, texts: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of some texts, none of them null, are among others."""
+    if pa.types.is_dictionary(column.type):
+        column = _one(column)
+        is_one: np.ndarray[Any, Any] = mask(pc.is_in(column.dictionary, texts))[np.from_dlpack(column.indices)]
+        return is_one
+    return mask(_one(pc.is_in(column, texts)))
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

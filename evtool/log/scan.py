@@ -85,9 +85,10 @@ def load(
 
 
 def load_table(group: Group, selection: Selection, partitions: int, columns: Collection[str]) -> pa.Table:
-    """The selected events of a group as columns of PLACED_SCHEMA, frame behind frame: for who needs no order.
+    """The selected events of a group, piece behind piece: for who needs no order.
 
-    Texts lie in Arrow's buffers as they were decompressed. `event_id` brings `event_uuid` along.
+    `columns` are of PLACED_SCHEMA, and materialised ones of the group's segment; `event_id` brings `event_uuid`
+    along. Texts lie in Arrow's buffers as they were decompressed, or are dictionaries.
     """
     rest = _without_known(replace(selection, streams=None, types=None, sources=None), group)
     table = _among(group, {*columns, *rest.columns()}, selection.texts())
@@ -110,15 +111,9 @@ def _without_known(selection: Selection, group: Group) -> Selection:
 
 
 def _among(group: Group, columns: Collection[str], among: Mapping[str, pa.Array]) -> pa.Table:
-    """The events of a group whose texts are among some, frame behind frame, as columns of PLACED_SCHEMA."""
+    """The events of a group whose texts are among some, piece by piece, as columns of its segment."""
     stored = {*columns, "event_uuid"} if "event_id" in columns else set(columns)
-    segment = group.segment
-    if among:
-        found = [segment.matching(row, stored, among, group.is_likely) for row in group.rows]
-    else:
-        found = [segment.batch(row, stored) for row in group.rows]
-    schema = pa.schema(PLACED_SCHEMA.field(name) for name in PLACED_SCHEMA.names if name in stored)
-    return pa.Table.from_batches([batch for batch in found if batch is not None], schema)
+    return group.segment.together(group.rows, stored, among, group.is_likely)
 
 
 def scan(
@@ -161,9 +156,17 @@ def _together(
     tables: Sequence[pa.Table], selection: Selection, partitions: int, columns: Collection[str] | None
 ) -> pl.DataFrame:
     """What else is asked for of events that were found by their texts, in order of position."""
-    events = to_frame(pa.concat_tables(tables), _needed(selection, columns))
+    events = to_frame(_concatenated(tables), _needed(selection, columns))
     rest = replace(selection, streams=None, types=None, sources=None)
     return _in_order(rest.apply(events, partitions), columns)
+
+
+def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of PLACED_SCHEMA as one: what is a dictionary in some of them is one in none."""
+    if len(tables) == 1:
+        return tables[0]
+    schema = pa.schema(field for field in PLACED_SCHEMA if field.name in tables[0].column_names)
+    return pa.concat_tables([table.cast(schema) for table in tables])
 
 
 def _in_order(events: pl.DataFrame, columns: Collection[str] | None) -> pl.DataFrame:
