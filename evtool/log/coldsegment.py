@@ -7,7 +7,7 @@ matches that of the summary: what Parquet checks itself does not cover the heade
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from evtool.errors import LogDamagedError
 from evtool.event import STORED_SCHEMA
 from evtool.files import Files, forget
 from evtool.log import streamindex
+from evtool.log.excerpt import Column, columns_of, excerpt
 from evtool.log.format import (
     BATCH,
     BLOCK,
@@ -32,7 +32,7 @@ from evtool.log.format import (
     events_file,
     map_file,
 )
-from evtool.log.frame import PLACED_SCHEMA, int64s, mask, to_frame
+from evtool.log.frame import PLACED_SCHEMA, int64s, to_frame
 from evtool.log.streamindex import Hashes, StreamIndex
 from evtool.log.walk import Table
 
@@ -44,8 +44,7 @@ _HEADER_FIELDS = {name: FRAME_HEADER[name] for name in FRAME_HEADER.names or ()}
 _HEADER = np.dtype([*_HEADER_FIELDS.items(), ("recorded_at_max", "<i8")])
 ROW = np.dtype([("offset", "<u8"), ("number", "<u8"), ("header", _HEADER)])
 
-_TEXTS = ("source_id", "stream_id", "event_type")
-_DICTIONARY_BYTES_MAX = 0.5  # an event, as stored: above that, texts alone are read sooner
+_UNITS_NS = {"TIMESTAMP_MILLIS": 1_000_000, "TIMESTAMP_MICROS": 1_000}
 
 _HINT = "Run `evtool verify` to see all of the damage; bring this segment back from a backup."
 
@@ -111,31 +110,58 @@ class ColdSegment:
         """The events of a row group, asked columns of STORED_SCHEMA, in the order of the file."""
         wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
         stored = {*wanted, "event_uuid"} if "event_id" in wanted else set(wanted)
-        return to_frame(self._placed(row, stored), wanted)
+        return to_frame(pa.Table.from_batches([self._placed(row, stored)]), wanted)
 
     def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
         """The same as columns of PLACED_SCHEMA, in order of position if that is among them."""
-        table = self._placed(row, PLACED_SCHEMA.names if columns is None else columns)
-        schema = pa.schema(PLACED_SCHEMA.field(name) for name in table.column_names)
-        return _in_order(pa.RecordBatch.from_arrays([_one(column) for column in table.columns], schema=schema))
+        return _in_order(self._placed(row, PLACED_SCHEMA.names if columns is None else columns))
 
     def together(
         self, rows: Table, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool = False
     ) -> pa.Table:
         """The events of several row groups, of which the texts are `among` some, in the order of the file.
 
-        The columns are those of PLACED_SCHEMA and materialised ones; texts that repeat much are dictionaries.
+        Columns are of PLACED_SCHEMA or materialised; texts are string views. Raises LogDamagedError.
         """
-        if not among:
-            return self._placed(rows, columns, may_be_dictionaries=True)
-        looked_at = self.read(rows, among, self._repeating(rows, among))
-        chosen = np.ones(len(looked_at), bool)
+        names = [name for name in self._names if name in columns]
+        needed = set(names) - {"recorded_at"}
+        if not needed or "recorded_at" in columns:
+            needed.add("position")
+        read = [column for name, column in self._columns.items() if name in needed or name in among]
+        file = excerpt(read, rows["header"]["count"].astype(np.int64), list(self._chunks(rows, read)))
+        events = pl.scan_parquet(file, parallel="prefiltered" if among else "auto", glob=False, cache=False)
         for name, texts in among.items():
-            chosen &= _is_among(looked_at[name], texts)
-        starts = np.cumsum(rows["header"]["count"], dtype=np.int64) - rows["header"]["count"]
-        has_any = np.logical_or.reduceat(chosen, starts) if len(rows) else np.zeros(0, bool)
-        found = self._placed(rows[has_any], columns, may_be_dictionaries=True)
-        return found.filter(pa.array(chosen[np.repeat(has_any, rows["header"]["count"])]))
+            events = events.filter(pl.col(name).is_in(pl.Series(texts).implode()))
+        try:
+            found = events.select(*needed).collect()
+        except pl.exceptions.PolarsError as error:
+            raise self._damage(rows[0], f"it, or one of {len(rows)}, does not decode: {error}") from error
+        return self._as_table(found, names)
+
+    def _as_table(self, found: pl.DataFrame, names: Sequence[str]) -> pa.Table:
+        """Stored columns as ones of PLACED_SCHEMA, or materialised ones."""
+        columns = {}
+        for name in names:
+            if name == "recorded_at":
+                columns[name] = int64s(recorded_at(self.commits, found["position"].to_numpy()))
+            elif name == "timestamp":
+                unit = _UNITS_NS.get(self._columns[name].meaning, 1)
+                columns[name] = (found[name] * unit).to_arrow()
+            elif name == "event_uuid":
+                uuids = found[name].to_arrow(compat_level=pl.CompatLevel.oldest())
+                columns[name] = uuids.cast(PLACED_SCHEMA.field(name).type)
+            else:
+                columns[name] = found[name].to_arrow(compat_level=pl.CompatLevel.newest())
+        return pa.table(columns)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The columns that its events have for readers, in order."""
+        return [*PLACED_SCHEMA.names, *sorted(self.materialised)]
+
+    @cached_property
+    def _columns(self) -> Mapping[str, Column]:
+        return columns_of(self.metadata)
 
     def streams(self, row: np.void) -> list[bytes]:
         """The different streams of a row group, as UTF-8."""
@@ -149,31 +175,23 @@ class ColdSegment:
             end = int(rows["offset"][-1]) + int(rows["header"]["body_bytes"][-1])
             forget(self.data, int(rows["offset"][0]), end)
 
-    def read(self, rows: Table | np.void, names: Collection[str], dictionaries: Collection[str] = ()) -> pa.Table:
-        """Columns of one or several row groups as they are stored, some of the texts as `dictionaries`.
-
-        Raises LogDamagedError when any bit of them has changed.
-        """
-        rows = np.atleast_1d(rows)
+    def read(self, row: np.void, names: Collection[str]) -> pa.Table:
+        """Columns of a row group as they are stored. Raises LogDamagedError when any bit of them has changed."""
+        number = int(row["number"])
         columns = self.summary["columns"]
-        indices = [columns.index(name) for name in columns if name in names]
-        numbers = rows["number"].tolist()
-        for row, number in zip(rows, numbers, strict=True):
-            self._check(row, number, indices)
+        wanted = [name for name in columns if name in names]
+        for name in wanted:
+            self._chunk(row, name)
         import pyarrow.parquet as pq
 
         try:
-            file = pq.ParquetFile(
-                pa.BufferReader(self._buffer),
-                metadata=self.metadata,
-                read_dictionary=list(dictionaries),
-                pre_buffer=False,
-            )
-            table = file.reader.read_row_groups(numbers, column_indices=indices, use_threads=False)
+            file = pq.ParquetFile(pa.BufferReader(self._buffer), metadata=self.metadata, pre_buffer=False)
+            indices = [columns.index(name) for name in wanted]
+            table = file.reader.read_row_group(number, column_indices=indices, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise self._damage(rows[0], f"it, or one of {len(rows)}, does not decode: {error}") from error
-        if len(table) != int(rows["header"]["count"].sum()):
-            raise self._damage(rows[0], f"it, or one of {len(rows)}, holds another number of events")
+            raise self._damage(row, f"it does not decode: {error}") from error
+        if len(table) != row["header"]["count"]:
+            raise self._damage(row, f"it holds {len(table)} events")
         return table
 
     @cached_property
@@ -195,44 +213,36 @@ class ColdSegment:
     def _buffer(self) -> pa.Buffer:
         return pa.py_buffer(self.data)
 
-    def _check(self, row: np.void, number: int, indices: Collection[int]) -> None:
-        """Raise LogDamagedError unless these columns of a row group match their checksums."""
-        for index in indices:
-            chunk = self.chunks[number, index]
-            start = int(chunk["offset"])
-            if checksum(self.data[start : start + int(chunk["stored_bytes"])]) != chunk["checksum"]:
-                raise self._damage(row, f"column {self.summary['columns'][index]} does not match its checksum")
+    def _chunks(self, rows: Table, columns: Sequence[Column]) -> Iterator[list[memoryview]]:
+        """The bytes of some columns of row groups. Raises LogDamagedError when any bit of them has changed."""
+        for row in rows:
+            yield [self._chunk(row, column.name) for column in columns]
 
-    def _repeating(self, rows: Table | np.void, names: Collection[str]) -> list[str]:
-        """Those columns that are read faster as dictionaries: of texts that take few bytes, as they repeat."""
-        columns = self.summary["columns"]
-        bytes_max = _DICTIONARY_BYTES_MAX * int(rows["header"]["count"].sum())
-        stored = self.chunks["stored_bytes"][np.atleast_1d(rows["number"])].sum(axis=0)
-        texts = self.materialised.union(_TEXTS).intersection(names)
-        return [name for name in texts if stored[columns.index(name)] <= bytes_max]
+    def _chunk(self, row: np.void, name: str) -> memoryview:
+        chunk = self.chunks[int(row["number"]), self.summary["columns"].index(name)]
+        start = int(chunk["offset"])
+        data = self.data[start : start + int(chunk["stored_bytes"])]
+        if checksum(data) != chunk["checksum"]:
+            raise self._damage(row, f"column {name} does not match its checksum")
+        return data
 
-    def _placed(
-        self, rows: Table | np.void, columns: Collection[str], may_be_dictionaries: bool = False
-    ) -> pa.Table:
-        """Columns of PLACED_SCHEMA, and materialised ones, in the order of the file."""
-        names = [*PLACED_SCHEMA.names, *sorted(self.materialised)]
-        names = [name for name in names if name in columns]
-        needed = set(names) - {"recorded_at"}
+    def _placed(self, row: np.void, columns: Collection[str]) -> pa.RecordBatch:
+        """Columns of PLACED_SCHEMA, in the order of the file."""
+        fields = [field for field in PLACED_SCHEMA if field.name in columns]
+        needed = {field.name for field in fields} - {"recorded_at"}
         if not needed or "recorded_at" in columns:
             needed.add("position")
-        table = self.read(rows, needed, self._repeating(rows, needed) if may_be_dictionaries else ())
-        found = {}
-        for name in names:
-            if name == "recorded_at":
+        table = self.read(row, needed)
+        found = []
+        for field in fields:
+            if field.name == "recorded_at":
                 column = int64s(recorded_at(self.commits, np.from_dlpack(_one(table["position"]))))
-            elif name == "timestamp":
-                column = table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
-            elif pa.types.is_dictionary(table[name].type):
-                column = _one(table[name].unify_dictionaries())
+            elif field.name == "timestamp":
+                column = _one(table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
             else:
-                column = table[name]
-            found[name] = column
-        return pa.table(found)
+                column = _one(table[field.name])
+            found.append(column)
+        return pa.RecordBatch.from_arrays(found, schema=pa.schema(fields))
 
     def _damage(self, row: np.void, what: str) -> LogDamagedError:
         header = row["header"]
@@ -295,15 +305,6 @@ def _table(blocks: np.ndarray[Any, Any], chunks: np.ndarray[Any, Any], identity:
     header["recorded_at_max"] = blocks["recorded_at_max"]
     header["checksum"] = identity  # what an index of streams is bound to
     return table
-
-
-def _is_among(column: pa.ChunkedArray, texts: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which of some texts, none of them null, are among others."""
-    if pa.types.is_dictionary(column.type):
-        column = _one(column)
-        is_one: np.ndarray[Any, Any] = mask(pc.is_in(column.dictionary, texts))[np.from_dlpack(column.indices)]
-        return is_one
-    return mask(_one(pc.is_in(column, texts)))
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -169,7 +169,7 @@ def to_frame(events: pa.Table, columns: Collection[str]) -> pl.DataFrame:
             columns_of_ids = [column.combine_chunks() for column in ids.columns]  # there may be no chunk at all
             result.append(_event_ids(pa.RecordBatch.from_arrays(columns_of_ids, schema=ids.schema)))
         else:
-            result.append(_series(name, events[name]))
+            result.append(pl.Series(name, pl.from_arrow(events[name])))
     return pl.DataFrame(result)
 
 
@@ -278,18 +278,11 @@ def _read(body: memoryview, wanted: list[str]) -> pa.RecordBatch:
     return pa.ipc.open_stream(buffer, options=options).read_next_batch()
 
 
-def texts(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
-    """A column of texts, or of a dictionary of such, as one of Polars."""
-    if pa.types.is_dictionary(column.type):
-        if isinstance(column, pa.ChunkedArray):
-            column = column.combine_chunks()
+def _series(name: str, column: pa.Array) -> pl.Series:
+    if isinstance(column, pa.DictionaryArray):
         values = pl.Series(name, pl.from_arrow(column.dictionary), dtype=pl.String)
-        return values.gather(pl.Series(pl.from_arrow(column.indices)))
-    return pl.Series(name, pl.from_arrow(column), dtype=pl.String)
-
-
-def _series(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
-    return texts(name, column) if pa.types.is_dictionary(column.type) else pl.Series(name, pl.from_arrow(column))
+        return values.gather(column.indices.to_numpy())
+    return pl.Series(name, pl.from_arrow(column))
 
 
 def _is_empty(column: pa.Array) -> bool:

@@ -88,15 +88,28 @@ def load_table(group: Group, selection: Selection, partitions: int, columns: Col
     """The selected events of a group, piece behind piece: for who needs no order.
 
     `columns` are of PLACED_SCHEMA, and materialised ones of the group's segment; `event_id` brings `event_uuid`
-    along. Texts lie in Arrow's buffers as they were decompressed, or are dictionaries.
+    along. Texts lie in Arrow's buffers as they were decompressed, or are string views.
     """
     rest = _without_known(replace(selection, streams=None, types=None, sources=None), group)
     table = _among(group, {*columns, *rest.columns()}, selection.texts())
     group.segment.forget(group.rows)
     if rest.columns():
         looked_at = to_frame(table, rest.columns()).with_row_index("row")
-        table = table.take(rest.apply(looked_at, partitions)["row"].to_arrow())
+        table = _taken(table, rest.apply(looked_at, partitions)["row"])
     return table.select(name for name in table.column_names if name in columns or name == "event_uuid")
+
+
+def _taken(table: pa.Table, rows: pl.Series) -> pa.Table:
+    """Some rows of a table. Arrow takes nothing from string views."""
+    numbers = rows.to_arrow()
+    return pa.table(
+        {
+            name: pl.Series(pl.from_arrow(column)).gather(rows).to_arrow(compat_level=pl.CompatLevel.newest())
+            if pa.types.is_string_view(column.type)
+            else column.take(numbers)
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        }
+    )
 
 
 def _without_known(selection: Selection, group: Group) -> Selection:
@@ -162,7 +175,7 @@ def _together(
 
 
 def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
-    """Tables of PLACED_SCHEMA as one: what is a dictionary in some of them is one in none."""
+    """Tables of PLACED_SCHEMA as one: what is a string view in some of them is one in none."""
     if len(tables) == 1:
         return tables[0]
     schema = pa.schema(field for field in PLACED_SCHEMA if field.name in tables[0].column_names)

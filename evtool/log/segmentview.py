@@ -92,7 +92,7 @@ class SegmentView(Protocol):
     ) -> pa.Table:
         """The events of several pieces, of those whose texts are `among` some by column, piece by piece.
 
-        Columns are of PLACED_SCHEMA or `materialised`; texts may be dictionaries. Raises LogDamagedError.
+        Columns are of PLACED_SCHEMA or `materialised`; texts may be string views. Raises LogDamagedError.
         """
 
     def streams(self, row: np.void) -> list[bytes]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from evtool.errors import ProjectionError
 from evtool.event import STORED_SCHEMA
-from evtool.log.frame import texts, to_frame
+from evtool.log.frame import to_frame
 from evtool.projections.definition import Identity
 from evtool.projections.extraction import extract
 from evtool.projections.kind import Kind
@@ -88,7 +88,7 @@ class Plan:
         """
         there = set(stored.column_names)
         looked_at = self.stored_columns - {path.root for path in self.paths} | (self.columns & _JSON_COLUMNS)
-        found = [texts(path.column, stored[held[path]]) for path in self.paths if path in held]
+        found = [pl.Series(path.column, pl.from_arrow(stored[held[path]])) for path in self.paths if path in held]
         found += self._found({name: stored[name] for name in _JSON_COLUMNS & there}, held)
         if looked_at & there:
             return to_frame(stored, looked_at & there).with_columns(found)
