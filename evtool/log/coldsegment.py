@@ -7,8 +7,8 @@ matches that of the summary: what Parquet checks itself does not cover the heade
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,36 +123,35 @@ class ColdSegment:
 
         Columns are of PLACED_SCHEMA or materialised; texts are string views. Raises LogDamagedError.
         """
-        names = [name for name in self._names if name in columns]
-        needed = set(names) - {"recorded_at"}
+        wanted = [name for name in self._names if name in columns]
+        needed = set(wanted) - {"recorded_at"}
         if not needed or "recorded_at" in columns:
             needed.add("position")
-        read = [column for name, column in self._columns.items() if name in needed or name in among]
-        file = excerpt(read, rows["header"]["count"].astype(np.int64), list(self._chunks(rows, read)))
+        # Names come from outside and may be any text, so they are numbers to Polars.
+        read = {name: str(number) for number, name in enumerate(self._columns) if name in needed or name in among}
+        described = [replace(self._columns[name], name=number) for name, number in read.items()]
+        file = excerpt(
+            described, rows["header"]["count"].astype(np.int64), [self._chunks(row, read) for row in rows]
+        )
         events = pl.scan_parquet(file, parallel="prefiltered" if among else "auto", glob=False, cache=False)
         for name, texts in among.items():
-            events = events.filter(pl.col(name).is_in(pl.Series(texts).implode()))
+            events = events.filter(pl.col(read[name]).is_in(pl.Series(texts).implode()))
         try:
-            found = events.select(*needed).collect()
+            found = events.select(read[name] for name in sorted(needed)).collect()
         except pl.exceptions.PolarsError as error:
             raise self._damage(rows[0], f"it, or one of {len(rows)}, does not decode: {error}") from error
-        return self._as_table(found, names)
+        return pa.table({name: self._as_arrow(name, found, read) for name in wanted})
 
-    def _as_table(self, found: pl.DataFrame, names: Sequence[str]) -> pa.Table:
-        """Stored columns as ones of PLACED_SCHEMA, or materialised ones."""
-        columns = {}
-        for name in names:
-            if name == "recorded_at":
-                columns[name] = int64s(recorded_at(self.commits, found["position"].to_numpy()))
-            elif name == "timestamp":
-                unit = _UNITS_NS.get(self._columns[name].meaning, 1)
-                columns[name] = (found[name] * unit).to_arrow()
-            elif name == "event_uuid":
-                uuids = found[name].to_arrow(compat_level=pl.CompatLevel.oldest())
-                columns[name] = uuids.cast(PLACED_SCHEMA.field(name).type)
-            else:
-                columns[name] = found[name].to_arrow(compat_level=pl.CompatLevel.newest())
-        return pa.table(columns)
+    def _as_arrow(self, name: str, found: pl.DataFrame, read: Mapping[str, str]) -> pa.Array:
+        """A stored column as one of PLACED_SCHEMA, or a materialised one."""
+        if name == "recorded_at":
+            return int64s(recorded_at(self.commits, found[read["position"]].to_numpy()))
+        column = found[read[name]]
+        if name == "timestamp":
+            return (column * _UNITS_NS.get(self._columns[name].meaning, 1)).to_arrow()
+        if name == "event_uuid":
+            return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(PLACED_SCHEMA.field(name).type)
+        return column.to_arrow(compat_level=pl.CompatLevel.newest())
 
     @cached_property
     def _names(self) -> list[str]:
@@ -178,15 +177,13 @@ class ColdSegment:
     def read(self, row: np.void, names: Collection[str]) -> pa.Table:
         """Columns of a row group as they are stored. Raises LogDamagedError when any bit of them has changed."""
         number = int(row["number"])
-        columns = self.summary["columns"]
-        wanted = [name for name in columns if name in names]
-        for name in wanted:
-            self._chunk(row, name)
+        wanted = [name for name in self._numbers if name in names]
+        self._chunks(row, wanted)
         import pyarrow.parquet as pq
 
         try:
             file = pq.ParquetFile(pa.BufferReader(self._buffer), metadata=self.metadata, pre_buffer=False)
-            indices = [columns.index(name) for name in wanted]
+            indices = [self._numbers[name] for name in wanted]
             table = file.reader.read_row_group(number, column_indices=indices, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise self._damage(row, f"it does not decode: {error}") from error
@@ -213,18 +210,21 @@ class ColdSegment:
     def _buffer(self) -> pa.Buffer:
         return pa.py_buffer(self.data)
 
-    def _chunks(self, rows: Table, columns: Sequence[Column]) -> Iterator[list[memoryview]]:
-        """The bytes of some columns of row groups. Raises LogDamagedError when any bit of them has changed."""
-        for row in rows:
-            yield [self._chunk(row, column.name) for column in columns]
+    def _chunks(self, row: np.void, names: Iterable[str]) -> list[memoryview]:
+        """The bytes of some columns of a row group. Raises LogDamagedError when any bit of them has changed."""
+        chunks = self.chunks[int(row["number"])].tolist()
+        found = []
+        for name in names:
+            start, size, expected = chunks[self._numbers[name]]
+            data = self.data[start : start + size]
+            if checksum(data) != expected:
+                raise self._damage(row, f"column {name} does not match its checksum")
+            found.append(data)
+        return found
 
-    def _chunk(self, row: np.void, name: str) -> memoryview:
-        chunk = self.chunks[int(row["number"]), self.summary["columns"].index(name)]
-        start = int(chunk["offset"])
-        data = self.data[start : start + int(chunk["stored_bytes"])]
-        if checksum(data) != chunk["checksum"]:
-            raise self._damage(row, f"column {name} does not match its checksum")
-        return data
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {name: number for number, name in enumerate(self.summary["columns"])}
 
     def _placed(self, row: np.void, columns: Collection[str]) -> pa.RecordBatch:
         """Columns of PLACED_SCHEMA, in the order of the file."""
