@@ -17,6 +17,7 @@ import polars as pl
 from evtool import jsontext
 from evtool.errors import ProjectionError
 from evtool.projections.kind import BUCKET, Tables
+from evtool.projections.repeats import without_repeats
 
 Function = Literal["count", "sum", "min", "max", "first", "last", "distinct", "top", "sketch"]
 
@@ -131,7 +132,7 @@ class Aggregate:
         try:
             if not self.keys:  # one group, whatever there is
                 return rows.select(*(pl.lit(0, pl.Int32).alias(name) for name in by), *aggregates)
-            return rows.group_by(by).agg(aggregates) if aggregates else rows.select(by).unique()
+            return rows.group_by(by).agg(aggregates) if aggregates else without_repeats(rows.select(by)).unique()
         except pl.exceptions.ComputeError as error:
             raise ProjectionError(
                 f"a sum has more than 38 digits ({error})", "Cast what is added up to a decimal of fewer digits."
@@ -162,6 +163,7 @@ class Aggregate:
 
 
 def _distinct(rows: pl.DataFrame) -> pl.DataFrame:
+    rows = without_repeats(rows)
     if len(rows) < _STREAMED_ROWS_MIN:
         return rows.unique()
     return rows.lazy().unique().collect(engine="streaming")
