@@ -74,14 +74,9 @@ def load(
     group: Group, selection: Selection, partitions: int, columns: Collection[str] | None = None
 ) -> pl.DataFrame:
     """The selected events of a group in order of position, as columns of STORED_SCHEMA."""
-    needed = _needed(selection, columns)
-    if selection.texts():
-        table = _among(group, needed, selection.texts())
-        group.segment.forget(group.rows)
-        return _together([table], selection, partitions, columns)
-    frames = [selection.apply(group.segment.events(row, needed), partitions) for row in group.rows]
+    table = _among(group, _needed(selection, columns), selection.texts())
     group.segment.forget(group.rows)
-    return _in_order(pl.concat(frames) if len(frames) > 1 else frames[0], columns)
+    return _together([table], selection, partitions, columns)
 
 
 def load_table(group: Group, selection: Selection, partitions: int, columns: Collection[str]) -> pa.Table:
