@@ -22,6 +22,8 @@ FILE_NAME = "evtool.toml"
 DEFAULT_LOG = "segments"
 DEFAULT_READ_MODELS = "read-models"
 
+MATERIALISE_PROJECTIONS = "projections"
+
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": KIB, "mib": MIB, "gib": GIB, "": 1}
 _DURATION_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
@@ -47,12 +49,16 @@ class Codec:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """How a log is written. `partitions` counts only when the log is made: a log keeps its number for ever."""
+    """How a log is written. `partitions` counts only when the log is made: a log keeps its number for ever.
+
+    `materialise` names paths that get columns in compacted segments; MATERIALISE_PROJECTIONS those of projections.
+    """
 
     partitions: int = 8
     segment_bytes: int = 256 * MIB
     fsync: Fsync = "batch"
     codec: Codec = Codec()
+    materialise: tuple[str, ...] = (MATERIALISE_PROJECTIONS,)
 
 
 @dataclass(frozen=True)
@@ -241,6 +247,12 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
     return check
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
+        raise ValueError(f"{value!r} is no list of texts")
+    return tuple(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is no text")
@@ -275,6 +287,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "segment_bytes": _within(64 * KIB, 64 * GIB, parse_size),
     "fsync": _one_of("batch", "never"),
     "codec": parse_codec,
+    "materialise": _texts,
     "source": _text,
     "batch_events": _within(1, 4_000_000),
     "batch_bytes": _within(1, GIB, parse_size),

@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
+_NICE = 10
 WORKERS = 2  # Polars, Arrow and numpy let go of the interpreter's lock; more threads only hold more memory
 
 
@@ -55,3 +56,9 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         library.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
         library.mallopt(_M_ARENA_MAX, 1)
+
+
+def step_back() -> None:
+    """Let other processes go before this one where they want the same processor: of ten parts they get nine."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(_NICE)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from evtool.errors import LogDamagedError
-from evtool.lifecycle.materialising import deriving
+from evtool.lifecycle.materialising import deriving, roots_of
 from evtool.log.coldsegment import ColdSegment, recorded_at
 from evtool.log.format import checksum
 
@@ -62,11 +62,11 @@ def batches(cold: ColdSegment, last_recorded_at: int) -> tuple[int, list[str]]:
 
 
 def derived(cold: ColdSegment, row: np.void) -> Iterator[str]:
-    """Materialised columns of a row group against its payloads."""
+    """Materialised columns of a row group against its payloads and metadata."""
     names = cold.summary["materialised"]
     if not names:
         return
-    table = cold.read(row, ["payload", *names])
-    for name, column in zip(names, deriving(names)(table["payload"].combine_chunks()), strict=True):
+    table = cold.read(row, [*roots_of(names), *names])
+    for name, column in zip(names, deriving(names)(table), strict=True):
         if not pa.chunked_array([column]).equals(table[name]):
-            yield f"column {name} is not what the payloads say"
+            yield f"column {name} is not what the events say"

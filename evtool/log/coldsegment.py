@@ -4,13 +4,13 @@ The map tells of each row group which events it has, of each column of it where 
 each batch what its commit frame said. A column is read when its bytes match the checksum, the footer when it
 matches that of the summary: what Parquet checks itself does not cover the headers of pages.
 
-Arrow is imported by the methods that read columns: to know which row groups there are takes none.
+Arrow and Polars are imported by the methods that read columns: to know which row groups there are takes neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ import numpy as np
 from evtool.errors import LogDamagedError
 from evtool.files import Files, forget
 from evtool.log import streamindex
+from evtool.log.excerpt import Column, columns_of, excerpt
 from evtool.log.format import (
     BATCH,
     BLOCK,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 _HEADER_FIELDS = {name: FRAME_HEADER[name] for name in FRAME_HEADER.names or ()}
 _HEADER = np.dtype([*_HEADER_FIELDS.items(), ("recorded_at_max", "<i8")])
 ROW = np.dtype([("offset", "<u8"), ("number", "<u8"), ("header", _HEADER)])
+
+_UNITS_NS = {"TIMESTAMP_MILLIS": 1_000_000, "TIMESTAMP_MICROS": 1_000}
 
 _HINT = "Run `evtool verify` to see all of the damage; bring this segment back from a backup."
 
@@ -66,6 +69,11 @@ class ColdSegment:
 
     is_sealed = True
     is_cold = True
+
+    @property
+    def materialised(self) -> frozenset[str]:
+        """The names of its columns that were made of payloads and metadata."""
+        return frozenset(self.summary["materialised"])
 
     @property
     def log_bytes(self) -> int:
@@ -115,22 +123,60 @@ class ColdSegment:
 
         return _in_order(self._placed(row, PLACED_SCHEMA.names if columns is None else columns))
 
-    def matching(
-        self, row: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool
-    ) -> pa.RecordBatch | None:
-        """The same of those events whose texts are `among` some, by column; None when there is none."""
-        import pyarrow.compute as pc
+    def together(
+        self, rows: Table, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool = False
+    ) -> pa.Table:
+        """The events of several row groups, of which the texts are `among` some, in the order of the file.
 
-        from evtool.log.frame import int64s, mask
+        Columns are of PLACED_SCHEMA or materialised; texts are string views. Raises LogDamagedError.
+        """
+        import polars as pl
+        import pyarrow as pa
 
-        looked_at = self.read(row, list(among))
-        chosen = np.ones(len(looked_at), bool)
+        wanted = [name for name in self._names if name in columns]
+        needed = set(wanted) - {"recorded_at"}
+        if not needed or "recorded_at" in columns:
+            needed.add("position")
+        # Names come from outside and may be any text, so they are numbers to Polars.
+        read = {name: str(number) for number, name in enumerate(self._columns) if name in needed or name in among}
+        described = [replace(self._columns[name], name=number) for name, number in read.items()]
+        file = excerpt(
+            described, rows["header"]["count"].astype(np.int64), [self._chunks(row, read) for row in rows]
+        )
+        events = pl.scan_parquet(file, parallel="prefiltered" if among else "auto", glob=False, cache=False)
         for name, texts in among.items():
-            chosen &= mask(pc.is_in(_one(looked_at[name]), texts))
-        if not chosen.any():
-            return None
-        batch = self._placed(row, columns)
-        return _in_order(batch if chosen.all() else batch.take(int64s(np.flatnonzero(chosen))))
+            events = events.filter(pl.col(read[name]).is_in(pl.Series(texts).implode()))
+        try:
+            found = events.select(read[name] for name in sorted(needed)).collect()
+        except pl.exceptions.PolarsError as error:
+            raise self._damage(rows[0], f"it, or one of {len(rows)}, does not decode: {error}") from error
+        return pa.table({name: self._as_arrow(name, found, read) for name in wanted})
+
+    def _as_arrow(self, name: str, found: pl.DataFrame, read: Mapping[str, str]) -> pa.Array:
+        """A stored column as one of PLACED_SCHEMA, or a materialised one."""
+        import polars as pl
+
+        from evtool.log.frame import PLACED_SCHEMA, int64s
+
+        if name == "recorded_at":
+            return int64s(recorded_at(self.commits, found[read["position"]].to_numpy()))
+        column = found[read[name]]
+        if name == "timestamp":
+            return (column * _UNITS_NS.get(self._columns[name].meaning, 1)).to_arrow()
+        if name == "event_uuid":
+            return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(PLACED_SCHEMA.field(name).type)
+        return column.to_arrow(compat_level=pl.CompatLevel.newest())
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The columns that its events have for readers, in order."""
+        from evtool.log.frame import PLACED_SCHEMA
+
+        return [*PLACED_SCHEMA.names, *sorted(self.materialised)]
+
+    @cached_property
+    def _columns(self) -> Mapping[str, Column]:
+        return columns_of(self.metadata)
 
     def streams(self, row: np.void) -> list[bytes]:
         """The different streams of a row group, as UTF-8."""
@@ -152,15 +198,11 @@ class ColdSegment:
         import pyarrow.parquet as pq
 
         number = int(row["number"])
-        columns = self.summary["columns"]
-        indices = [columns.index(name) for name in columns if name in names]
-        for index in indices:
-            chunk = self.chunks[number, index]
-            start = int(chunk["offset"])
-            if checksum(self.data[start : start + int(chunk["stored_bytes"])]) != chunk["checksum"]:
-                raise self._damage(row, f"column {columns[index]} does not match its checksum")
+        wanted = [name for name in self._numbers if name in names]
+        self._chunks(row, wanted)
         try:
             file = pq.ParquetFile(pa.BufferReader(self._buffer), metadata=self.metadata, pre_buffer=False)
+            indices = [self._numbers[name] for name in wanted]
             table = file.reader.read_row_group(number, column_indices=indices, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise self._damage(row, f"it does not decode: {error}") from error
@@ -189,6 +231,22 @@ class ColdSegment:
         import pyarrow as pa
 
         return pa.py_buffer(self.data)
+
+    def _chunks(self, row: np.void, names: Iterable[str]) -> list[memoryview]:
+        """The bytes of some columns of a row group. Raises LogDamagedError when any bit of them has changed."""
+        chunks = self.chunks[int(row["number"])].tolist()
+        found = []
+        for name in names:
+            start, size, expected = chunks[self._numbers[name]]
+            data = self.data[start : start + size]
+            if checksum(data) != expected:
+                raise self._damage(row, f"column {name} does not match its checksum")
+            found.append(data)
+        return found
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {name: number for number, name in enumerate(self.summary["columns"])}
 
     def _placed(self, row: np.void, columns: Collection[str]) -> pa.RecordBatch:
         """Columns of PLACED_SCHEMA, in the order of the file."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeGuard
 
 import msgpack
 import numpy as np
@@ -61,6 +61,7 @@ class Segment:
     stream_index: StreamIndex | None = None
 
     is_cold = False
+    materialised: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def last_position(self) -> int:
@@ -145,13 +146,27 @@ class Segment:
         except LogDamagedError as error:
             raise self._damage(row, error.message) from error
 
-    def matching(
+    def together(
+        self, rows: Table, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool = False
+    ) -> pa.Table:
+        """The events of several frames, of those whose texts are `among` some by column, frame by frame.
+
+        Unless one is likely, no other column of a frame is read before it is known that it has one.
+        """
+        import pyarrow as pa
+
+        from evtool.log.frame import PLACED_SCHEMA
+
+        if among:
+            found = [self._matching(row, columns, among, is_likely) for row in rows]
+        else:
+            found = [self.batch(row, columns) for row in rows]
+        schema = pa.schema(PLACED_SCHEMA.field(name) for name in PLACED_SCHEMA.names if name in columns)
+        return pa.Table.from_batches([batch for batch in found if batch is not None], schema)
+
+    def _matching(
         self, row: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool
     ) -> pa.RecordBatch | None:
-        """The same of those events whose texts are `among` some, by column; None when there is none.
-
-        Unless one is likely, no other column is read before it is known that there is one.
-        """
         from evtool.log import frame
 
         body = self.body(row)

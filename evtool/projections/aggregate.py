@@ -18,6 +18,7 @@ from evtool import jsontext
 from evtool.errors import ProjectionError
 from evtool.projections.kind import BUCKET, Tables
 from evtool.projections.language import exact
+from evtool.projections.repeats import without_repeats
 
 Function = Literal["count", "sum", "min", "max", "first", "last", "distinct", "top", "sketch"]
 
@@ -144,7 +145,7 @@ class Aggregate:
     def _group(self, rows: pl.DataFrame, by: Sequence[str], aggregates: list[pl.Expr]) -> pl.DataFrame:
         if not self.keys:  # one group, whatever there is
             return rows.select(*(pl.lit(0, pl.Int32).alias(name) for name in by), *aggregates)
-        return rows.group_by(by).agg(aggregates) if aggregates else rows.select(by).unique()
+        return rows.group_by(by).agg(aggregates) if aggregates else without_repeats(rows.select(by)).unique()
 
     def _counted(self, slot: Slot, table: pl.DataFrame) -> pl.DataFrame:
         if slot.function == "distinct":
@@ -174,6 +175,7 @@ class Aggregate:
 
 
 def _distinct(rows: pl.DataFrame) -> pl.DataFrame:
+    rows = without_repeats(rows)
     if len(rows) < _STREAMED_ROWS_MIN:
         return rows.unique()
     return rows.lazy().unique().collect(engine="streaming")

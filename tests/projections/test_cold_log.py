@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from compacting import compacted
-from projecting import open_projection, refreshed
+from projecting import open_projection, refreshed, write
 from samples import MOMENT_NS, check_sound, config, event, make_segments
 
 import evtool
@@ -80,3 +80,34 @@ def test_a_compaction_keeps_the_input_digest(folder: Path):
     with evtool.open(folder) as log:
         assert {position: log.snapshot().digest_at(position) for position in before} == before
         assert None not in before.values()
+
+
+FIRST_PRODUCT = """[keys]
+user = "coalesce(payload.user_id, stream_id)"
+[measures]
+first_product = "first(payload.product_id)"
+last_product = "last(payload.product_id)"
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["funnel-conversion", "sessions", "cohort-retention", "daily-active-users", "mine"]
+)
+def test_the_stream_stands_in_for_a_missing_user_beside_its_own_event_after_a_compaction(
+    folder: Path, tmp_path: Path, name: str
+):
+    reference = write(tmp_path, FIRST_PRODUCT) if name == "mine" else name
+    steps = {"steps": "UserViewedPage > ItemPurchased"} if name == "funnel-conversion" else {}
+    batch = [
+        each | {"payload": f'{{"product_id":"p{number % 3}"}}'} if number % 5 else each
+        for number, each in enumerate(purchases(0))
+    ]
+    make_segments(folder, [batch])
+    with evtool.open(folder, config=config(segment_bytes=1)) as log:
+        log.append([event(10_000, "other")])
+        before = open_projection(log, reference, **steps).runner.refresh().frame
+    assert compacted(folder).compacted
+    with evtool.open(folder) as log:
+        for _ in range(2):
+            after = open_projection(log, reference, **steps).runner.refresh(full=True).frame
+            assert after.equals(before), (before, after)

@@ -112,7 +112,7 @@ def test_lineage_tells_a_flipped_byte(folder: Path):
     assert read_lineage(path).matches is False
     flip(path, 20)
     assert read_lineage(path).matches is True
-    for byte in (-1, -20, path.stat().st_size // 2):  # of what Parquet says of itself
+    for byte in (-1, -8, -20):  # of what Parquet says of itself
         flip(path, byte)
         with pytest.raises(evtool.EvtoolError, match="damaged"):
             read_lineage(path)
