@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -39,7 +40,7 @@ def write(frame: pl.DataFrame, kind: Format, target: BinaryIO, lineage: Mapping[
     text = io.BytesIO()  # by itself Polars would write to the file, and say less of a full disk
     spelled = _spelled(frame)
     if kind == "csv":
-        spelled.write_csv(text)
+        _without_lists(spelled).write_csv(text)
     elif kind == "ndjson":
         spelled.write_ndjson(text)
     else:
@@ -80,6 +81,18 @@ def _spelled(frame: pl.DataFrame) -> pl.DataFrame:
         return column.cast(pl.String) if kind.is_decimal() or kind == pl.Date else column
 
     return frame.select(spell(name, kind) for name, kind in frame.schema.items())
+
+
+def _without_lists(frame: pl.DataFrame) -> pl.DataFrame:
+    """Lists, which CSV does not have, as JSON."""
+    import polars as pl
+
+    def as_json(column: pl.Series) -> pl.Series:
+        lists = column.to_list()
+        texts = [None if one is None else json.dumps(one, ensure_ascii=False, default=str) for one in lists]
+        return pl.Series(column.name, texts, dtype=pl.String)
+
+    return frame.with_columns(as_json(frame[name]) for name, kind in frame.schema.items() if kind.is_nested())
 
 
 def _cell(value: Any) -> str:

@@ -163,8 +163,24 @@ def beside(files: Files, folder: Path, name: str) -> list[dict[str, Any]]:
             continue
         except (ValueError, RecursionError):
             value = {}
-        found.append(value if isinstance(value, dict) and value.get("format") == FORMAT else {})
+        found.append(value if _is_whole(value) else {})
     return found
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether what stands beside a read model has the form in which it was written."""
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        return False
+    output = value.get("output")
+    if not isinstance(output, dict) or not isinstance(value.get("parameters"), dict):
+        return False
+    parts = output.get("parts", [])
+    return (
+        isinstance(parts, list)
+        and all(isinstance(part, dict) for part in parts)
+        and isinstance(output.get("sha256"), str)
+        and type(output.get("rows")) is int
+    )
 
 
 def digest_of_parts(parts: Sequence[tuple[str, str]]) -> str:

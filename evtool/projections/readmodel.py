@@ -40,7 +40,7 @@ from evtool.projections.lineage import (
 ROWS_PER_FILE_MAX = 2_000_000
 ROW_GROUP_ROWS = 131_072
 
-_NOT_IN_PARQUET = (pl.Int128, pl.UInt128, pl.Duration, pl.Object)
+_PLAIN = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Time, pl.Null)
 _NO_PERIOD = "__HIVE_DEFAULT_PARTITION__"
 _WRITER = {
     "version": "2.6",
@@ -100,10 +100,10 @@ def write(
     """
     name = lineage.projection
     for column, kind in frame.schema.items():
-        if kind in _NOT_IN_PARQUET:
+        if not _is_plain(kind):
             raise ProjectionError(
-                f"column {column} of {name} is of type {kind}, which Parquet does not have",
-                "Let the projection give an Int64, a Decimal or a String.",
+                f"column {column} of {name} is of type {kind}, which is none of a read model",
+                "Numbers, decimals, texts, truth values, dates, times, and lists of them are.",
             )
     files.make_folder(folder)
     periods = _periods(frame) if frame.height > rows_per_file_max else None
@@ -148,6 +148,13 @@ def read(folder: Path, name: str) -> tuple[pl.DataFrame, Lineage] | None:
                 "Make it again: evtool project. The log has all that it takes.",
             )
     return None
+
+
+def _is_plain(kind: pl.DataType) -> bool:
+    """Whether all formats of read models have a type, Parquet first of all, which has no integers of 128 bits."""
+    if isinstance(kind, pl.List):
+        return _is_plain(kind.inner)  # type: ignore[arg-type]
+    return kind in _PLAIN or (kind.is_numeric() and kind not in (pl.Int128, pl.UInt128))
 
 
 def _periods(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]] | None:
