@@ -135,7 +135,7 @@ class ColdSegment:
         )
         events = pl.scan_parquet(file, parallel="prefiltered" if among else "auto", glob=False, cache=False)
         for name, texts in among.items():
-            events = events.filter(pl.col(read[name]).is_in(pl.Series(texts).implode()))
+            events = events.filter(_is_among(pl.col(read[name]), texts))
         try:
             found = events.select(read[name] for name in sorted(needed)).collect()
         except pl.exceptions.PolarsError as error:
@@ -305,6 +305,11 @@ def _table(blocks: np.ndarray[Any, Any], chunks: np.ndarray[Any, Any], identity:
     header["recorded_at_max"] = blocks["recorded_at_max"]
     header["checksum"] = identity  # what an index of streams is bound to
     return table
+
+
+def _is_among(column: pl.Expr, texts: pa.Array) -> pl.Expr:
+    """Whether a text is one of some; of a single one it is known sooner."""
+    return column == texts[0].as_py() if len(texts) == 1 else column.is_in(pl.Series(texts).implode())
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
