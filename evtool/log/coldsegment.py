@@ -140,6 +140,8 @@ class ColdSegment:
             found = events.select(read[name] for name in sorted(needed)).collect()
         except pl.exceptions.PolarsError as error:
             raise self._damage(rows[0], f"it, or one of {len(rows)}, does not decode: {error}") from error
+        if not among and len(found) != rows["header"]["count"].sum():
+            raise self._damage(rows[0], f"it, or one of {len(rows)}, holds another number of events")
         return pa.table({name: self._as_arrow(name, found, read) for name in wanted})
 
     def _as_arrow(self, name: str, found: pl.DataFrame, read: Mapping[str, str]) -> pa.Array:
