@@ -145,11 +145,13 @@ class ColdSegment:
         )
         events = pl.scan_parquet(file, parallel="prefiltered" if among else "auto", glob=False, cache=False)
         for name, texts in among.items():
-            events = events.filter(pl.col(read[name]).is_in(pl.Series(texts).implode()))
+            events = events.filter(_is_among(pl.col(read[name]), texts))
         try:
             found = events.select(read[name] for name in sorted(needed)).collect()
         except pl.exceptions.PolarsError as error:
             raise self._damage(rows[0], f"it, or one of {len(rows)}, does not decode: {error}") from error
+        if not among and len(found) != rows["header"]["count"].sum():
+            raise self._damage(rows[0], f"it, or one of {len(rows)}, holds another number of events")
         return pa.table({name: self._as_arrow(name, found, read) for name in wanted})
 
     def _as_arrow(self, name: str, found: pl.DataFrame, read: Mapping[str, str]) -> pa.Array:
@@ -331,6 +333,11 @@ def _table(blocks: np.ndarray[Any, Any], chunks: np.ndarray[Any, Any], identity:
     header["recorded_at_max"] = blocks["recorded_at_max"]
     header["checksum"] = identity  # what an index of streams is bound to
     return table
+
+
+def _is_among(column: pl.Expr, texts: pa.Array) -> pl.Expr:
+    """Whether a text is one of some; of a single one it is known sooner."""
+    return column == texts[0].as_py() if len(texts) == 1 else column.is_in(pl.Series(texts).implode())
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
