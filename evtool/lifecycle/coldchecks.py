@@ -133,4 +133,3 @@ def _derived(cold: ColdSegment, row: np.void) -> Iterator[str]:
     for name, column in zip(names, deriving(names)(table["payload"].combine_chunks()), strict=True):
         if not pa.chunked_array([column]).equals(table[name]):
             yield f"column {name} is not what the payloads say"
-

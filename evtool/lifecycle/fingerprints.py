@@ -1,10 +1,10 @@
 """What the tables of the index must hold by the events of a log, as sums: bounded memory, and no look-up.
 
 Of ids.table it is a sum over the pairs of hash and position, for each range of RANGE_EVENTS positions. Of
-streams.table there are two, for each of 4,096 parts of the streams by their keys: an event adds the key of its stream
-to one, and the key times its version to the other. As versions are 1, 2, 3 …, a slot with the version v must
-have added key * v and key * v * (v + 1) / 2. All of it is modulo 2^64, and keys and hashes are made odd: so no change
-of a single slot leaves a sum as it is, and several changes do by a chance of 2^-64.
+streams.table there are two, for each of 4,096 parts of the streams by their keys: an event adds the key of its
+stream to one, and the key times its version to the other. As versions are 1, 2, 3 …, a slot with the version v
+must have added key * v and key * v * (v + 1) / 2. All of it is modulo 2^64, and keys and hashes are made odd: so
+no change of a single slot leaves a sum as it is, and several changes do by a chance of 2^-64.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What `verify` asks of a hot segment: frames.log from header to header, and the summary and index beside it.
 
-Where a header is damaged, frames.idx, if it is whole, tells where the frames behind it are: so one flipped bit is one
-finding, and hides no other.
+Where a header is damaged, frames.idx, if it is whole, tells where the frames behind it are: so one flipped bit is
+one finding, and hides no other.
 """
 
 from __future__ import annotations
@@ -191,7 +191,11 @@ def _index_file(segment: SegmentFiles, log: LogFiles, frames: _Frames) -> list[F
         return []
     starts = range(0, len(wanted), size)
     first = next((at for at in starts if data[at : at + size] != wanted[at : at + size]), len(wanted))
-    return [replace(stale(path, "it differs from the frames", hint), piece="record", number=first // size, offset=first)]
+    return [
+        replace(
+            stale(path, "it differs from the frames", hint), piece="record", number=first // size, offset=first
+        )
+    ]
 
 
 def _batches(view: Segment) -> list[Finding]:

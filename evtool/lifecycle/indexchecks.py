@@ -1,9 +1,11 @@
 """What `verify` asks of the index: streams.idx of segments, and the tables in index/, against what the events say.
 
-The tables are compared by sums (`fingerprints`), one pass through each. Where these differ, the events of the ranges or
-parts that do are looked up one by one. What a table holds beyond that is no damage: behind a power cut it may.
-A writer may go on meanwhile. A slot of ids.table never changes once it is in use, so of these only what the table had
-reached before counts. A slot of streams.table does: it must hold the version of the stream at that moment, or of later.
+The tables are compared by sums (`fingerprints`), one pass through each. Where these differ, the events of the
+ranges or parts that do are looked up one by one. What a table holds beyond that is no damage: behind a power cut
+it may.
+
+A writer may go on meanwhile. A slot of ids.table never changes once it is in use, so only what the table had
+reached before counts. A slot of streams.table does: it must hold the version of the stream as of then, or of later.
 """
 
 from __future__ import annotations
@@ -160,7 +162,9 @@ def ids(
     missing = [np.zeros(0, np.int64), *_missing(tables.ids, views, tables.log_id, set(differing.tolist()), end)]
     findings = [_lacking(path, start, stop) for start, stop in _runs(np.sort(np.concatenate(missing)))]
     if not findings and is_whole:
-        hint = "A power cut may leave such; each costs a look into the log. `evtool reindex` makes it without them."
+        hint = (
+            "A power cut may leave such; each costs a look into the log. `evtool reindex` makes it without them."
+        )
         findings.append(note(path, "it holds entries of events that there are not", hint))
     return findings
 
@@ -276,7 +280,5 @@ def _held(table: StreamVersions, is_asked: Mask) -> pl.DataFrame:
     found = [pl.DataFrame(schema={"high": pl.UInt64, "low": pl.UInt64, "version": pl.Int64})]
     for keys, versions in table.pairs():
         chosen = is_asked[parts_of(keys)]
-        found.append(
-            pl.DataFrame({"high": keys[chosen, 0], "low": keys[chosen, 1], "version": versions[chosen]})
-        )
+        found.append(pl.DataFrame({"high": keys[chosen, 0], "low": keys[chosen, 1], "version": versions[chosen]}))
     return pl.concat(found)

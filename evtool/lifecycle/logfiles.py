@@ -1,8 +1,8 @@
 """The files of a log at one moment, mapped: what `verify` looks at, however long that takes.
 
 What is mapped stays as it is when compactions and writers go on: sealed segments never change, and whatever takes
-their place is another file. So it is enough that all of them are opened while no segment becomes another one; where
-one has, they are listed again. Nothing is believed here but the summaries, which say what there should be.
+their place is another file. So it is enough that all of them are opened while no segment becomes another one;
+where one has, they are listed again. Nothing is believed here but the summaries, which say what there should be.
 """
 
 from __future__ import annotations
@@ -210,4 +210,3 @@ def frames_of(segment: SegmentFiles, claim: Head | None, is_last: bool) -> tuple
     else:
         committed = None if is_last else len(data)
     return data[:committed] if committed is not None else data, committed
-

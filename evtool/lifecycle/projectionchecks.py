@@ -38,9 +38,7 @@ class Made:
     findings: list[Finding] = field(default_factory=list)
 
 
-def tasks(
-    files: Files, log_folder: Path, read_models: Path, is_fast: bool
-) -> Iterator[Callable[[], Made]]:
+def tasks(files: Files, log_folder: Path, read_models: Path, is_fast: bool) -> Iterator[Callable[[], Made]]:
     """What there is to look at below the folder of read models, and in that of snapshots; with `is_fast`, at sizes
     only.
     """
@@ -167,7 +165,11 @@ def _sha256(data: memoryview) -> str:
 def _state(files: Files, folder: Path, hint: str, is_fast: bool) -> list[Finding]:
     def look() -> list[tuple[Path, str]]:
         store = StateStore(files, folder)
-        return [(path, "it is missing") for path in store.paths() if not path.exists()] if is_fast else [*store.damage()]
+        return (
+            [(path, "it is missing") for path in store.paths() if not path.exists()]
+            if is_fast
+            else [*store.damage()]
+        )
 
     def described() -> Any:
         return files.identity(folder / CHECKPOINT_FILE)

@@ -35,7 +35,7 @@ _NO_PAIRS = np.zeros(0, PAIR)
 class Opened:
     """A segment that can be read.
 
-    `digest` ends the chain of its frames, if that is known; `logical_digest` is what its events must have, if that is known.
+    `digest` ends the chain of its frames, and `logical_digest` is what its events must have, if these are known.
     `unreadable` are the offsets of pieces that are known to be damaged. `derived` says what else is wrong with a
     piece, and `rest` looks at the bytes that no piece with events has.
     """
@@ -100,7 +100,12 @@ def of_batch(path: Path, commit: Any, what: str) -> Finding:
     """Damage of a batch, given by its commit."""
     first, count = int(commit["base_position"]), int(commit["count"])
     return Finding(
-        str(path), "log", f"the batch {what}", RESTORE, first_position=first, last_position=first + max(count, 1) - 1
+        str(path),
+        "log",
+        f"the batch {what}",
+        RESTORE,
+        first_position=first,
+        last_position=first + max(count, 1) - 1,
     )
 
 
@@ -162,11 +167,9 @@ def _together(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return table.combine_chunks().to_batches()[0]
 
 
-def _placed(
-    found: Checked, events: pa.RecordBatch, view: SegmentView, log_id: bytes, is_whole: bool
-) -> Checked:
+def _placed(found: Checked, events: pa.RecordBatch, view: SegmentView, log_id: bytes, is_whole: bool) -> Checked:
     """With what depends on the order of position."""
-    positions = np.from_dlpack(events["position"])
+    positions: Any = np.from_dlpack(events["position"])
     steps = np.diff(positions)
     if (steps < 0).any():
         order = np.argsort(positions)
@@ -176,9 +179,7 @@ def _placed(
     if (steps != 1).any() and (is_whole or (steps == 0).any()):
         first, last = int(positions[0]), int(positions[-1])
         message = "positions have a gap or come twice"
-        found.findings.append(
-            replace(damaged(view.path, message), first_position=first, last_position=last)
-        )
+        found.findings.append(replace(damaged(view.path, message), first_position=first, last_position=last))
         return found
     ids = IdSums.of(hash_events(events, log_id), positions)
     if not is_whole:

@@ -1,11 +1,11 @@
 """Verify: every byte of a log against its checksums, every rule against every batch, and all that is made from it.
 
-The log is looked at as it is when that begins; writers, refreshes and compactions go on meanwhile. Segments are opened
-one behind the other, since each has to follow the one before, and their pieces are read in two threads. Damage is
-reported, not repaired; a damaged piece does not keep the others from being looked at.
+The log is looked at as it is when that begins; writers, refreshes and compactions go on meanwhile. Segments are
+opened one behind the other, since each has to follow the one before, and their pieces are read in two threads.
+Damage is reported, not repaired; a damaged piece does not keep the others from being looked at.
 
-A fast one looks at headers, summaries, footers, sizes and the checksums of indexes: at nothing whose size is that of
-the events.
+A fast one looks at headers, summaries, footers, sizes and the checksums of indexes: at nothing whose size is that
+of the events.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ class _Segment:
 class _Run:
     """One run, and what it has gathered."""
 
-    def __init__(self, log: Log, on_progress: Progress, fast: bool, since: Bound | None, read_models: Path) -> None:
+    def __init__(
+        self, log: Log, on_progress: Progress, fast: bool, since: Bound | None, read_models: Path
+    ) -> None:
         self._log = log
         self._on_progress = on_progress
         self._fast = fast
@@ -230,6 +232,8 @@ class _Run:
                 self._is_whole, chain.digest = False, None
             opened, findings = _open(self._files, segment, chain.digest)
             self._found.add(*findings)
+            if opened is None and not findings:  # one that has just been begun
+                continue
             self._report.segments += 1
             if opened is None:
                 self._is_whole = False
@@ -329,11 +333,10 @@ def _open(files: LogFiles, segment: SegmentFiles, digest: int | None) -> tuple[O
 def _skipped(files: LogFiles, since: Bound | None) -> list[Mapping[str, Any]]:
     """The summaries of the first segments, all of whose events come before a bound."""
     found: list[Mapping[str, Any]] = []
-    for segment in files.segments if since is not None else ():
-        summary = segment.summary
-        if summary is None or not _is_before(summary, since):
+    for segment in files.segments:
+        if since is None or segment.summary is None or not _is_before(segment.summary, since):
             break
-        found.append(summary)
+        found.append(segment.summary)
     return found
 
 
