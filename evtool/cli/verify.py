@@ -24,8 +24,8 @@ def verify(
         str | None,
         typer.Option(
             metavar="X",
-            help="Leave out segments that end before a time of recording (RFC 3339, a date, -24h), an event id or a "
-            "position (@123).",
+            help="Leave out segments that end before a time of recording (RFC 3339, a date, -24h), an event id, "
+            "or a position (@123).",
         ),
     ] = None,
     log: LogOption = None,

@@ -34,7 +34,6 @@ from evtool.log.segment import Segment, index_of
 from evtool.log.walk import Table, Walk, check_header, walk_all
 
 _NEXT_WRITER = "It is only a cache: the next writer makes it again."
-_UNUSED = "It is only a cache: readers walk frames.log instead, and the next compaction does without both."
 
 
 def opened(
@@ -42,6 +41,9 @@ def opened(
 ) -> tuple[Opened | None, list[Finding]]:
     """The segment if its frames can be read, and what was found so far."""
     is_last = segment is log.segments[-1]
+    findings = _summary_file(segment, log, is_last)
+    if segment.summary is not None and findings:
+        segment = replace(segment, summary=None)
     path = segment.folder / FRAMES_FILE
     data, committed = frames_of(segment, log.claim, is_last)
     is_acknowledged = log.claim is not None and log.claim.position >= segment.first_position
@@ -50,8 +52,7 @@ def opened(
     if segment.frames is None and segment.has_cold_files:
         return None, [damaged(segment.folder / SUMMARY_FILE, "neither it nor its copy is as it was written")]
     if segment.frames is None:
-        return None, [damaged(path, "it is missing")]
-    findings = _summary_file(segment, is_last)
+        return None, [*findings, damaged(path, "it is missing")]
     problem = check_header(data, log.manifest.id_bytes, segment.first_position)
     if problem:
         findings.append(replace(damaged(path, problem), offset=0))
@@ -82,10 +83,13 @@ def superseded(folder: Path) -> Finding:
     return note(folder, "a merged segment has taken its place", hint)
 
 
-def _summary_file(segment: SegmentFiles, is_last: bool) -> list[Finding]:
-    path = segment.folder / SUMMARY_FILE
-    if segment.summary is not None:
-        return []
+def _summary_file(segment: SegmentFiles, log: LogFiles, is_last: bool) -> list[Finding]:
+    path, summary = segment.folder / SUMMARY_FILE, segment.summary
+    if summary is not None:
+        own = (segment.first_position, log.manifest.id)
+        hint = "Delete it: the next writer makes it again."
+        is_own = (summary["first_position"], summary["log_id"]) == own
+        return [] if is_own else [stale(path, "it is that of another segment or log", hint)]
     if SUMMARY_FILE in segment.names:
         return [stale(path, "it is not as it was written", _NEXT_WRITER)]
     return [] if is_last else [note(path, "it is missing", _NEXT_WRITER)]
@@ -175,14 +179,13 @@ def _facts(view: Segment, summary: Mapping[str, Any], previous_digest: int | Non
 def _index_file(segment: SegmentFiles, log: LogFiles, frames: _Frames) -> list[Finding]:
     """frames.idx against the frames."""
     path = segment.folder / INDEX_FILE
-    hint = _UNUSED if segment.summary is not None else _NEXT_WRITER
     if segment.index is None:
-        return [note(path, "it is missing", hint)] if segment.summary is not None else []
+        return [note(path, "it is missing", _NEXT_WRITER)] if segment.summary is not None else []
     told = _told(segment, log)
     if told is None or (frames.index is not None and frames.is_short):
         return []
     if frames.is_short:  # there is nothing that it could be compared with
-        return [stale(path, "it is not as it was written", hint)]
+        return [stale(path, "it is not as it was written", _NEXT_WRITER)]
     size = INDEX_ROW.itemsize
     data, wanted = segment.index, memoryview(frames.view.table.tobytes())
     if segment.summary is None:  # a writer may have added rows meanwhile
@@ -193,7 +196,10 @@ def _index_file(segment: SegmentFiles, log: LogFiles, frames: _Frames) -> list[F
     first = next((at for at in starts if data[at : at + size] != wanted[at : at + size]), len(wanted))
     return [
         replace(
-            stale(path, "it differs from the frames", hint), piece="record", number=first // size, offset=first
+            stale(path, "it differs from the frames", _NEXT_WRITER),
+            piece="record",
+            number=first // size,
+            offset=first,
         )
     ]
 

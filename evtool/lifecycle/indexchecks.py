@@ -5,7 +5,7 @@ ranges or parts that do are looked up one by one. What a table holds beyond that
 it may.
 
 A writer may go on meanwhile. A slot of ids.table never changes once it is in use, so only what the table had
-reached before counts. A slot of streams.table does: it must hold the version of the stream as of then, or of later.
+reached before counts. A slot of streams.table does: it must hold the version of the stream as of then, or later.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from evtool.ingest.deadletters import DeadLetter
 from evtool.ingest.letterqueue import LetterQueue
 from evtool.lifecycle.findings import Finding, damaged, note, stale
 from evtool.lifecycle.logfiles import LogFiles
+from evtool.log import head as head_file
 from evtool.log.format import HEAD_FILE, LOG_FILE
 from evtool.schemas.registry import FILE, FOLDER, Registry
 
+_STORE_SECONDS = 0.05
 _BACKUP = "Bring it back from a backup; events can be read without it."
 
 
@@ -28,13 +31,16 @@ def manifest(log: LogFiles) -> list[Finding]:
     return [damaged(log.folder / LOG_FILE, message, "Bring it back from a backup; it never changes.")]
 
 
-def head(log: LogFiles) -> list[Finding]:
+def head(files: Files, log: LogFiles) -> list[Finding]:
     """HEAD; that it claims no more than there is, the segments are asked."""
     path = log.folder / HEAD_FILE
     hint = "It is a hint: readers walk the last segment instead, and the next writer makes it again."
     if log.head is not None:
         return []
     if path.exists():
+        time.sleep(_STORE_SECONDS)  # perhaps a writer has just made it, and stores it now
+        if head_file.read(files, log.folder) is not None:
+            return []
         return [stale(path, "it is not as it was written", hint)]
     return [note(path, "it is missing", hint)] if log.segments else []
 
