@@ -109,7 +109,7 @@ def test_every_key_can_be_set(tmp_path: Path):
     assert found.read_models_path == tmp_path / "../models"
     assert found.snapshots == SnapshotsConfig(30, 0)
     assert found.nightly == NightlyConfig(("sessions", "mine"), 3)
-    kinds = (LogConfig, IngestConfig, SchemasConfig, ProjectionsConfig, SnapshotsConfig)
+    kinds = (LogConfig, IngestConfig, SchemasConfig, ProjectionsConfig, SnapshotsConfig, NightlyConfig)
     assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
 
 

@@ -100,12 +100,17 @@ class Findings:
         return self.of_log + self.of_derived + self.of_notes
 
     @property
+    def in_order(self) -> list[Finding]:
+        """Those of damage, file by file."""
+        return sorted(self.listed, key=lambda one: (one.file, -1 if one.offset is None else one.offset))
+
+    @property
     def error(self) -> EvtoolError | None:
         """What a command ends with: that of the log before that of what is made from it; None if all is well."""
         if not self.of_log and not self.of_derived:
             return None
         kind, severity = (LogDamagedError, "log") if self.of_log else (DerivedDamagedError, "derived")
-        first = next((finding for finding in self.listed if finding.severity == severity), self.listed[0])
+        first = next((finding for finding in self.in_order if finding.severity == severity), self.listed[0])
         count = self.of_log + self.of_derived
         found = "1 finding" if count == 1 else f"{count:,} findings, the first"
         return kind(f"{found}: {first.file}: {' '.join(filter(None, (first.where, first.message)))}", first.hint)

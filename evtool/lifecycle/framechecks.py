@@ -65,7 +65,7 @@ def opened(
     findings += frames.findings() if not problem else frames.damaged_headers()
     view = frames.view
     is_known = index is not None or not frames.is_short
-    if segment.summary is not None and is_known:
+    if segment.summary is not None and is_known and not frames.is_cut:
         findings += _facts(view, segment.summary, previous_digest)
     findings += _index_file(segment, log, frames)
     findings += _batches(view)
@@ -131,20 +131,33 @@ class _Frames:
         is_sealed = segment.summary is not None
         self.view = Segment(segment.folder, segment.first_position, table, data[:end], is_sealed)
         is_whole = not self.is_short or index is None
-        self._bad = [] if is_whole else [row for row in table if not _has_header(data, row)]
+        ends = table["offset"] + FRAME_HEADER_BYTES + table["header"]["body_bytes"]
+        self._cut = table[ends > len(data)]
+        there = table[ends <= len(data)]
+        self._bad = [] if is_whole else [row for row in there if not _has_header(data, row)]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the file ends before its last frame does."""
+        return len(self._cut) > 0
 
     @property
     def unreadable(self) -> frozenset[int]:
-        """Where the frames are whose headers are damaged."""
-        return frozenset(int(row["offset"]) for row in self._bad)
+        """Where the frames are whose headers are damaged, or that the file ends before."""
+        return frozenset(int(row["offset"]) for row in (*self._bad, *self._cut))
 
     def damaged_headers(self) -> list[Finding]:
-        """Each of them."""
-        return [piece(self.view, row, "its header is not as it was written") for row in self._bad]
+        """Each damaged header, and what is cut off."""
+        found = [piece(self.view, row, "its header is not as it was written") for row in self._bad]
+        if self.is_cut:
+            last = int(self._cut["header"]["last_position"].max())
+            cut = piece(self.view, self._cut[0], f"the file ends before it does, at byte {len(self.view.data):,}")
+            found.append(replace(cut, last_position=last))
+        return found
 
     def findings(self) -> list[Finding]:
         """The same, or why the walk went no further: then nobody can tell what is behind that."""
-        if self._bad or not self.is_short:
+        if self._bad or self.is_cut or not self.is_short:
             return self.damaged_headers()
         found, view = self._found, self.view
         last = int(found.table["header"]["last_position"][-1]) if len(found.table) else view.first_position - 1

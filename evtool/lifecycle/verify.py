@@ -173,7 +173,7 @@ class _Run:
         self._check_claim()
         self._check_tables()
         report, found = self._report, self._found
-        report.findings, report.notes, report.error = found.listed, found.notes, found.error
+        report.findings, report.notes, report.error = found.in_order, found.notes, found.error
         report.unlisted = found.count - len(found.listed) - len(found.notes)
         report.digest = self._digest.hexdigest() if self._is_whole and not found.of_log else None
         return report
@@ -253,7 +253,8 @@ class _Run:
         self._report.position = view.last_position
         if self._fast:
             self._report.events += int(view.commits["count"].sum(dtype=np.int64))
-            self._found.add(*indexchecks.stream_index(files, view, None, self._log_id))
+            if opened.digest is not None:
+                self._found.add(*indexchecks.stream_index(files, view, None, self._log_id))
             return
         self._views.append(view)
         digest = LogicalDigest() if opened.logical_digest is not None else None
@@ -290,7 +291,7 @@ class _Run:
         opened, view = segment.opened, segment.opened.view
         segment.is_whole &= segment.next_position == view.last_position + 1
         self._is_whole &= segment.is_whole
-        if not segment.is_whole:
+        if not segment.is_whole or opened.digest is None:
             return
         if segment.digest is not None and segment.digest.hexdigest() != opened.logical_digest:
             self._found.add(damaged(view.path, "its events are not those of its digest"))
