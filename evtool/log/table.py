@@ -151,7 +151,8 @@ class MappedTable(ABC):
             in_use = self._is_used(*columns)
             empty_before = np.maximum.accumulate(np.where(in_use, last_empty, numbers))
             last_empty = int(empty_before[-1])
-            steps = (numbers - self._wanted(capacity, *columns)) % capacity
+            steps = numbers - self._wanted(capacity, *columns)
+            steps[steps < 0] += capacity  # from the end of the table it goes on at its beginning
             met = in_use & (numbers - steps > empty_before)
             forget_all(self._mapped.memory)
             yield tuple(column[met] for column in columns)
