@@ -107,6 +107,8 @@ def _settled(look: Callable[[], list[tuple[Path, str]]], described: Callable[[],
 
 def _wrong(files: Files, made: Made, folder: Path, name: str, is_fast: bool) -> Iterator[tuple[Path, str]]:
     target, described = place(folder, name), lineage.beside(files, folder, name)
+    if not target.exists() and not lineage.sidecar(folder, name).exists():  # at most it is just being made
+        return
     if not described:
         if target.exists():
             yield lineage.sidecar(folder, name), "it is missing, so nothing says what the read model is"
