@@ -30,6 +30,7 @@ from evtool.log.format import (
     is_whole,
     padded,
 )
+from evtool.log.recovery import has_later_batch
 from evtool.log.segment import Segment, index_of
 from evtool.log.walk import Table, Walk, check_header, walk_all
 
@@ -122,7 +123,7 @@ class _Frames:
     def __init__(
         self, segment: SegmentFiles, data: memoryview, committed: int | None, found: Walk, index: Table | None
     ) -> None:
-        self.is_short = committed is not None and found.end < committed
+        self.is_short = found.end < committed if committed is not None else _is_acknowledged(data, found)
         self.index = index
         self._found = found
         table, end = found.table, found.end
@@ -163,6 +164,12 @@ class _Frames:
         last = int(found.table["header"]["last_position"][-1]) if len(found.table) else view.first_position - 1
         message = f"behind position {last:,}: {found.stop or 'the file ends too early'}"
         return [Finding(str(view.path), "log", message, RESTORE, "frame", len(found.table), found.end)]
+
+
+def _is_acknowledged(data: memoryview, found: Walk) -> bool:
+    """Whether what is behind the last whole batch was one, where nothing else tells."""
+    next_batch = int(found.table["header"]["batch"][-1]) + 1 if len(found.table) else None
+    return has_later_batch(data, found.end, next_batch)
 
 
 def _has_header(data: memoryview, row: np.void) -> bool:

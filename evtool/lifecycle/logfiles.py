@@ -7,7 +7,6 @@ where one has, they are listed again. Nothing is believed here but the summaries
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,13 +102,17 @@ class LogFiles:
 def take(files: Files, folder: Path, manifest: Manifest) -> LogFiles:
     """All segments as they are now. Raises StorageError."""
     opened: dict[int, tuple[tuple[int, ...], SegmentFiles]] = {}
-    for _ in range(_ATTEMPTS):
+    for attempts_left in reversed(range(_ATTEMPTS)):
         names = _names(files, folder)
         head = head_file.read(files, folder)
-        with contextlib.suppress(FileNotFoundError):  # a folder has just gone
+        try:
             found = _take(files, folder, manifest, names, opened)
-            if _names(files, folder) == names:
-                break
+        except FileNotFoundError:  # a folder has just gone
+            if not attempts_left:
+                raise
+            continue
+        if _names(files, folder) == names:
+            break
     return replace(found, head=head)
 
 

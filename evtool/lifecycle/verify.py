@@ -289,9 +289,9 @@ class _Run:
     def _end_segment(self, segment: _Segment, rest: list[Finding]) -> None:
         self._found.add(*rest)
         opened, view = segment.opened, segment.opened.view
-        segment.is_whole &= segment.next_position == view.last_position + 1
+        segment.is_whole &= opened.digest is not None and segment.next_position == view.last_position + 1
         self._is_whole &= segment.is_whole
-        if not segment.is_whole or opened.digest is None:
+        if not segment.is_whole:
             return
         if segment.digest is not None and segment.digest.hexdigest() != opened.logical_digest:
             self._found.add(damaged(view.path, "its events are not those of its digest"))

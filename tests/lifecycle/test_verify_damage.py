@@ -219,6 +219,15 @@ def test_log_json_with_another_id_is_named_and_not_everything_else(log_folder: P
     assert told(check(log_folder, fast=True).findings) == {str(path)}
 
 
+def test_damage_of_the_active_segment_is_found_without_head_too(log_folder: Path):
+    active = views(log_folder)[2]
+    assert len(active.commits) == 2
+    (log_folder / "HEAD").unlink()
+    flip(active.path, 200)
+    [finding] = check(log_folder).findings
+    assert (finding.file, finding.severity, finding.offset) == (str(active.path), "log", 64)
+
+
 def test_every_finding_is_listed(log_folder: Path):
     """Bits of three frames of one segment, of the row group of another, and of an index."""
     hot, cold = views(log_folder)[1], views(log_folder)[0]
