@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
@@ -42,6 +43,8 @@ from evtool.log.sourcenames import SOURCES_FILE
 from evtool.log.streamindex import Pairs
 from evtool.log.table import MappedTable, Mask
 from evtool.log.versions import Keys, StreamVersions, stream_keys
+
+Views: TypeAlias = Callable[[], Iterable[SegmentView]]
 
 _IDENTITY = ("position", "source_id", "event_uuid", "event_id")
 _READERS_DO_WITHOUT = "It is only a cache: readers do without, and `evtool reindex` makes it again."
@@ -140,7 +143,7 @@ def ids(
     tables: Tables,
     held: Sums,
     expected: Sequence[IdSums],
-    views: Sequence[SegmentView],
+    views: Views,
     last: int,
     is_whole: bool,
 ) -> list[Finding]:
@@ -169,11 +172,9 @@ def ids(
     return findings
 
 
-def _missing(
-    table: EventIds, views: Sequence[SegmentView], log_id: bytes, differing: set[int], end: int
-) -> Iterator[Numbers]:
+def _missing(table: EventIds, views: Views, log_id: bytes, differing: set[int], end: int) -> Iterator[Numbers]:
     """The positions, in ranges that differ, whose ids are not found."""
-    for view in views if differing else ():
+    for view in views():
         for row in view.event_rows():
             header = row["header"]
             ends = ranges_of(np.array([header["first_position"], header["last_position"]]))
@@ -210,10 +211,11 @@ def _lacking(path: Path, first: int, last: int) -> Finding:
 def streams(
     tables: Tables,
     expected: StreamSums,
-    views: Sequence[SegmentView],
-    newest: Callable[[], Sequence[SegmentView]],
+    views: Views,
+    newest: Views,
+    last: int,
 ) -> list[Finding]:
-    """streams.table against all events of some segments; `newest` gives those of the log as it is then."""
+    """streams.table against all events up to `last`; `newest` gives the segments as they are then."""
     table = tables.streams
     if table is None or not tables.reached[StreamVersions.file_name]:
         return []
@@ -227,7 +229,7 @@ def streams(
         is_asked = np.zeros(len(tables.stream_sums.sums[0]), bool)
         is_asked[together] = True
         held = _held(table, is_asked)
-        at_least, at_most = _versions(views, is_asked, reached), _versions(newest(), is_asked, None)
+        at_least, at_most = _versions(views(), is_asked, reached), _versions(newest(), is_asked, None)
         joined = at_most.join(at_least, on="stream_id", how="left", suffix="_then")
         joined = joined.with_columns(_keyed(joined["stream_id"]))
         joined = joined.join(held, on=["high", "low"], how="left", suffix="_held").fill_null(0)
@@ -236,7 +238,7 @@ def streams(
             joined.filter((has < low) | (has > high)).sort("stream_id").select("stream_id", "version", has).rows()
         ):
             findings.append(stale(path, f"stream {stream!r} has version {version}, and {wrong or 'none'} in it"))
-    if not findings and reached == views[-1].last_position:
+    if not findings and reached == last:
         findings.append(note(path, "it holds streams that there are not, or has taken up more meanwhile", REINDEX))
     return findings
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from evtool import parallel
 from evtool.config import DEFAULT_READ_MODELS
-from evtool.errors import EvtoolError, LogDamagedError
+from evtool.errors import EvtoolError
 from evtool.lifecycle import coldchecks, framechecks, indexchecks, projectionchecks, recordchecks, segmentchecks
 from evtool.lifecycle.findings import Finding, Findings, damaged
 from evtool.lifecycle.fingerprints import IdSums, StreamSums, Sums
@@ -36,6 +36,8 @@ from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
 from evtool.log.streamindex import PAIR, Pairs
 from evtool.replay import Bound
+
+_SOURCES_MAX = 1 << 20  # of more nobody keeps a list
 
 Mode = Literal["full", "fast"]
 Progress = Callable[[int, int], None]  # events read, and how many there are to read
@@ -158,7 +160,7 @@ class _Run:
         self._is_whole = not fast and not self._skipped
         self._total = _total(self._files, self._skipped)
         self._digest = LogicalDigest()
-        self._views: list[SegmentView] = []
+        self._end: int | None = 0  # where the segments end, if that is known
         self._ids: list[IdSums] = []
         self._held_ids: Sums = np.zeros(0, np.uint64)
         self._streams = StreamSums()
@@ -244,6 +246,7 @@ class _Run:
             chain.position = opened.view.last_position if opened.digest is not None else None
             chain.digest = opened.digest
             yield from self._pieces(segment, opened)
+        self._end = chain.position
 
     def _pieces(self, files: SegmentFiles, opened: Opened) -> Iterator[_Task]:
         view = opened.view
@@ -256,7 +259,6 @@ class _Run:
             if opened.digest is not None:
                 self._found.add(*indexchecks.stream_index(files, view, None, self._log_id))
             return
-        self._views.append(view)
         digest = LogicalDigest() if opened.logical_digest is not None else None
         segment = _Segment(files, opened, view.first_position, digest)
         for group in groups(Snapshot((view,)), Selection(), self._log.partitions):
@@ -268,7 +270,8 @@ class _Run:
         self._found.add(*checked.findings)
         self._report.events += checked.events
         segment.pairs.append(checked.pairs)
-        self._sources |= checked.sources
+        if len(self._sources) <= _SOURCES_MAX:
+            self._sources |= checked.sources
         if checked.ids is not None:
             self._ids.append(checked.ids)
         if checked.streams is not None:
@@ -299,30 +302,33 @@ class _Run:
         self._found.add(*indexchecks.stream_index(segment.files, view, pairs, self._log_id))
 
     def _check_claim(self) -> None:
-        claim, position = self._files.claim, self._report.position
-        if claim is not None and claim.position > position and not self._found.of_log:
-            message = f"position {claim.position:,} was acknowledged, but the segments end at {position:,}"
+        claim, end = self._files.claim, self._end
+        if claim is not None and end is not None and claim.position > end:
+            message = f"position {claim.position:,} was acknowledged, but the segments end at {end:,}"
             self._found.add(damaged(self._files.folder, message, "Bring what is missing back from a backup."))
 
     def _check_tables(self) -> None:
         """The tables of the index against what all pieces have given."""
         tables, last = self._tables, self._report.position
-        seen = frozenset(self._sources) if not self._fast and tables.ids_reached >= last else None
+        are_known = not self._fast and tables.ids_reached >= last and len(self._sources) <= _SOURCES_MAX
+        seen = frozenset(self._sources) if are_known else None
         self._found.add(*indexchecks.sources(self._log.files, tables.folder, self._log_id, seen))
         self._report.ids = len(tables.ids or ())
         self._report.streams = len(tables.streams or ())
-        if self._fast or not self._views:
+        if self._fast:
             return
         are_all = not self._found.of_log
         self._found.add(*indexchecks.ids(tables, self._held_ids, self._ids, self._views, last, are_all))
-        if self._is_whole:
-            self._found.add(*indexchecks.streams(tables, self._streams, self._views, self._newest))
+        if self._is_whole and are_all:
+            newest = lambda: self._log.snapshot().segments  # noqa: E731 - it is whole, so there is one
+            self._found.add(*indexchecks.streams(tables, self._streams, self._views, newest, last))
 
-    def _newest(self) -> Sequence[SegmentView]:
-        try:
-            return self._log.snapshot().segments
-        except LogDamagedError:  # said of the segment itself
-            return self._views
+    def _views(self) -> Iterator[SegmentView]:
+        """The segments as they were read, opened again: to keep them would take memory by the frame."""
+        for segment in self._files.segments[len(self._skipped) :]:
+            opened, _ = _open(self._files, segment, None)
+            if opened is not None:
+                yield opened.view
 
 
 def _open(files: LogFiles, segment: SegmentFiles, digest: int | None) -> tuple[Opened | None, list[Finding]]:
