@@ -33,7 +33,15 @@ Compatibility = Literal[
     "none", "backward", "forward", "full", "backward_transitive", "forward_transitive", "full_transitive"
 ]
 Format = Literal["evtool", "json", "cloudevents", "csv", "parquet"]
-Section = TypeVar("Section", "LogConfig", "IngestConfig", "SchemasConfig", "ProjectionsConfig", "SnapshotsConfig")
+Section = TypeVar(
+    "Section",
+    "LogConfig",
+    "IngestConfig",
+    "SchemasConfig",
+    "ProjectionsConfig",
+    "SnapshotsConfig",
+    "NightlyConfig",
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,17 @@ class SnapshotsConfig:
 
 
 @dataclass(frozen=True)
+class NightlyConfig:
+    """Which `projections` a nightly run recomputes and takes snapshots of, and how many reports it keeps.
+
+    Without names they are one's own, and those built-in ones that have a read model.
+    """
+
+    projections: tuple[str, ...] | None = None
+    keep_reports: int = 90
+
+
+@dataclass(frozen=True)
 class Config:
     """All of it. `file` is the evtool.toml that was read, if any."""
 
@@ -122,6 +141,7 @@ class Config:
     schemas: SchemasConfig = field(default_factory=SchemasConfig)
     projections: ProjectionsConfig = field(default_factory=ProjectionsConfig)
     snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
+    nightly: NightlyConfig = field(default_factory=NightlyConfig)
     file: Path | None = None
 
     @property
@@ -176,7 +196,7 @@ def read_file(path: Path) -> Config:
         raise ConfigError(
             f"{path} nests deeper than can be read", "Its tables nest three deep at most."
         ) from error
-    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots"))
+    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots", "nightly"))
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)
     if not isinstance(log_path, str) or not log_path or "\0" in log_path:
@@ -192,6 +212,7 @@ def read_file(path: Path) -> Config:
         snapshots=SnapshotsConfig(
             **_values(path, "snapshots", _subtable(path, table, "snapshots"), SnapshotsConfig)
         ),
+        nightly=NightlyConfig(**_values(path, "nightly", _subtable(path, table, "nightly"), NightlyConfig)),
         file=path,
     )
 
@@ -265,6 +286,12 @@ def _table(value: Any) -> dict[str, Any]:
     return value
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
+        raise ValueError(f'{value!r} is no list of names: write ["daily-active-users"]')
+    return tuple(dict.fromkeys(value))
+
+
 def _zone(value: Any) -> str:
     try:
         ZoneInfo(_text(value))
@@ -306,6 +333,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "parameters": _table,
     "keep_daily": _within(1, 36_500),
     "keep_weekly": _within(0, 5_200),
+    "projections": _names,
+    "keep_reports": _within(1, 36_500),
 }
 
 

@@ -278,6 +278,7 @@ class ColdSegment:
             f"{self.path}: row group {row['number']} (positions {header['first_position']} to "
             f"{header['last_position']}): {what}",
             _HINT,
+            what,
         )
 
 

@@ -198,6 +198,7 @@ class Segment:
             f"{self.folder / FRAMES_FILE}: frame at byte {row['offset']} "
             f"(positions {header['first_position']} to {header['last_position']}): {what}",
             "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
+            what,
         )
 
 
@@ -213,6 +214,13 @@ def read_index(
         data = files.map(folder / INDEX_FILE, frames * INDEX_ROW.itemsize)
     except FileNotFoundError:
         return None
+    return index_of(data, frames, log_bytes, index_checksum, checked)
+
+
+def index_of(
+    data: memoryview, frames: int, log_bytes: int, index_checksum: int | None, checked: int = 0
+) -> Table | None:
+    """The same of bytes that were read already."""
     if len(data) != frames * INDEX_ROW.itemsize:
         return None
     table = np.frombuffer(data, INDEX_ROW)
