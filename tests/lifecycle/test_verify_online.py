@@ -15,7 +15,8 @@ from projecting import configuration, purchase, write
 from samples import check_sound, config, event, frame, frames_log, make_log, make_segments, many, segments
 
 import evtool
-from evtool.lifecycle import segmentchecks
+from evtool.files import Files
+from evtool.lifecycle import logfiles, segmentchecks
 from evtool.lifecycle.verify import Report, verify
 from evtool.projections import projection, snapshots
 from evtool.replay import Bound
@@ -101,6 +102,25 @@ def test_segments_that_are_merged_while_their_events_are_read_are_read_to_the_en
     report = verify(evtool.open(folder, read_only=True))
     assert (report.findings, report.notes, report.digest, report.segments) == ([], [], digest, 4)
     assert len(segments(folder)) == 2
+
+
+def test_a_segment_that_becomes_another_one_while_it_is_opened_is_opened_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Between its summary and its frames, which then are no more."""
+    make_segments(folder, *([many(50, first=50 * number)] for number in range(3)))
+    digest = check_sound(folder).digest
+    real, done = logfiles._map, []
+
+    def slow(files: Files, path: Path) -> memoryview | None:
+        done.append(path)
+        if len(done) == 1:
+            compacted(folder, 0)
+        return real(files, path)
+
+    monkeypatch.setattr(logfiles, "_map", slow)
+    report = verify(evtool.open(folder, read_only=True))
+    assert (report.findings, report.notes, report.digest) == ([], [], digest)
 
 
 # What is asked for of a part.
