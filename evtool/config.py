@@ -22,6 +22,8 @@ FILE_NAME = "evtool.toml"
 DEFAULT_LOG = "segments"
 DEFAULT_READ_MODELS = "read-models"
 
+MATERIALISE_PROJECTIONS = "projections"
+
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": KIB, "mib": MIB, "gib": GIB, "": 1}
 _DURATION_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
@@ -55,12 +57,16 @@ class Codec:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """How a log is written. `partitions` counts only when the log is made: a log keeps its number for ever."""
+    """How a log is written. `partitions` counts only when the log is made: a log keeps its number for ever.
+
+    `materialise` names paths that get columns in compacted segments; MATERIALISE_PROJECTIONS those of projections.
+    """
 
     partitions: int = 8
     segment_bytes: int = 256 * MIB
     fsync: Fsync = "batch"
     codec: Codec = Codec()
+    materialise: tuple[str, ...] = (MATERIALISE_PROJECTIONS,)
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,10 @@ def read_file(path: Path) -> Config:
         raise ConfigError(f"{path} is not TOML: {error}", "Correct that line.") from error
     except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path} nests deeper than can be read", "Its tables nest three deep at most."
+        ) from error
     _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots", "nightly"))
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)
@@ -258,6 +268,12 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
     return check
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
+        raise ValueError(f"{value!r} is no list of texts")
+    return tuple(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is no text")
@@ -298,6 +314,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "segment_bytes": _within(64 * KIB, 64 * GIB, parse_size),
     "fsync": _one_of("batch", "never"),
     "codec": parse_codec,
+    "materialise": _texts,
     "source": _text,
     "batch_events": _within(1, 4_000_000),
     "batch_bytes": _within(1, GIB, parse_size),

@@ -316,3 +316,10 @@ def test_a_bad_flag_is_named_as_it_was_written(flags: dict[str, Any], named: str
     with pytest.raises(ConfigError) as caught:
         configuration.with_flags(IngestConfig(), **flags)
     assert caught.value.message.startswith(named + ":")
+
+
+def test_tables_that_nest_without_end_are_told_not_walked_into(tmp_path: Path):
+    path = tmp_path / "evtool.toml"
+    path.write_text(f"a = {'[' * 5000}{']' * 5000}\n")
+    with pytest.raises(ConfigError, match="nests deeper"):
+        configuration.read_file(path)

@@ -167,7 +167,7 @@ def _rows(frame: pl.DataFrame, kind: frames.Format, keys: tuple[str, ...]) -> No
     if kind == "table":
         frames.show(frame, keys)
         return
-    from evtool.replay import output
+    from evtool import output
 
-    with output(None) as target:
+    with output.opened(None) as target:
         frames.write(frame, kind, target)

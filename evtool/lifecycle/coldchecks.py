@@ -13,7 +13,7 @@ from evtool.errors import LogDamagedError
 from evtool.files import forget
 from evtool.lifecycle.findings import BEING_COMPACTED, RESTORE, Finding, damaged, excused, stale
 from evtool.lifecycle.logfiles import SegmentFiles
-from evtool.lifecycle.materialising import deriving
+from evtool.lifecycle.materialising import deriving, roots_of
 from evtool.lifecycle.segmentchecks import Opened, piece
 from evtool.log.coldsegment import ColdSegment, recorded_at
 from evtool.log.format import COPY_FILE, SUMMARY_FILE, checksum, events_file, map_file
@@ -125,11 +125,11 @@ def _bad_columns(cold: ColdSegment, row: np.void) -> Iterator[str]:
 
 
 def _derived(cold: ColdSegment, row: np.void) -> Iterator[str]:
-    """Materialised columns of a row group against its payloads."""
+    """Materialised columns of a row group against its payloads and metadata."""
     names = cold.summary["materialised"]
     if not names:
         return
-    table = cold.read(row, ["payload", *names])
-    for name, column in zip(names, deriving(names)(table["payload"].combine_chunks()), strict=True):
+    table = cold.read(row, [*roots_of(names), *names])
+    for name, column in zip(names, deriving(names)(table), strict=True):
         if not pa.chunked_array([column]).equals(table[name]):
-            yield f"column {name} is not what the payloads say"
+            yield f"column {name} is not what the events say"

@@ -8,6 +8,7 @@ from typing import Any
 
 from evtool.errors import EvtoolError, LogDamagedError, ProjectionError
 from evtool.lifecycle import compact as compacting
+from evtool.lifecycle import materialising
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.nightly import Context, Result, Step
 from evtool.lifecycle.recompute import Recomputed, recompute
@@ -104,7 +105,8 @@ def _snapshot(context: Context) -> Result:
 
 
 def _compact(context: Context) -> Result:
-    report = compacting.compact(context.log, context.config.log.segment_bytes)
+    config = context.config
+    report = compacting.compact(context.log, config.log.segment_bytes, materialising.choose(config))
     facts = asdict(report)
     if not report.failures:
         return Result(facts)

@@ -36,7 +36,13 @@ def configured(definition: Definition, tables: Mapping[str, Any]) -> dict[str, A
     shared = {name: value for name, value in tables.items() if not isinstance(value, Mapping)}
     own = tables.get(definition.name, {})
     chosen = {name: value for name, value in shared.items() if name in definition.parameters} | dict(own)
-    return {name: _checked(definition, name, value) for name, value in chosen.items()}
+    try:
+        return {name: _checked(definition, name, value) for name, value in chosen.items()}
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error.message}, which evtool.toml says in [projections.parameters]",
+            error.hint or f"Give it another value in [projections.parameters.{definition.name}].",
+        ) from error
 
 
 def given(definition: Definition, texts: Mapping[str, str]) -> dict[str, Any]:
