@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_BAR_WIDTH, _BAR_SECONDS = 30, 0.1
 _PIPE_WIDTH_MAX = 1_000_000
 _GAP = 2  # between two columns of a table
 _TEXT_WIDTH_MIN = 12  # to which texts are cut where a terminal is narrow
+_BAR_WIDTH, _BAR_SECONDS = 30, 0.1
 
 
 def error_console() -> Console:
