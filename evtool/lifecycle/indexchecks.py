@@ -184,12 +184,15 @@ def _missing(table: EventIds, views: Views, log_id: bytes, differing: set[int], 
                 batch = view.batch(row, _IDENTITY)
             except LogDamagedError:  # said of the piece itself
                 continue
-            positions, hashes = batch["position"].to_numpy(), hash_events(batch, log_id)
+            positions = batch["position"].to_numpy()
+            in_range = np.isin(ranges_of(positions), list(differing)) & (positions <= end)
+            positions, hashes = positions[in_range], hash_events(batch, log_id)[in_range]
             rows, found = table.candidates(hashes)
             is_found = np.zeros(len(positions), bool)
             is_found[rows[found == positions[rows]]] = True
-            in_range = np.isin(ranges_of(positions), list(differing)) & (positions <= end)
-            yield positions[in_range & ~is_found]
+            # One by one, none is found that lies behind an empty slot.
+            is_found[is_found] = [table.may_hold([value]) for value in hashes[is_found].tolist()]
+            yield positions[~is_found]
         view.forget(view.event_rows())
 
 

@@ -15,7 +15,8 @@ from projecting import configuration, purchase, write
 from samples import check_sound, config, event, frame, frames_log, make_log, make_segments, many, segments
 
 import evtool
-from evtool.lifecycle import segmentchecks
+from evtool.files import Files
+from evtool.lifecycle import logfiles, segmentchecks
 from evtool.lifecycle.verify import Report, verify
 from evtool.projections import projection, snapshots
 from evtool.replay import Bound
@@ -43,19 +44,18 @@ def process(*command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
 @pytest.mark.parametrize("segment_bytes", [1, 20_000], ids=["a segment a batch", "some batches a segment"])
 def test_nothing_is_found_beside_an_ingest_and_a_compaction(folder: Path, segment_bytes: int):
     make_log(folder, [many(10)], config(partitions=2))
-    last, merged, count = 0, 0, 0
+    last, is_merged, count = 0, False, 0
     with (
-        process(APPENDING, folder, "writer", "1", str(segment_bytes), "60") as writer,
+        process(APPENDING, folder, "writer", "1", str(segment_bytes)) as writer,
         process("-c", COMPACTING, folder) as compaction,
     ):
-        while writer.poll() is None or count < 3:
+        while not is_merged or count < 4:
             report = verify(evtool.open(folder, read_only=True), fast=count % 3 == 2)
             assert report.findings == []
             assert report.position >= last
             last, count = report.position, count + 1
-            merged += any(segment.is_cold for segment in evtool.open(folder).snapshot().segments)
-        assert compaction.poll() is None
-    assert merged
+            is_merged = any(segment.is_cold for segment in evtool.open(folder).snapshot().segments)
+            assert (writer.poll(), compaction.poll()) == (None, None)
     check_sound(folder)
 
 
@@ -67,7 +67,7 @@ def test_nothing_is_found_beside_refreshes_and_snapshots(folder: Path):
 
     def refresh() -> None:
         with evtool.open(folder, config=config(fsync="never")) as log:
-            for number in range(50, 90):
+            for number in range(50, 70):
                 log.append(frame([purchase(number)]))
                 asked = projection.open(log, "mine", configuration(log, own))
                 asked.runner.refresh()
@@ -101,6 +101,25 @@ def test_segments_that_are_merged_while_their_events_are_read_are_read_to_the_en
     report = verify(evtool.open(folder, read_only=True))
     assert (report.findings, report.notes, report.digest, report.segments) == ([], [], digest, 4)
     assert len(segments(folder)) == 2
+
+
+def test_a_segment_that_becomes_another_one_while_it_is_opened_is_opened_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Between its summary and its frames, which then are no more."""
+    make_segments(folder, *([many(50, first=50 * number)] for number in range(3)))
+    digest = check_sound(folder).digest
+    real, done = logfiles._map, []
+
+    def slow(files: Files, path: Path) -> memoryview | None:
+        done.append(path)
+        if len(done) == 1:
+            compacted(folder, 0)
+        return real(files, path)
+
+    monkeypatch.setattr(logfiles, "_map", slow)
+    report = verify(evtool.open(folder, read_only=True))
+    assert (report.findings, report.notes, report.digest) == ([], [], digest)
 
 
 # What is asked for of a part.
