@@ -50,10 +50,11 @@ def list_(log: LogOption = None, as_json: JsonOption = False) -> None:
     """List all definitions: built in and your own, with the versions that have a read model."""
     from evtool import config as configuration
     from evtool.errors import EvtoolError
-    from evtool.projections import catalogue, places
+    from evtool.projections import catalogue, parameters, places
 
     config = configuration.load(log)
     rows: list[dict[str, Any]] = []
+    definitions: list[Definition] = []
     failed: EvtoolError | None = None
     for entry in catalogue.entries(config.definitions_path).values():
         try:
@@ -62,6 +63,7 @@ def list_(log: LogOption = None, as_json: JsonOption = False) -> None:
             render.print_error(error)
             failed = failed or error
             continue
+        definitions.append(found)
         rows.append(
             {
                 "name": entry.name,
@@ -77,6 +79,8 @@ def list_(log: LogOption = None, as_json: JsonOption = False) -> None:
         render.print_json({"projections": rows})
     else:
         _print_listed(rows)
+    if not failed:
+        parameters.check_names(definitions, config.projections.parameters)
     if failed:
         raise typer.Exit(failed.exit_code)
 

@@ -236,3 +236,19 @@ def test_an_exported_file_says_what_it_was_made_from(here: Path):
     assert (here / "stale.parquet").read_bytes() == (here / "all.parquet").read_bytes()
     kept = here / "segments/read-models/event-counts/v1/event-counts.parquet"
     assert (here / "all.parquet").read_bytes() == kept.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[projections.parameters]\ngrian = "week"', "Did you mean 'grain'?"),
+        ('[projections.parameters.session]\ngap = "5m"', "Did you mean 'sessions'?"),
+        ('[projections.parameters.sessions]\ngip = "5m"', "sessions has no parameter 'gip'"),
+    ],
+)
+def test_a_parameter_of_evtool_toml_that_nobody_has_is_told_with_the_list(here: Path, text: str, says: str):
+    assert len(listed(here)) == 9
+    (here / "evtool.toml").write_text(text + "\n")
+    done = run("projections", "list", cwd=here, code=3)
+    assert says in done.stderr.decode()
+    assert len(done.stdout.splitlines()) == 10
