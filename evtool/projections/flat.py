@@ -16,10 +16,10 @@ quotes, backslashes, slashes nor control characters, and does not begin with wha
 - The value begins behind the colon and white space. A string without a backslash ends at the next quote, a number,
   `true`, `false` or `null` before the next comma, closing brace or white space.
 
-Where the bytes of a key may stand is found by comparing words that are aligned in memory, not bytes: a literal of
-2w - 1 bytes covers, wherever it stands, exactly one whole word of w bytes, which is one of w. In most columns a key
-stands at one distance from where each text begins: if as many texts have it there as there are such words at all,
-then it stands nowhere else. The first of some bytes in a word is found by the arithmetic of
+Where the bytes of a key may stand is found by comparing words that are aligned in memory, not bytes: 2w - 1 bytes
+cover, wherever they stand, one whole word of w bytes and no other, which is one of w. In most columns a key stands
+at one distance from where each text begins: if as many texts have it there as there are such words at all, then it
+stands nowhere else. The first of some bytes in a word is found by the arithmetic of
 https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord, whose lowest mark is exact.
 """
 
@@ -141,7 +141,8 @@ class Block:
 
     @cached_property
     def _unicode_escapes(self) -> Offsets:
-        return self._backslashes[self.data[self._backslashes + 1] == ord("u")]
+        places: Offsets = self._backslashes[self.data[self._backslashes + 1] == ord("u")]
+        return places
 
     def _has_escapes_of(self, steps: Sequence[str]) -> Mask:
         """The rows with an escape that may be one of a character of these keys."""
@@ -228,7 +229,6 @@ class Block:
 
     def _where(self, places: Offsets, literal: bytes) -> Offsets:
         """Those of some places where a quoted key stands, but for the middle of a string."""
-        size = len(literal)
         same = self._begin_with(places, literal)
         if len(self._backslashes):
             same &= self.data[places - 1] != _BACKSLASH
@@ -311,9 +311,9 @@ def pieces(data: Bytes, places: Offsets, size: int) -> Words:
 
 
 def _words_of(literal: bytes) -> tuple[int, Words]:
-    """Neighbouring words of a quoted key, all different, of as many bytes as there are words, and where they begin.
+    """Neighbouring words of a quoted key, all different, as many as each has bytes, and where the first begins.
 
-    From its middle, where it is least like other keys. Of two bytes there are always some, as the first is a quote.
+    They are of its middle, where it is least like other keys. With two bytes some differ, as no quote is inside.
     """
     for size in (4, 2):
         last = len(literal) - (2 * size - 1)
