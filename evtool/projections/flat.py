@@ -5,6 +5,7 @@ says is proved, and what it cannot tell is left to a reader of JSON. The proof, 
 quotes, backslashes, slashes nor control characters, and does not begin with what may follow a string:
 
 - Without `\\u` in a text, K is spelled there in one way only: `"K"`. Where these bytes stand not, the key is not.
+  If K is ASCII, only `\\u00` and a digit below 8 begin an escape of one of its characters.
 - Where they stand, their first quote opens a string: behind one that closes a string stands other than K begins
   with, and one that belongs to a string has a backslash before it. So they are a whole string, and if a colon
   follows, a key.
@@ -15,7 +16,10 @@ quotes, backslashes, slashes nor control characters, and does not begin with wha
 - The value begins behind the colon and white space. A string without a backslash ends at the next quote, a number,
   `true`, `false` or `null` before the next comma, closing brace or white space.
 
-Bytes are compared eight at a time where possible; the first of some bytes in a word is found by the arithmetic of
+Where the bytes of a key may stand is found by comparing words that are aligned in memory, not bytes: 2w - 1 bytes
+cover, wherever they stand, one whole word of w bytes and no other, which is one of w. In most columns a key stands
+at one distance from where each text begins: if as many texts have it there as there are such words at all, then it
+stands nowhere else. The first of some bytes in a word is found by the arithmetic of
 https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord, whose lowest mark is exact.
 """
 
@@ -35,8 +39,11 @@ Bytes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 Words: TypeAlias = "np.ndarray[Any, np.dtype[np.uint64]]"
 
 PADDING = 1024  # bytes that may be read behind the texts
+ALIGNED_BYTES = 8  # a block whose data begin at a multiple of it is read faster
 _ROUNDS = 64  # of eight bytes: longer values, as much white space and longer keys are left to the slow way
 _KEY_BYTES_MAX = 256
+_SAMPLES = 8  # texts of a block by which is guessed where a key stands
+_SAMPLE_BYTES = 256
 _KEY = re.compile(r'[^\s,:}\]"\\/\x00-\x1f\ud800-\udfff][^"\\/\x00-\x1f\ud800-\udfff]*')
 _SPACE, _QUOTE, _COLON, _OPENING, _BRACKET, _CLOSING, _BACKSLASH = b' ":{[}\\'
 _ONES, _HIGHS, _ONE = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080), np.uint64(1)
@@ -83,7 +90,7 @@ class Block:
     """
 
     def __init__(self, data: Bytes, bounds: Offsets) -> None:
-        self._data = data
+        self.data = data
         self._starts, self._ends = bounds[:-1], bounds[1:]
         self._first, self._last = int(bounds[0]), int(bounds[-1])
         self._text = data[self._first : self._last]
@@ -92,14 +99,14 @@ class Block:
 
     def values(self, steps: Sequence[str]) -> Values:
         """The values at a path that is plain."""
-        unknown = self._has_unicode_escapes.copy()
+        unknown = self._has_escapes_of(steps)
         rows, openings = self._all_rows, self._starts
         for level, step in enumerate(steps):
             keys = self._keys(step)
             unknown[keys.unknown] = True
             values = keys.values
             if level:
-                is_object = self._data[openings] == _OPENING
+                is_object = self.data[openings] == _OPENING
                 rows, openings = rows[is_object], openings[is_object]
             rows, places, values, openings = _matched(keys, rows, openings)
             is_proved = self._is_within(openings, places)
@@ -124,8 +131,6 @@ class Block:
 
     @cached_property
     def _backslashes(self) -> Offsets:
-        if b"\\" not in self._text.tobytes():  # which is soon said
-            return np.zeros(0, np.int64)
         return _set(self._text == _BACKSLASH) + self._first
 
     @cached_property
@@ -135,11 +140,18 @@ class Block:
         return found
 
     @cached_property
-    def _has_unicode_escapes(self) -> Mask:
+    def _unicode_escapes(self) -> Offsets:
+        places: Offsets = self._backslashes[self.data[self._backslashes + 1] == ord("u")]
+        return places
+
+    def _has_escapes_of(self, steps: Sequence[str]) -> Mask:
+        """The rows with an escape that may be one of a character of these keys."""
         found = np.zeros(len(self._starts), bool)
-        if len(self._backslashes):
-            escapes = self._backslashes[self._data[self._backslashes + 1] == ord("u")]
-            found[self._rows_of(escapes)] = True
+        escapes = self._unicode_escapes
+        if all(map(str.isascii, steps)):
+            first, second, third = (self.data[escapes + at] for at in (2, 3, 4))
+            escapes = escapes[(first == ord("0")) & (second == ord("0")) & (third < ord("8"))]
+        found[self._rows_of(escapes)] = True
         return found
 
     def _rows_of(self, places: Offsets) -> Offsets:
@@ -165,13 +177,13 @@ class Block:
         if key not in self._known:
             literal = b'"%b"' % key.encode()
             places = self._places(literal)
-            behind = self._behind_space(places + len(literal))
-            following = self._data[behind]
+            behind, following = self._behind_space(places + len(literal))
             if not (following == _COLON).all():  # strings that are no keys, or as yet white space
                 is_key = (following == _COLON) | (following <= _SPACE)
                 places, behind, following = places[is_key], behind[is_key], following[is_key]
-            values = self._behind_space(behind + 1)
-            self._known[key] = self._once(places, values, (following <= _SPACE) | (self._data[values] <= _SPACE))
+            values, first = self._behind_space(behind + 1)
+            is_lost = (following <= _SPACE) | (first <= _SPACE)
+            self._known[key] = self._once(places, values, is_lost)
         return self._known[key]
 
     def _once(self, places: Offsets, values: Offsets, is_lost: Mask) -> _Keys:
@@ -187,47 +199,70 @@ class Block:
 
     def _places(self, literal: bytes) -> Offsets:
         """Where a quoted key stands, but for places in the middle of a string."""
-        size = len(literal)
-        limit = len(self._text) - size + 1
-        if limit <= 0:
-            return np.zeros(0, np.int64)
-        # Three of its bytes leave few places, of which all bytes are compared.
-        probes = sorted({size // 2, size - 2, size - 1})
-        is_likely = self._text[probes[0] : probes[0] + limit] == literal[probes[0]]
-        for at in probes[1:]:
-            is_likely &= self._text[at : at + limit] == literal[at]
-        places = _set(is_likely) + self._first
+        first, wanted = _words_of(literal)
+        size = wanted.itemsize
+        words = self.data[: -(-self._last // size) * size].view(wanted.dtype)
+        is_likely = words == wanted[0]
+        for word in wanted[1:]:
+            is_likely |= words == word
+        usual = self._usual_places(literal)
+        if usual is not None and len(usual) == np.count_nonzero(is_likely):
+            return usual
+        found = _set(is_likely)
+        places = found * size - first
+        values = words[found]
+        for at in range(1, len(wanted)):
+            places -= at * (values == wanted[at])
+        inside = (places >= self._first) & (places <= self._last - len(literal))
+        return self._where(places if inside.all() else places[inside], literal)
+
+    def _usual_places(self, literal: bytes) -> Offsets | None:
+        """The places at one distance from where the texts begin; None where a few of them do not suggest one."""
+        rows = range(0, len(self._starts), -(-len(self._starts) // _SAMPLES))
+        samples = [self.data[start : start + _SAMPLE_BYTES].tobytes() for start in self._starts[rows].tolist()]
+        distances = {sample.find(literal) for sample in samples} - {-1}
+        if len(distances) != 1:
+            return None
+        places = self._starts + distances.pop()
+        inside = places < self._ends  # and if it begins there it also ends there
+        return self._where(places if inside.all() else places[inside], literal)
+
+    def _where(self, places: Offsets, literal: bytes) -> Offsets:
+        """Those of some places where a quoted key stands, but for the middle of a string."""
         same = self._begin_with(places, literal)
         if len(self._backslashes):
-            same &= self._data[places - 1] != _BACKSLASH
+            same &= self.data[places - 1] != _BACKSLASH
         return places if same.all() else places[same]
 
     def _begin_with(self, places: Offsets, literal: bytes) -> Mask:
-        size = len(literal)
-        if size < 8:
-            wanted = np.frombuffer(literal.ljust(8, b"\0"), "<u8")[0]
-            mask = np.frombuffer((b"\xff" * size).ljust(8, b"\0"), "<u8")[0]
-            return np.asarray((self._words[places] & mask) == wanted)
-        same = np.ones(len(places), bool)
-        for at in (*range(0, size - 8, 8), size - 8):
-            same &= self._words[places + at] == np.frombuffer(literal, "<u8", 1, at)[0]
+        size = -(-len(literal) // 8) * 8
+        wanted, masks = (
+            np.frombuffer(text.ljust(size, b"\0"), "<u8") for text in (literal, b"\xff" * len(literal))
+        )
+        found = pieces(self.data, places, size)
+        same: Mask = (found[:, 0] & masks[0]) == wanted[0]
+        for at in range(1, size // 8):
+            same &= (found[:, at] & masks[at]) == wanted[at]
         return same
 
-    def _behind_space(self, places: Offsets) -> Offsets:
-        """The places behind white space that may be at `places`; of much of it, one within."""
-        spaced = np.flatnonzero(self._data[places] <= _SPACE)
-        if len(spaced):
-            places = places.copy()
+    def _behind_space(self, places: Offsets) -> tuple[Offsets, Bytes]:
+        """The places behind white space that may be at `places`, and what is there; of much of it, one within."""
+        found = self.data[places]
+        spaced = np.flatnonzero(found <= _SPACE)
+        if not len(spaced):
+            return places, found
+        places = places.copy()
         for _ in range(_ROUNDS):
+            places[spaced] += 1
+            found[spaced] = self.data[places[spaced]]
+            spaced = spaced[found[spaced] <= _SPACE]
             if not len(spaced):
                 break
-            places[spaced] += 1
-            spaced = spaced[self._data[places[spaced]] <= _SPACE]
-        return places
+        return places, found
 
     def _ended(self, rows: Offsets, starts: Offsets, unknown: Mask) -> Values:
         """The values that begin at `starts`, with their ends."""
-        first = self._data[starts]
+        first = self.data[starts]
         is_string = first == _QUOTE
         if is_string.all():
             starts = starts + 1
@@ -266,6 +301,27 @@ class Block:
             rows = left if isinstance(rows, slice) else rows[left]
         is_lost[rows] = True
         return ends, is_lost
+
+
+def pieces(data: Bytes, places: Offsets, size: int) -> Words:
+    """The `size` bytes (a multiple of eight) at each of some places, as a row of words."""
+    everywhere = np.ndarray(shape=(len(data) - size + 1,), dtype=f"V{size}", buffer=data, strides=(1,))
+    found: Words = everywhere[places].view("<u8").reshape(-1, size // 8)
+    return found
+
+
+def _words_of(literal: bytes) -> tuple[int, Words]:
+    """Neighbouring words of a quoted key, all different, as many as each has bytes, and where the first begins.
+
+    They are of its middle, where it is least like other keys. With two bytes some differ, as no quote is inside.
+    """
+    for size in (4, 2):
+        last = len(literal) - (2 * size - 1)
+        for first in sorted(range(last + 1), key=lambda first: abs(2 * first - last)):
+            words = [literal[first + at : first + at + size] for at in range(size)]
+            if len(set(words)) == size:
+                return first, np.frombuffer(b"".join(words), f"<u{size}")
+    raise ValueError(f"{literal!r} is no quoted key")
 
 
 def _marks_of(words: Words, byte: int) -> Words:
