@@ -338,6 +338,8 @@ def _table(blocks: np.ndarray[Any, Any], chunks: np.ndarray[Any, Any], identity:
 
 def _is_among(column: pl.Expr, texts: pa.Array) -> pl.Expr:
     """Whether a text is one of some; of a single one it is known sooner."""
+    import polars as pl
+
     return column == texts[0].as_py() if len(texts) == 1 else column.is_in(pl.Series(texts).implode())
 
 
