@@ -67,13 +67,12 @@ class Aggregate:
 
     def partial(self, rows: pl.DataFrame) -> Tables:
         """The aggregate of some rows."""
-        tables = {GROUPS: self._group(rows, self.keys, [e for slot in self._values() for e in _begin(slot)])}
-        for slot in self._sets():
-            values = rows.select(*self.keys, pl.col(slot.argument or "").alias("value")).drop_nulls("value")
-            if slot.function == "distinct":
-                tables[slot.name] = _distinct(values)
-            else:
-                tables[slot.name] = values.group_by(*self.keys, "value").agg(pl.len().cast(pl.Int64).alias("n"))
+        begun = [e for slot in self._values() for e in _begin(slot)]
+        sets = {slot.name: self._set(slot, rows) for slot in self._sets()}
+        # Which keys there are is found in any of the sets too, which are smaller.
+        keyed = rows if begun or not sets else next(iter(sets.values()))
+        tables = {GROUPS: self._group(keyed, self.keys, begun)}
+        tables |= {name: table.drop_nulls("value") for name, table in sets.items()}
         # The bucket follows from the keys: it is found for groups, which are fewer than rows.
         bucket = self.bucket_of.cast(pl.Int32).alias(BUCKET)
         tables = {name: table.select(bucket, pl.all()) for name, table in tables.items()}
@@ -92,7 +91,7 @@ class Aggregate:
         for slot in self._sets():
             table = together[slot.name]
             if slot.function == "distinct":
-                tables[slot.name] = table.unique()
+                tables[slot.name] = _distinct(table)
             elif slot.function == "top":
                 tables[slot.name] = table.group_by(*self._by, "value").agg(pl.col("n").sum())
             else:
@@ -136,6 +135,13 @@ class Aggregate:
             raise ProjectionError(
                 f"a sum has more than 38 digits ({error})", "Cast what is added up to a decimal of fewer digits."
             ) from error
+
+    def _set(self, slot: Slot, rows: pl.DataFrame) -> pl.DataFrame:
+        """The different values of each group, null among them, with their counts where these are asked for."""
+        values = rows.select(*self.keys, pl.col(slot.argument or "").alias("value"))
+        if slot.function == "distinct":
+            return _distinct(values)
+        return values.group_by(*self.keys, "value").agg(pl.len().cast(pl.Int64).alias("n"))
 
     def _counted(self, slot: Slot, table: pl.DataFrame) -> pl.DataFrame:
         if slot.function == "distinct":
