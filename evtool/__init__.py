@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evtool.errors import EvtoolError
-    from evtool.log.log import Commit, Log, open
+    from evtool.log.log import Log, open
     from evtool.log.selection import Selection
+    from evtool.log.writer import Commit
 
 __all__ = ["Commit", "EvtoolError", "Log", "Selection", "open"]
 
 _HOMES = {
-    "Commit": "evtool.log.log",
+    "Commit": "evtool.log.writer",
     "EvtoolError": "evtool.errors",
     "Log": "evtool.log.log",
     "Selection": "evtool.log.selection",

@@ -22,6 +22,8 @@ FILE_NAME = "evtool.toml"
 DEFAULT_LOG = "segments"
 DEFAULT_READ_MODELS = "read-models"
 
+MATERIALISE_PROJECTIONS = "projections"
+
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": KIB, "mib": MIB, "gib": GIB, "": 1}
 _DURATION_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
@@ -31,7 +33,15 @@ Compatibility = Literal[
     "none", "backward", "forward", "full", "backward_transitive", "forward_transitive", "full_transitive"
 ]
 Format = Literal["evtool", "json", "cloudevents", "csv", "parquet"]
-Section = TypeVar("Section", "LogConfig", "IngestConfig", "SchemasConfig", "ProjectionsConfig", "SnapshotsConfig")
+Section = TypeVar(
+    "Section",
+    "LogConfig",
+    "IngestConfig",
+    "SchemasConfig",
+    "ProjectionsConfig",
+    "SnapshotsConfig",
+    "NightlyConfig",
+)
 
 
 @dataclass(frozen=True)
@@ -47,12 +57,16 @@ class Codec:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """How a log is written. `partitions` counts only when the log is made: a log keeps its number for ever."""
+    """How a log is written. `partitions` counts only when the log is made: a log keeps its number for ever.
+
+    `materialise` names paths that get columns in compacted segments; MATERIALISE_PROJECTIONS those of projections.
+    """
 
     partitions: int = 8
     segment_bytes: int = 256 * MIB
     fsync: Fsync = "batch"
     codec: Codec = Codec()
+    materialise: tuple[str, ...] = (MATERIALISE_PROJECTIONS,)
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,17 @@ class SnapshotsConfig:
 
 
 @dataclass(frozen=True)
+class NightlyConfig:
+    """Which `projections` a nightly run recomputes and takes snapshots of, and how many reports it keeps.
+
+    Without names they are one's own, and those built-in ones that have a read model.
+    """
+
+    projections: tuple[str, ...] | None = None
+    keep_reports: int = 90
+
+
+@dataclass(frozen=True)
 class Config:
     """All of it. `file` is the evtool.toml that was read, if any."""
 
@@ -116,6 +141,7 @@ class Config:
     schemas: SchemasConfig = field(default_factory=SchemasConfig)
     projections: ProjectionsConfig = field(default_factory=ProjectionsConfig)
     snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
+    nightly: NightlyConfig = field(default_factory=NightlyConfig)
     file: Path | None = None
 
     @property
@@ -166,7 +192,11 @@ def read_file(path: Path) -> Config:
         raise ConfigError(f"{path} is not TOML: {error}", "Correct that line.") from error
     except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots"))
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path} nests deeper than can be read", "Its tables nest three deep at most."
+        ) from error
+    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots", "nightly"))
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)
     if not isinstance(log_path, str) or not log_path or "\0" in log_path:
@@ -182,6 +212,7 @@ def read_file(path: Path) -> Config:
         snapshots=SnapshotsConfig(
             **_values(path, "snapshots", _subtable(path, table, "snapshots"), SnapshotsConfig)
         ),
+        nightly=NightlyConfig(**_values(path, "nightly", _subtable(path, table, "nightly"), NightlyConfig)),
         file=path,
     )
 
@@ -237,6 +268,12 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
     return check
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
+        raise ValueError(f"{value!r} is no list of texts")
+    return tuple(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is no text")
@@ -247,6 +284,12 @@ def _table(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("a table is wanted: write its name in brackets, and its keys below")
     return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
+        raise ValueError(f'{value!r} is no list of names: write ["daily-active-users"]')
+    return tuple(dict.fromkeys(value))
 
 
 def _zone(value: Any) -> str:
@@ -271,6 +314,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "segment_bytes": _within(64 * KIB, 64 * GIB, parse_size),
     "fsync": _one_of("batch", "never"),
     "codec": parse_codec,
+    "materialise": _texts,
     "source": _text,
     "batch_events": _within(1, 4_000_000),
     "batch_bytes": _within(1, GIB, parse_size),
@@ -289,6 +333,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "parameters": _table,
     "keep_daily": _within(1, 36_500),
     "keep_weekly": _within(0, 5_200),
+    "projections": _names,
+    "keep_reports": _within(1, 36_500),
 }
 
 

@@ -15,8 +15,9 @@ import polars as pl
 import pyarrow as pa
 
 from evtool import jsontext, timestamps, uuids
+from evtool.batch import BATCH_SCHEMA
 from evtool.errors import EventError
-from evtool.event import BATCH_SCHEMA, EVENT_SCHEMA, INT32_MAX, INT64_MAX, POSITION_SCHEMA, TEXT_BYTES_MAX
+from evtool.event import EVENT_SCHEMA, INT32_MAX, INT64_MAX, POSITION_SCHEMA, TEXT_BYTES_MAX
 from evtool.jsontext import JsonError
 from evtool.timestamps import TimestampError
 

@@ -16,6 +16,7 @@
      │   ├─ LogFormatError        12   the log was written by a newer evtool
      │   ├─ LogLockedError        13   another process writes to it
      │   ├─ LogDamagedError       14   a checksum, a length or the order of positions is wrong
+     │   ├─ DerivedDamagedError   24   the same of something that can be made again
      │   ├─ LogReadOnlyError      15   the log was opened to be read only
      │   ├─ PositionError         16   a position or an event id is not in the log
      │   └─ LetterNotFoundError   17   no dead letter has this id
@@ -171,9 +172,25 @@ class LogLockedError(LogError):
 
 
 class LogDamagedError(LogError):
-    """A checksum, a length or the order of positions is wrong: the bytes are not what was written."""
+    """A checksum, a length or the order of positions is wrong: the bytes are not what was written.
+
+    `what` is the message without where it is, if that is known.
+    """
 
     exit_code = 14
+
+    def __init__(self, message: str, hint: str = "", what: str = "") -> None:
+        super().__init__(message, hint)
+        self.what = what or message
+
+    def __reduce__(self) -> tuple[type[EvtoolError], tuple[Any, ...]]:
+        return type(self), (self.message, self.hint, self.what)
+
+
+class DerivedDamagedError(LogError):
+    """What is made from the log is damaged, and can be made again; the log itself is whole."""
+
+    exit_code = 24
 
 
 class LogReadOnlyError(LogError):

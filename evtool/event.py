@@ -1,14 +1,12 @@
 """The envelope: the fields of an event, their limits, and their columns.
 
 To a reader events are Polars frames of `STORED_SCHEMA`: one row an event, the payload and metadata as the
-exact text that was sent. On their way into the log they are Arrow batches of `BATCH_SCHEMA`, in which a
-null `timestamp` means "when it is recorded", and a null `stream_version` "the next one of its stream".
+exact text that was sent. On their way into the log they are Arrow batches, of `batch.BATCH_SCHEMA`.
 """
 
 from __future__ import annotations
 
 import polars as pl
-import pyarrow as pa
 
 EVENT_ID_BYTES_MAX = 256
 STREAM_ID_BYTES_MAX = 1024
@@ -31,21 +29,6 @@ EVENT_SCHEMA: dict[str, pl.DataType] = {
     "payload": pl.String(),  # the bytes of a JSON object
     "metadata": pl.String(),  # likewise; null when the event has none
 }
-
-BATCH_SCHEMA = pa.schema(
-    [
-        ("event_uuid", pa.binary(16)),  # an id that is a canonical UUID: as its bytes here, and null there
-        ("event_id", pa.string()),
-        ("source_id", pa.string()),
-        ("stream_id", pa.string()),
-        ("event_type", pa.string()),
-        ("timestamp", pa.int64()),
-        ("stream_version", pa.int64()),
-        ("schema_version", pa.int32()),
-        ("payload", pa.string()),
-        ("metadata", pa.string()),
-    ]
-)
 
 # What the log adds; `replay` writes these two first.
 POSITION_SCHEMA: dict[str, pl.DataType] = {"position": pl.Int64(), "recorded_at": pl.Int64()}

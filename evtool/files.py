@@ -291,8 +291,13 @@ class Files:
                 f"{path.parent} is being written by {holder}",
                 "Wait until it ends, or send the events through it. Reading needs no lock.",
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        try:
+            with translated("write", path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
         return Lock(descriptor)
 
     def wait_for_lock(self, path: Path) -> Lock:

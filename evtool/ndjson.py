@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import polars as pl
 
-from evtool import jsontext, parallel, timestamps
+from evtool import jsontext, parallel, timecolumns
 
 BLOCK_EVENTS = 32_768
 _ERROR = "upcast_error"
@@ -69,7 +69,7 @@ def render(events: pl.DataFrame) -> bytes:
 
 
 def _times(nanoseconds: pl.Series) -> pl.Series:
-    return timestamps.to_texts(nanoseconds.to_numpy()).alias(nanoseconds.name)
+    return timecolumns.to_texts(nanoseconds.to_numpy()).alias(nanoseconds.name)
 
 
 def _quoted(texts: pl.Series) -> pl.Series:

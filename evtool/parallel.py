@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
+_NICE = 19
 WORKERS = 2  # Polars, Arrow and numpy let go of the interpreter's lock; more threads only hold more memory
 
 
@@ -55,3 +56,15 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         library.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
         library.mallopt(_M_ARENA_MAX, 1)
+
+
+def step_back() -> None:
+    """Let other processes go first wherever they want a processor: this one takes what they leave.
+
+    On Linux as SCHED_IDLE, of which all threads that are started later are too; elsewhere by the lowest priority.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        if hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        else:
+            os.nice(_NICE)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import BinaryIO
 
 import polars as pl
 
 from evtool import ndjson, timestamps
 from evtool.errors import ConfigError
 from evtool.event import INT64_MAX, INT64_MIN
-from evtool.files import translated
 from evtool.log.log import Log
 from evtool.log.selection import Selection
 from evtool.schemas.upcast import upcast
@@ -117,55 +110,18 @@ def blocks(log: Log, selection: Selection, limit: int | None = None, as_latest: 
     With `as_latest` each is given as of the latest version of its type; where a step of an upcaster fails, as it
     is stored, with a last key `upcast_error`. Raises LogDamagedError (of the schemas, too).
     """
-    frames = log.scan(selection)
+    frames = log.scan(selection if limit is None else _shortened(selection, limit))
     chosen = frames if limit is None else _first(frames, limit)
     schemas = log.schemas.current() if as_latest else None
     return ndjson.blocks((upcast(events, schemas) for events in chosen) if schemas else chosen)
 
 
-@contextlib.contextmanager
-def output(path: str | None, log_folder: Path | None = None) -> Iterator[BinaryIO]:
-    """Where to write: standard output (None or "-") or a file, compressed if it ends in .zst or .gz.
-
-    A file appears under its name when it is whole; if it cannot be finished, nothing is left of it.
-    Raises StorageError, or ConfigError for a file that cannot be, or lies in the folder of the log.
-    """
-    if path is None or path == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    with translated("write", path):
-        target = _behind_links(Path(path))
-        if target.is_dir():
-            raise ConfigError(f"{target} is a folder", "Name a file.")
-        if not target.parent.is_dir():
-            raise ConfigError(f"there is no folder {target.parent}", "Make it first.")
-        if log_folder is not None and target.resolve().is_relative_to(log_folder.resolve()):
-            raise ConfigError(f"{path} lies in the folder of the log", "Name a file in another folder.")
-    beginning = os.fsdecode(os.fsencode(target.name)[:200])
-    temporary = target.with_name(f".{beginning}.{os.getpid()}.tmp")
-    try:
-        with translated("write", target):
-            if target.exists() and not target.is_file():  # a pipe or a device is written to as it is
-                with target.open("wb") as file:
-                    yield file
-                return
-            with temporary.open("wb") as file, _compressed(file, Path(path).suffix) as stream:
-                yield stream
-            temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _behind_links(path: Path) -> Path:
-    """What a path leads to, which need not be there. Raises ConfigError when it leads nowhere."""
-    try:
-        target = path.resolve() if path.is_symlink() else path
-    except RuntimeError:  # of Python before 3.13
-        target = path
-    if target.is_symlink():
-        raise ConfigError(f"the links of {path} lead in a circle", "Name a file.")
-    return target
+def _shortened(selection: Selection, limit: int) -> Selection:
+    """A selection by positions alone, up to the last of `limit` events: what is behind need not be read."""
+    if selection != Selection(start=selection.start, end=selection.end):
+        return selection
+    last = max(selection.start or 1, 1) + limit
+    return replace(selection, end=last if selection.end is None else min(selection.end, last))
 
 
 def _first(frames: Iterator[pl.DataFrame], limit: int) -> Iterator[pl.DataFrame]:
@@ -174,17 +130,3 @@ def _first(frames: Iterator[pl.DataFrame], limit: int) -> Iterator[pl.DataFrame]
             return
         yield events.head(limit)
         limit -= len(events)
-
-
-@contextlib.contextmanager
-def _compressed(file: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
-    if suffix == ".zst":
-        import zstandard
-
-        with zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file, closefd=False) as stream:
-            yield stream
-    elif suffix == ".gz":
-        with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6) as stream:
-            yield stream  # type: ignore[misc]  # it has what a BinaryIO needs here: write
-    else:
-        yield file

@@ -11,6 +11,7 @@ from samples import segments
 
 import evtool
 from evtool.lifecycle.compact import Report, compact, estimate
+from evtool.lifecycle.materialising import Chosen, canonical
 from evtool.log import stripes
 
 TARGET_BYTES = 1 << 30
@@ -30,7 +31,7 @@ def estimated(folder: Path) -> Report:
 def compacted(folder: Path, target_bytes: int = TARGET_BYTES, *materialise: str) -> Report:
     """Compact a log in stripes and blocks of few events, and close it."""
     with small_pieces(), evtool.open(folder) as log:
-        return compact(log, target_bytes, materialise)
+        return compact(log, target_bytes, Chosen(tuple(canonical(materialise, "--materialise"))))
 
 
 def bring_to(folder: Path, state: str) -> None:

@@ -188,11 +188,14 @@ def frames_log(folder: Path, number: int = -1) -> Path:
     return segments(folder)[number] / "frames.log"
 
 
-def check_sound(folder: Path) -> Report:
-    """Assert that a log verifies clean and keeps the promises about positions, times and versions."""
+def check_sound(folder: Path, with_caches: bool = True) -> Report:
+    """Assert that a log verifies clean and keeps the promises about positions, times and versions.
+
+    Without its caches the log alone is asked for.
+    """
     log = evtool.open(folder, read_only=True)
     report = verify(log)
-    assert report.findings == []
+    assert [finding for finding in report.findings if with_caches or finding.severity == "log"] == []
     columns = ("position", "recorded_at", "stream_id", "stream_version")
     stored = pl.concat([empty_frame().select(columns), *log.scan(columns=columns)])
     assert report.events == report.position == log.position == len(stored)

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from evtool import config as configuration
-from evtool.config import Codec, Config, IngestConfig, LogConfig, ProjectionsConfig, SchemasConfig, SnapshotsConfig
+from evtool.config import (
+    Codec,
+    Config,
+    IngestConfig,
+    LogConfig,
+    NightlyConfig,
+    ProjectionsConfig,
+    SchemasConfig,
+    SnapshotsConfig,
+)
 from evtool.errors import ConfigError
 
 
@@ -79,6 +88,9 @@ def test_every_key_can_be_set(tmp_path: Path):
         [snapshots]
         keep_daily = 30
         keep_weekly = 0
+        [nightly]
+        projections = ["sessions", "mine", "sessions"]
+        keep_reports = 3
         """,
     )
     found = configuration.load(working_folder=tmp_path)
@@ -96,7 +108,8 @@ def test_every_key_can_be_set(tmp_path: Path):
     assert found.definitions_path == tmp_path / "views"
     assert found.read_models_path == tmp_path / "../models"
     assert found.snapshots == SnapshotsConfig(30, 0)
-    kinds = (LogConfig, IngestConfig, SchemasConfig, ProjectionsConfig, SnapshotsConfig)
+    assert found.nightly == NightlyConfig(("sessions", "mine"), 3)
+    kinds = (LogConfig, IngestConfig, SchemasConfig, ProjectionsConfig, SnapshotsConfig, NightlyConfig)
     assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
 
 
@@ -303,3 +316,10 @@ def test_a_bad_flag_is_named_as_it_was_written(flags: dict[str, Any], named: str
     with pytest.raises(ConfigError) as caught:
         configuration.with_flags(IngestConfig(), **flags)
     assert caught.value.message.startswith(named + ":")
+
+
+def test_tables_that_nest_without_end_are_told_not_walked_into(tmp_path: Path):
+    path = tmp_path / "evtool.toml"
+    path.write_text(f"a = {'[' * 5000}{']' * 5000}\n")
+    with pytest.raises(ConfigError, match="nests deeper"):
+        configuration.read_file(path)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from samples import as_frame
 
 from evtool import envelope
+from evtool.batch import BATCH_SCHEMA
 from evtool.envelope import REASONS, RejectedError
 from evtool.errors import EventError
-from evtool.event import BATCH_SCHEMA, EVENT_SCHEMA, POSITION_SCHEMA, TEXT_BYTES_MAX
+from evtool.event import EVENT_SCHEMA, POSITION_SCHEMA, TEXT_BYTES_MAX
 
 BASE: dict[str, Any] = {"event_id": "1", "source_id": "shop", "stream_id": "user-1", "event_type": "Seen"}
 ROW = ("1", "shop", "user-1", "Seen", None, None, 1, "{}", None)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evtool
 from evtool import replay
-from evtool.errors import ConfigError, EvtoolError, PositionError, StorageError
+from evtool.errors import ConfigError, EvtoolError, PositionError
 from evtool.log.log import Log
 from evtool.log.selection import Selection
 from evtool.replay import Bound
@@ -227,12 +222,6 @@ def test_a_time_far_off_selects_all_or_nothing(log: Log, clock: str):
         assert numbers(log, end=text, clock=clock) == []
 
 
-def write_half(target: str) -> None:
-    with replay.output(target) as file:
-        file.write(b"half" * 100_000)
-        raise PositionError("gone")
-
-
 def test_a_time_longer_ago_than_anything_is_before_all_or_an_error(log: Log):
     try:
         assert len(numbers(log, start=f"-{'9' * 400}w")) == 100
@@ -250,59 +239,16 @@ def test_a_limit_reaches_over_batches_and_groups(large: Log, limit: int):
         )
 
 
-class TestOutput:
-    READERS = (
-        ("plain.ndjson", bytes),
-        ("a.zst", lambda data: zstandard.ZstdDecompressor().stream_reader(data).read()),
-        ("a.gz", gzip.decompress),
-        (".gz", bytes),
-    )
-
-    @pytest.mark.parametrize(("name", "read"), READERS)
-    def test_a_file_is_compressed_as_its_name_says(self, tmp_path: Path, name: str, read):
-        data = b"line\n" * 100_000
-        with replay.output(str(tmp_path / name)) as target:
-            for start in range(0, len(data), 77_777):
-                target.write(data[start : start + 77_777])
-        assert read((tmp_path / name).read_bytes()) == data
-        assert [path.name for path in tmp_path.iterdir()] == [name]
-
-    @pytest.mark.parametrize("name", ["plain", "a.zst", "a.gz"])
-    def test_what_cannot_be_finished_leaves_nothing(self, tmp_path: Path, name: str):
-        target = tmp_path / name
-        for before in (None, b"before"):
-            if before:
-                target.write_bytes(before)
-            with pytest.raises(PositionError):
-                write_half(str(target))
-            assert [path.read_bytes() for path in tmp_path.iterdir()] == ([before] if before else [])
-
-    def test_a_pipe_that_is_there_is_written_to(self, tmp_path: Path):
-        os.mkfifo(tmp_path / "pipe")
-        read: list[bytes] = []
-        reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()))
-        reader.start()
-        with replay.output(str(tmp_path / "pipe")) as file:
-            file.write(b"lines")
-        reader.join()
-        assert read == [b"lines"]
-        assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
-
-    def test_a_file_of_another_s_is_left_alone(self, tmp_path: Path):
-        (tmp_path / "a.tmp").write_bytes(b"someone else's")
-        with replay.output(str(tmp_path / "a")) as file:
-            file.write(b"mine")
-        assert (tmp_path / "a").read_bytes() == b"mine"
-        assert (tmp_path / "a.tmp").read_bytes() == b"someone else's"
-
-    @pytest.mark.parametrize("out", ["/", ".", "..", "", "folder", "none/below", "file/below", "n" * 300])
-    def test_where_no_file_can_be_is_an_error_that_changes_nothing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
-    ):
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "folder").mkdir()
-        (tmp_path / "folder.tmp").write_text("mine")
-        (tmp_path / "file").write_text("mine")
-        with pytest.raises((ConfigError, StorageError)), replay.output(out):
-            pass
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "folder.tmp"]
+@settings(max_examples=40)
+@given(
+    st.none() | st.integers(-3, 120),
+    st.none() | st.integers(-3, 120),
+    st.integers(0, 120),
+    st.sampled_from([None, 1]),
+)
+def test_a_limit_gives_the_first_lines_of_what_there_is_without_one(
+    log: Log, start: int | None, end: int | None, limit: int, since: int | None
+):
+    selection = Selection(start=start, end=end, since=since)
+    lines = b"".join(replay.blocks(log, selection)).splitlines()
+    assert b"".join(replay.blocks(log, selection, limit)).splitlines() == lines[:limit]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evtool import timestamps
+from evtool import timecolumns, timestamps
 from evtool.timestamps import SECOND_NS, TimestampError
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -42,14 +42,14 @@ def utc(text: str) -> int:
 )
 def test_local_times_in_berlin(local: str, moment: str):
     assert timestamps.parse_text(local, BERLIN) == utc(moment)
-    nanoseconds, good = timestamps.parse_texts(pa.array([local] * 3), BERLIN)
+    nanoseconds, good = timecolumns.parse_texts(pa.array([local] * 3), BERLIN)
     assert (nanoseconds.tolist(), good.tolist()) == ([utc(moment)] * 3, [True] * 3)
 
 
 def test_an_hour_amid_which_clocks_were_set():
     # Monrovia went from 00:00:00 to 00:44:30 on that day.
     local = pa.array([f"1972-01-07T00:{minute}:00" for minute in (10, 44, 50)])
-    nanoseconds, good = timestamps.parse_texts(local, ZoneInfo("Africa/Monrovia"))
+    nanoseconds, good = timecolumns.parse_texts(local, ZoneInfo("Africa/Monrovia"))
     assert good.all()
     wanted = ["1972-01-07T00:54:30Z", "1972-01-07T01:28:30Z", "1972-01-07T00:50:00Z"]
     assert nanoseconds.tolist() == [utc(text) for text in wanted]
@@ -59,7 +59,7 @@ def test_without_a_zone_a_local_time_is_refused():
     with pytest.raises(TimestampError) as caught:
         timestamps.parse_text("2026-01-31T12:00:00")
     assert caught.value.reason == "timestamp_without_offset"
-    assert not timestamps.parse_texts(pa.array(["2026-01-31T12:00:00"]))[1].any()
+    assert not timecolumns.parse_texts(pa.array(["2026-01-31T12:00:00"]))[1].any()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_without_a_zone_a_local_time_is_refused():
 def test_a_zone_makes_no_other_text_a_time(text: str):
     with pytest.raises(TimestampError):
         timestamps.parse_text(text, BERLIN)
-    assert timestamps.parse_texts(pa.array([text, "2026-01-31T12:00:00"]), BERLIN)[1].tolist() == [False, True]
+    assert timecolumns.parse_texts(pa.array([text, "2026-01-31T12:00:00"]), BERLIN)[1].tolist() == [False, True]
 
 
 MOMENTS = st.datetimes(datetime(1678, 1, 1), datetime(2262, 4, 10))
@@ -89,7 +89,7 @@ ENDINGS = st.sampled_from(["", "", "", ".5", ".123456789", "Z", "+05:30"])
 )
 def test_a_column_of_local_times_is_what_zoneinfo_says_of_each(zone: str, texts: list[tuple[datetime, str]]):
     written = [moment.replace(microsecond=0).isoformat() + ending for moment, ending in texts]
-    nanoseconds, good = timestamps.parse_texts(pa.array(written), ZoneInfo(zone))
+    nanoseconds, good = timecolumns.parse_texts(pa.array(written), ZoneInfo(zone))
     assert good.all()
     for text, (local, ending), found in zip(written, texts, nanoseconds.tolist(), strict=True):
         assert found == timestamps.parse_text(text, ZoneInfo(zone))
@@ -102,7 +102,7 @@ def test_a_column_of_local_times_is_what_zoneinfo_says_of_each(zone: str, texts:
 @pytest.mark.parametrize("text", ["1677-09-21T00:12:44", "2262-04-11T23:47:16"])
 def test_the_ends_of_the_range_are_those_of_utc(text: str):
     for zone in ("America/New_York", "Asia/Tokyo", "UTC"):
-        nanoseconds, good = timestamps.parse_texts(pa.array([text]), ZoneInfo(zone))
+        nanoseconds, good = timecolumns.parse_texts(pa.array([text]), ZoneInfo(zone))
         if good[0]:
             assert nanoseconds[0] == timestamps.parse_text(text, ZoneInfo(zone))
             continue

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evtool import timestamps
+from evtool import timecolumns, timestamps
 from evtool.timestamps import TimestampError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -88,7 +88,7 @@ def written_times(draw: st.DrawFn) -> tuple[str, int | None]:
 )
 def test_a_good_text_is_its_moment(text: str, nanoseconds: int):
     assert timestamps.parse_text(text) == nanoseconds
-    found, good = timestamps.parse_texts(pa.array([text], pa.string()))
+    found, good = timecolumns.parse_texts(pa.array([text], pa.string()))
     assert (found.tolist(), good.tolist()) == ([nanoseconds], [True])
 
 
@@ -137,7 +137,7 @@ def test_a_good_text_is_its_moment(text: str, nanoseconds: int):
 )
 def test_a_bad_text_is_refused_for_its_reason(text: str, reason: str):
     assert reason_of(text) == reason
-    found, good = timestamps.parse_texts(pa.array([text], pa.string()))
+    found, good = timecolumns.parse_texts(pa.array([text], pa.string()))
     assert (found.tolist(), good.tolist()) == ([0], [False])
 
 
@@ -153,7 +153,7 @@ def test_any_text_is_the_moment_that_datetime_says(case: tuple[str, int | None])
 @settings(max_examples=200)
 @given(st.lists(written_times(), max_size=8))
 def test_a_column_of_texts_is_each_of_them(cases: list[tuple[str, int | None]]):
-    found, good = timestamps.parse_texts(pa.array([text for text, _ in cases], pa.string()))
+    found, good = timecolumns.parse_texts(pa.array([text for text, _ in cases], pa.string()))
     assert found.dtype == np.int64
     assert good.tolist() == [nanoseconds is not None for _, nanoseconds in cases]
     assert found.tolist() == [nanoseconds or 0 for _, nanoseconds in cases]
@@ -169,7 +169,7 @@ def test_a_column_of_damaged_texts_is_each_of_them(data: st.DataObject):
         at = data.draw(st.integers(0, len(text) - 1))
         put = data.draw(st.sampled_from([*"0123456789:-+TtZz ./", "", "Z", "+01:00", ":00", "é"]))
         texts.append(text[:at] + put + text[at + data.draw(st.integers(0, 2)) :])
-    found, good = timestamps.parse_texts(pa.array(texts, pa.string()))
+    found, good = timecolumns.parse_texts(pa.array(texts, pa.string()))
     for text, nanoseconds, is_good in zip(texts, found.tolist(), good.tolist(), strict=True):
         try:
             assert (timestamps.parse_text(text), True) == (nanoseconds, is_good), text
@@ -180,17 +180,17 @@ def test_a_column_of_damaged_texts_is_each_of_them(data: st.DataObject):
 def test_a_part_of_a_column_is_parsed_as_that_part():
     column = pa.array([text_of(number * 10**18) for number in range(-9, 10)])
     for part in (column[3:5], column[5:], column.take(pa.array(range(0, 19, 2)))):
-        found, good = timestamps.parse_texts(part)
+        found, good = timecolumns.parse_texts(part)
         assert good.all()
         assert found.tolist() == [timestamps.parse_text(text) for text in part.to_pylist()]
 
 
 @given(st.lists(NANOSECONDS, max_size=20))
 def test_nanoseconds_become_text_and_come_back(numbers: list[int]):
-    texts = timestamps.to_texts(np.array(numbers, np.int64)).to_list()
+    texts = timecolumns.to_texts(np.array(numbers, np.int64)).to_list()
     assert texts == [text_of(number) for number in numbers]
-    assert [timestamps.to_text(number) for number in numbers[:1]] == texts[:1]
-    found, good = timestamps.parse_texts(pa.array(texts, pa.string()))
+    assert [timestamps.to_text(number) for number in numbers] == texts
+    found, good = timecolumns.parse_texts(pa.array(texts, pa.string()))
     assert found.tolist() == numbers
     assert good.all()
 
@@ -293,7 +293,7 @@ def test_the_caller_s_decimal_context_does_not_matter(number: Decimal, precision
 
 @given(st.lists(st.integers(MIN, MAX)))
 def test_a_column_of_numbers_is_each_of_them(numbers: list[int]):
-    found, good = timestamps.parse_numbers(np.array(numbers, np.int64))
+    found, good = timecolumns.parse_numbers(np.array(numbers, np.int64))
     assert found.dtype == np.int64
     expected = [moment_of(Fraction(number)) for number in numbers]
     assert [value if fine else None for value, fine in zip(found.tolist(), good, strict=True)] == expected

@@ -20,8 +20,15 @@ _COLUMNS = ("segment", "events", "segments", "before", "after")
 def compact(
     materialise: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="A member of payloads that gets a column: payload.user_id. Repeatable."),
+        typer.Option(
+            metavar="PATH",
+            help="A path that gets a column, payload.user_id, besides those that projections read; "
+            "`none`: without those. Repeatable.",
+        ),
     ] = None,
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite", help="Write cold segments again that lack columns which projections read.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, and about what it saves.")
     ] = False,
@@ -30,15 +37,18 @@ def compact(
 ) -> None:
     """Store sealed segments as Parquet, and small neighbours as one. No event changes.
 
-    It runs beside everything else, and what is cut short is taken up by the next run. A segment that is
-    damaged is left as it is; then the exit code is 14.
+    What projections read of payloads and metadata gets columns, so that they are fast over such segments.
+    It runs beside everything else, at a lower priority (nice 10), and what is cut short is taken up by the next
+    run. A segment that is damaged is left as it is; then the exit code is 14.
     """
-    from evtool.parallel import keep_freed_memory
+    from evtool.parallel import keep_freed_memory, step_back
 
+    step_back()
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
     from evtool.errors import LogDamagedError
     from evtool.lifecycle import compact as compacting
+    from evtool.lifecycle import materialising
     from evtool.log.log import open as open_log
 
     config = configuration.load(log)
@@ -49,12 +59,13 @@ def compact(
         if show:
             sys.stderr.write(f"\r{100 * done // max(total, 1)} % ")
 
-    target_bytes, paths = config.log.segment_bytes, materialise or []
+    target_bytes = config.log.segment_bytes
+    columns = materialising.choose(config, materialise or [], rewrite)
     with open_log(config.log_path, config=config) as opened:
         if dry_run:
-            report = compacting.estimate(opened, target_bytes, paths)
+            report = compacting.estimate(opened, target_bytes, columns)
         else:
-            report = compacting.compact(opened, target_bytes, paths, on_progress)
+            report = compacting.compact(opened, target_bytes, columns, on_progress)
     if show:
         sys.stderr.write("\r\033[K")
     seconds = time.monotonic() - started
@@ -102,5 +113,13 @@ def _show(report: Report, dry_run: bool, seconds: float) -> None:
         render.say(f"{events}: {sizes}" + ("" if dry_run else f", in {seconds:.2f} s"))
     elif not report.failures:
         render.say("nothing to compact: no sealed segment is left that is not")
+    if done and report.materialised:
+        render.say(f"with columns for {', '.join(report.materialised)}")
+    for name in report.passed_over:
+        render.say(f"what {name} reads has none: see `evtool projections validate {name}`")
+    if report.lacking:
+        segments = render.count(len(report.lacking), "cold segment")
+        names = sorted({name for lack in report.lacking for name in lack.names})
+        render.say(f"{segments} without columns for {', '.join(names)}: `evtool compact --rewrite` makes them")
     for failure in report.failures:
         render.say(f"{failure.folder} was left as it is: {failure.message}\n  {failure.hint}")

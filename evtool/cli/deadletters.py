@@ -139,13 +139,13 @@ def export(
 
     The letters stay in the queue. Lines that were cut at 16 MiB are left out, unless --json writes the letters.
     """
-    from evtool import replay as replaying
+    from evtool import output
 
     _, opened = _opened(log)
     queue = _queue(opened)
     wanted = _filter(queue, ids, reason, source, since, until)
     written = cut = 0
-    with replaying.output(out) as target:
+    with output.opened(out) as target:
         for letter in queue.letters(wanted):
             if letter.is_cut and not as_json:
                 cut += 1

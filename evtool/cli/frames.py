@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from evtool.cli import render
@@ -24,19 +27,26 @@ _BAR_WIDTH = 24
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
-def write(frame: pl.DataFrame, kind: Format, target: BinaryIO) -> None:
-    """Write all rows as JSON (an array), NDJSON, CSV or Parquet. Decimals are texts in JSON, times RFC 3339."""
+def write(frame: pl.DataFrame, kind: Format, target: BinaryIO, lineage: Mapping[str, Any] | None = None) -> None:
+    """Write all rows as JSON (an array), NDJSON, CSV or Parquet. Decimals are texts in JSON, times RFC 3339.
+
+    Parquet has the `lineage` in the metadata of the file.
+    """
     if kind == "parquet":
-        frame.write_parquet(target)
+        from evtool.projections.readmodel import encode
+
+        target.write(encode(frame, lineage or {}))
         return
-    if kind == "csv":
-        target.write(_spelled(frame).write_csv().encode())
-        return
+    text = io.BytesIO()  # by itself Polars would write to the file, and say less of a full disk
     spelled = _spelled(frame)
-    if kind == "ndjson":
-        spelled.write_ndjson(target)
-        return
-    target.write(spelled.write_json().encode() + b"\n")
+    if kind == "csv":
+        _without_lists(spelled).write_csv(text)
+    elif kind == "ndjson":
+        spelled.write_ndjson(text)
+    else:
+        spelled.write_json(text)
+        text.write(b"\n")
+    target.write(text.getbuffer())
 
 
 def show(frame: pl.DataFrame, keys: tuple[str, ...]) -> None:
@@ -55,7 +65,7 @@ def show(frame: pl.DataFrame, keys: tuple[str, ...]) -> None:
     numbers = [not kind.is_numeric() for kind in frame.dtypes] + ([True] if bars is not None else [])
     render.print_columns(names, texts, is_text=numbers)
     if not whole:
-        render.say("no rows: the log has no event that counts")
+        render.say("no rows: no event of what was asked for counts")
     if is_cut:
         render.say(f"{whole:,} rows, of which {TABLE_ROWS_MAX} are shown; --format csv, json or parquet gives all")
 
@@ -73,6 +83,18 @@ def _spelled(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(spell(name, kind) for name, kind in frame.schema.items())
 
 
+def _without_lists(frame: pl.DataFrame) -> pl.DataFrame:
+    """Lists, which CSV does not have, as JSON."""
+    import polars as pl
+
+    def as_json(column: pl.Series) -> pl.Series:
+        lists = column.to_list()
+        texts = [None if one is None else json.dumps(one, ensure_ascii=False, default=str) for one in lists]
+        return pl.Series(column.name, texts, dtype=pl.String)
+
+    return frame.with_columns(as_json(frame[name]) for name, kind in frame.schema.items() if kind.is_nested())
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
@@ -80,7 +102,9 @@ def _cell(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else render.printable(str(value))
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+    return render.printable(str(value))
 
 
 def _bars(frame: pl.DataFrame, shown: pl.DataFrame, keys: tuple[str, ...]) -> list[str] | None:

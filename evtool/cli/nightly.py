@@ -27,15 +27,19 @@ def nightly(
         str | None,
         typer.Option(metavar="TIME", help="Begin no step later than that: 2h. It comes first the next time."),
     ] = None,
+    projection: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Recompute and keep this projection and no other; may be repeated."),
+    ] = None,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Do what a log needs every night: verify, recompute every projection and compare, snapshot, compact.
+    """Do what a log needs every night: verify, recompute projections and compare, snapshot, compact.
 
     A step that fails does not keep the others from running; the exit code is that of the first failure. The
     report stays in nightly/ of the log's folder.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from evtool.parallel import keep_freed_memory
 
@@ -48,6 +52,7 @@ def nightly(
 
     budget_seconds = None if time_budget is None else seconds("--time-budget", time_budget, "2h")
     config = configuration.load(log)
+    config = replace(config, nightly=configuration.with_flags(config.nightly, projections=projection or None))
     with open_log(config.log_path, config=config) as opened:
         report = nights.run(opened, config, STEPS, only or (), skip or (), budget_seconds, _tell)
     if as_json:

@@ -82,8 +82,10 @@ def project(
             _refresh_all(opened, config, full)
             return
         asked = _open(opened, config, projection or "", settings or [])
-        for answer in _answers(opened, asked, [start, end, as_of], full, stale, pause):
-            _show(answer, asked, kind, out, opened)
+        bounds = {"from": start, "to": end, "as_of": as_of}
+        for answer in _answers(opened, asked, list(bounds.values()), full, stale, pause):
+            part = {name: bound for name, bound in bounds.items() if bound is not None}
+            _show(answer, asked, kind, out, opened, part)
 
 
 def _check(
@@ -151,17 +153,22 @@ def _pause(follow: str) -> float:
     return seconds("--follow", follow, "5s")
 
 
-def _show(answer: Answer, asked: Projection, kind: frames.Format, out: str | None, opened: Log) -> None:
-    from evtool.replay import output
-
+def _show(
+    answer: Answer, asked: Projection, kind: frames.Format, out: str | None, opened: Log, part: dict[str, str]
+) -> None:
     if kind == "table":
         frames.show(answer.frame, answer.keys)
     else:
-        with output(out, opened.folder) as target:
-            frames.write(answer.frame, kind, target)
+        from evtool import output
+
+        with output.opened(out, opened.folder) as target:
+            frames.write(answer.frame, kind, target, answer.lineage | part)
     if answer.failed_casts:
         values = render.count(answer.failed_casts, "value")
-        render.say(f'{values} did not cast and counted as absent; on_cast_error = "stop" shows the first one')
+        stop = 'on_cast_error = "stop" in a definition'
+        if asked.definition and "on_cast_error" in asked.definition.parameters:
+            stop = "--set on_cast_error=stop"
+        render.say(f"{values} did not cast and counted as absent; {stop} shows the first one")
     if answer.behind:
         render.say(f"as of position {answer.position:,}; {render.count(answer.behind, 'event')} came after that")
 

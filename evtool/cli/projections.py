@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
     from evtool.projections.definition import Definition
+    from evtool.projections.inventory import Kept
 
 app = typer.Typer(help="Show, check and make definitions of projections.", no_args_is_help=True)
 
@@ -48,10 +50,11 @@ def list_(log: LogOption = None, as_json: JsonOption = False) -> None:
     """List all definitions: built in and your own, with the versions that have a read model."""
     from evtool import config as configuration
     from evtool.errors import EvtoolError
-    from evtool.projections import catalogue, places
+    from evtool.projections import catalogue, parameters, places
 
     config = configuration.load(log)
     rows: list[dict[str, Any]] = []
+    definitions: list[Definition] = []
     failed: EvtoolError | None = None
     for entry in catalogue.entries(config.definitions_path).values():
         try:
@@ -60,6 +63,7 @@ def list_(log: LogOption = None, as_json: JsonOption = False) -> None:
             render.print_error(error)
             failed = failed or error
             continue
+        definitions.append(found)
         rows.append(
             {
                 "name": entry.name,
@@ -75,6 +79,8 @@ def list_(log: LogOption = None, as_json: JsonOption = False) -> None:
         render.print_json({"projections": rows})
     else:
         _print_listed(rows)
+    if not failed:
+        parameters.check_names(definitions, config.projections.parameters)
     if failed:
         raise typer.Exit(failed.exit_code)
 
@@ -174,3 +180,76 @@ def promote(
     config = configuration.load(log)
     places.promote(Files(), config.read_models_path, name, version)
     render.say(f"{name}: version {version} serves")
+
+
+@app.command()
+def kept(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of one projection only.")] = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the read models that are kept: of each version, and of other parameters."""
+    from dataclasses import asdict
+
+    from evtool import config as configuration
+    from evtool.projections import inventory
+
+    found = inventory.kept(configuration.load(log).read_models_path, name)
+    if as_json:
+        render.print_json({"read_models": [asdict(each) | {"folder": str(each.folder)} for each in found]})
+    elif not found:
+        render.say("no read model is kept")
+    else:
+        columns = ("read model", "serves", "made", "position", "bytes", "other parameters")
+        render.print_columns(
+            columns, map(_kept_row, found, _changed(found)), (True, True, True, False, False, True)
+        )
+
+
+def _changed(found: list[Kept]) -> Iterator[dict[str, Any]]:
+    """The parameters of each in which it differs from the one that is as configured."""
+    configured: dict[str, Any] = {}
+    for model in found:  # the configured one comes first
+        values = model.lineage.get("parameters") or {}
+        if model.id == f"{model.name}/v{model.version}":
+            configured = values
+        yield {key: value for key, value in values.items() if configured.get(key) != value}
+
+
+def _kept_row(model: Kept, changed: dict[str, Any]) -> list[str]:
+    said = model.lineage
+    return [
+        model.id,
+        "yes" if model.serves else "-",
+        str(said.get("made_at", "-"))[:19],
+        f"{said['position']:,}" if isinstance(said.get("position"), int) else "-",
+        f"{model.bytes:,}",
+        render.printable(", ".join(f"{key}={_written(value)}" for key, value in changed.items())) or "-",
+    ]
+
+
+def _written(value: Any) -> str:
+    return " > ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@app.command()
+def drop(
+    ids: Annotated[
+        list[str], typer.Argument(metavar="READ-MODEL...", help="As `projections kept` names them: orders/v1.")
+    ],
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove read models with their state. The log stays, and can give them again."""
+    from evtool import config as configuration
+    from evtool.files import Files
+    from evtool.projections import inventory
+
+    root = configuration.load(log).read_models_path
+    found = {each.id: each for each in (inventory.find(root, wanted) for wanted in ids)}
+    for model in found.values():
+        inventory.drop(Files(), root, model)
+    if as_json:
+        render.print_json({"dropped": list(found)})
+    else:
+        render.say(f"dropped {render.count(len(found), 'read model')}")

@@ -9,7 +9,8 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,14 +21,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_PIPE_COLUMNS = 200
+_PIPE_WIDTH_MAX = 1_000_000
+_GAP = 2  # between two columns of a table
+_TEXT_WIDTH_MIN = 12  # to which texts are cut where a terminal is narrow
+_BAR_WIDTH, _BAR_SECONDS = 30, 0.1
 
 
 def error_console() -> Console:
     """Standard error, in colour where it is a terminal."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_json(value: Any, done: str = "") -> None:
@@ -64,6 +68,30 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
+def progress(things: str, wanted: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, which is told how many `things` are done and how many there are; nothing in a pipe."""
+    shows = wanted and sys.stderr.isatty()
+    shown_at = 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown_at
+        now = time.monotonic()
+        if shows and now - shown_at >= _BAR_SECONDS:
+            shown_at = now
+            filled = _BAR_WIDTH * done // max(total, 1)
+            bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+            sys.stderr.write(f"\r{bar} {100 * done // max(total, 1):3} % of {total:,} {things} ")
+            sys.stderr.flush()
+
+    try:
+        with _heard_or_not():
+            yield show
+    finally:
+        if shown_at:
+            sys.stderr.write("\r\033[K")
+
+
+@contextlib.contextmanager
 def _heard_or_not() -> Iterator[None]:
     """Go on where standard error takes nothing: what was done does not depend on who hears of it."""
     try:
@@ -97,24 +125,51 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_colu
 
 
 def print_columns(columns: Sequence[str], rows: Iterable[Sequence[str]], is_text: Sequence[bool]) -> None:
-    """A table whose columns are texts or numbers."""
+    """A table whose columns are texts or numbers.
+
+    Where a terminal is too narrow, texts behind the first column are cut, and then columns are left out from the
+    right, which is said. No number is ever cut, nor what names a row.
+    """
+    from rich.cells import cell_len
     from rich.markup import escape
     from rich.table import Table
 
+    listed = [list(row) for row in rows]
+    widths = [max(cell_len(row[at]) for row in [columns, *listed]) for at in range(len(columns))]
+    if sys.stdout.isatty():
+        widths = _fitted(widths, is_text, error_console().width)
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for name, left in zip(columns, is_text, strict=True):
-        table.add_column(escape(name), justify="left" if left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(escape, row))
+    for name, left, width in zip(columns, is_text, widths, strict=False):
+        table.add_column(escape(name), justify="left" if left else "right", no_wrap=True, width=width)
+    for row in listed:
+        table.add_row(*map(escape, row[: len(widths)]))
     _print(table)
+    if len(widths) < len(columns):
+        say(f"{len(widths)} of {len(columns)} columns fit into this terminal; a pipe or another format has all")
+
+
+def _fitted(widths: Sequence[int], is_text: Sequence[bool], width: int) -> list[int]:
+    """The widths of columns, in order, of those that a terminal has room for."""
+    fitted = list(widths)
+    while sum(fitted) + _GAP * (len(fitted) - 1) > width and len(fitted) > 1:
+        longest = max(range(1, len(fitted)), key=lambda at: fitted[at] * is_text[at])
+        excess = sum(fitted) + _GAP * (len(fitted) - 1) - width
+        if is_text[longest] and fitted[longest] > _TEXT_WIDTH_MIN:
+            fitted[longest] = max(fitted[longest] - excess, _TEXT_WIDTH_MIN)
+        else:
+            del fitted[-1]
+    return fitted
 
 
 def _print(table: Table) -> None:
-    """Print a table whose rows are cut by no one: a pipe or a wide terminal gets all of them."""
+    """Print a table: a pipe gets all of it, however wide it is."""
     from rich.console import Console
+    from rich.measure import Measurement
 
-    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
-    Console(highlight=False, width=width).print(table)
+    console = Console(highlight=False, emoji=False)
+    if not sys.stdout.isatty():
+        console.width = Measurement.get(console, console.options.update(max_width=_PIPE_WIDTH_MAX), table).maximum
+    console.print(table)
 
 
 def printable(text: str) -> str:

@@ -49,6 +49,7 @@ def replay(
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
+    from evtool import output
     from evtool import replay as replaying
     from evtool.log.log import open as open_log
 
@@ -57,6 +58,6 @@ def replay(
     config = configuration.load(log)
     with open_log(config.log_path, read_only=True, config=config) as opened:
         selection = replaying.select(opened, start, end, clock, stream, event_type, source, partition)
-        with replaying.output(out, opened.folder) as target:
+        with output.opened(out, opened.folder) as target:
             for block in replaying.blocks(opened, selection, limit, upcast):
                 target.write(block)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from evtool.lifecycle.conformance import Report
     from evtool.log.log import Log
     from evtool.schemas.compatibility import Conflict
+    from evtool.schemas.proposal import Proposal
     from evtool.schemas.record import Schema
-    from evtool.schemas.registry import Proposal
     from evtool.schemas.structure import Finding
 
 schema = typer.Typer(name="schema", help="What payloads must be, by event type and version.", no_args_is_help=True)

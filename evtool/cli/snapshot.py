@@ -27,7 +27,7 @@ FormatOption = Annotated[
     frames.Format, typer.Option("--format", help="A table, or only the rows: JSON, NDJSON, CSV, Parquet.")
 ]
 
-_COLUMNS = ("id", "projection", "label", "recorded", "version", "position", "bytes")
+_COLUMNS = ("id", "projection", "label", "taken", "as of", "version", "position", "bytes")
 
 
 @app.command()
@@ -149,6 +149,7 @@ def _list(snapshots: list[Snapshot], as_json: bool) -> None:
             each.id,
             each.projection,
             _label(each),
+            render.moment(each.taken_at),
             render.moment(each.recorded_at),
             f"{each.version}",
             f"{each.position:,}",
@@ -156,7 +157,7 @@ def _list(snapshots: list[Snapshot], as_json: bool) -> None:
         )
         for each in snapshots
     ]
-    render.print_columns(_COLUMNS, rows, [number < 4 for number in range(len(_COLUMNS))])
+    render.print_columns(_COLUMNS, rows, [number < 5 for number in range(len(_COLUMNS))])
 
 
 def _label(snapshot: Snapshot) -> str:
@@ -167,7 +168,7 @@ def _rows(frame: pl.DataFrame, kind: frames.Format, keys: tuple[str, ...]) -> No
     if kind == "table":
         frames.show(frame, keys)
         return
-    from evtool.replay import output
+    from evtool import output
 
-    with output(None) as target:
+    with output.opened(None) as target:
         frames.write(frame, kind, target)

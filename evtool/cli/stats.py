@@ -13,7 +13,6 @@ def stats(log: LogOption = None, as_json: JsonOption = False) -> None:
     from evtool import config as configuration
     from evtool.log import stats as counting
     from evtool.log.log import open as open_log
-    from evtool.timestamps import to_text
 
     config = configuration.load(log)
     with open_log(config.log_path, read_only=True, config=config) as opened:
@@ -21,6 +20,8 @@ def stats(log: LogOption = None, as_json: JsonOption = False) -> None:
         disk_bytes = opened.files.folder_size(opened.folder)
         identity = opened.manifest.id
     if as_json:
+        from evtool.timestamps import to_text
+
         facts = asdict(found) | {"bytes_on_disk": disk_bytes, "bytes_per_event": found.bytes_per_event}
         for name in ("recorded_at_min", "recorded_at_max", "timestamp_min", "timestamp_max"):
             facts[name] = None if facts[name] is None else to_text(facts[name])

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evtool import jsontext, timestamps, uuids
-from evtool.event import BATCH_SCHEMA, EVENT_SCHEMA, INT32_MAX, INT64_MAX, POSITION_SCHEMA, TEXT_BYTES_MAX
+from evtool import jsontext, timecolumns, uuids
+from evtool.batch import BATCH_SCHEMA
+from evtool.event import EVENT_SCHEMA, INT32_MAX, INT64_MAX, POSITION_SCHEMA, TEXT_BYTES_MAX
 from evtool.ingest import derived
 from evtool.ingest.layout import Fit, Layout
 from evtool.ingest.lines import Lines, Mask, Offsets
@@ -93,10 +94,10 @@ class Columns:
         if "timestamp" not in self._spans:
             return pa.nulls(self._count, pa.int64())
         if self._kinds["timestamp"] == "string":
-            nanoseconds, good = timestamps.parse_texts(self._texts["timestamp"], self._zone)
+            nanoseconds, good = timecolumns.parse_texts(self._texts["timestamp"], self._zone)
         else:
             numbers, good = self._lines.whole_numbers(*self._spans["timestamp"])
-            nanoseconds, in_range = timestamps.parse_numbers(numbers)
+            nanoseconds, in_range = timecolumns.parse_numbers(numbers)
             good = good & in_range
         self._good &= good
         return pa.array(nanoseconds)

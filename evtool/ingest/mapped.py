@@ -15,9 +15,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from evtool import jsontext, timestamps, uuids
+from evtool import jsontext, timecolumns, uuids
+from evtool.batch import BATCH_SCHEMA
 from evtool.envelope import RejectedError, Row
-from evtool.event import BATCH_SCHEMA, INT64_MAX, INT64_MIN, TEXT_BYTES_MAX
+from evtool.event import INT64_MAX, INT64_MIN, TEXT_BYTES_MAX
 from evtool.ingest import derived, mapping, probe
 from evtool.ingest.columns import PARSED_SCHEMA
 from evtool.ingest.extract import Extractor, Slot
@@ -211,12 +212,12 @@ class _Columns:
         self._keep(good)
         return pa.array(nanoseconds, mask=absent if absent.any() else None)
 
-    def _moments(self, values: list[Any], kind: type) -> tuple[timestamps.Nanoseconds, Mask]:
+    def _moments(self, values: list[Any], kind: type) -> tuple[timecolumns.Nanoseconds, Mask]:
         if kind is int:
             return _of_numbers(values)
         if self._shape.cells and all(map(_WHOLE_NUMBER.fullmatch, values)):
             return _of_numbers(list(map(int, values)))
-        return timestamps.parse_texts(pa.array(values, pa.string()), self._rules.zone)
+        return timecolumns.parse_texts(pa.array(values, pa.string()), self._rules.zone)
 
     def _versions(self, field: Field, limit: int) -> pa.Array:
         dtype, default = BATCH_SCHEMA.field(field.name).type, 1 if field.name == "schema_version" else None
@@ -314,12 +315,12 @@ def _cell_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value) else value
 
 
-def _of_numbers(values: list[int]) -> tuple[timestamps.Nanoseconds, Mask]:
+def _of_numbers(values: list[int]) -> tuple[timecolumns.Nanoseconds, Mask]:
     try:
-        return timestamps.parse_numbers(np.array(values, np.int64))
+        return timecolumns.parse_numbers(np.array(values, np.int64))
     except OverflowError:
         fits = np.array([INT64_MIN <= value <= INT64_MAX for value in values], bool)
-        moments, good = timestamps.parse_numbers(np.array(values, object)[fits].astype(np.int64))
+        moments, good = timecolumns.parse_numbers(np.array(values, object)[fits].astype(np.int64))
         nanoseconds = np.zeros(len(values), np.int64)
         nanoseconds[fits], fits[fits] = moments, good
         return nanoseconds, fits

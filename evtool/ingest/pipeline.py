@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from evtool import envelope, timestamps
+from evtool.batch import BATCH_SCHEMA
 from evtool.config import IngestConfig
 from evtool.errors import WriterDeadError
-from evtool.event import BATCH_SCHEMA
 from evtool.ingest import formats
 from evtool.ingest import resume as resuming
 from evtool.ingest.chunks import Chunk

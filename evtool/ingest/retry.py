@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from evtool import timestamps
+from evtool.batch import BATCH_SCHEMA
 from evtool.config import IngestConfig
-from evtool.event import BATCH_SCHEMA
 from evtool.ingest import formats
 from evtool.ingest.deadletters import DeadLetter, explained
 from evtool.ingest.letterqueue import Change, Entry, LetterQueue, Wanted

@@ -1,40 +1,93 @@
-"""What `verify` asks of a cold segment: each function gives what is wrong, as sentences."""
+"""What `verify` asks of a cold segment: its Parquet file, the map of it, and the summary that vouches for both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from evtool.errors import LogDamagedError
-from evtool.lifecycle.materialising import deriving
+from evtool.files import forget
+from evtool.lifecycle.findings import BEING_COMPACTED, RESTORE, Finding, damaged, excused, stale
+from evtool.lifecycle.logfiles import SegmentFiles
+from evtool.lifecycle.materialising import deriving, roots_of
+from evtool.lifecycle.segmentchecks import Opened, piece
 from evtool.log.coldsegment import ColdSegment, recorded_at
-from evtool.log.format import checksum
+from evtool.log.format import COPY_FILE, SUMMARY_FILE, checksum, events_file, map_file
+
+_BLOCK_BYTES = 16 * 1024 * 1024
+_COMPACT = "The other one of segment.msgpack and segment.copy counts; the next `evtool compact` makes it anew."
 
 
-def summary(cold: ColdSegment, previous_digest: int) -> Iterator[str]:
-    """The summary against the files, every byte of which is read."""
-    told, commits, table = cold.summary, cold.commits, cold.table
-    if checksum(cold.data) != told["events_checksum"]:
-        yield "it does not match its checksum"
-    cold.forget(table)
+def opened(
+    segment: SegmentFiles, summary: Mapping[str, Any], previous_digest: int | None
+) -> tuple[Opened | None, list[Finding]]:
+    """The segment if it can be read, and what was found so far."""
+    findings = _records(segment)
+    cold, problem = segment.cold, segment.problem
+    if problem is not None:
+        names = (map_file(summary["generation"]), events_file(summary["generation"]))
+        paths = [segment.folder / name for name in names]
+        path = next((path for path in paths if problem.message.startswith(f"{path}: ")), segment.folder)
+        return None, [*findings, damaged(path, problem.message.removeprefix(f"{path}: "))]
+    assert cold is not None
+    findings += [damaged(cold.path, what) for what in _facts(cold, previous_digest)]
+    unreadable: frozenset[int] = frozenset()
     try:
         columns = [cold.metadata.schema.column(index).path for index in range(cold.metadata.num_columns)]
-    except LogDamagedError as error:
-        yield error.message
-        return
-    header = table["header"]
+        if (columns, cold.metadata.num_row_groups) != (cold.summary["columns"], cold.summary["blocks"]):
+            findings.append(damaged(cold.path, "its footer tells of other columns or row groups than its summary"))
+    except LogDamagedError:
+        unreadable = frozenset(cold.table["offset"].tolist())
+        findings.append(_footer(cold))
+    found = Opened(
+        cold,
+        int(cold.summary["digest"]),
+        logical_digest=str(cold.summary["logical_digest"]),
+        unreadable=unreadable,
+        derived=lambda row: _derived(cold, row),
+        rest=lambda: _rest(cold, bool(unreadable)),
+    )
+    return found, findings
+
+
+def _records(segment: SegmentFiles) -> list[Finding]:
+    """The summary and its copy, of which one is whole."""
+    findings = []
+    if not segment.is_summary_whole:
+        findings.append(stale(segment.folder / SUMMARY_FILE, "it is missing or not as it was written", _COMPACT))
+    if not segment.is_copy_whole:
+        findings.append(stale(segment.folder / COPY_FILE, "it is missing or not as it was written", _COMPACT))
+    return excused(findings, BEING_COMPACTED) if segment.is_being_compacted else findings
+
+
+def _footer(cold: ColdSegment) -> Finding:
+    """A file without its footer cannot be read at all."""
+    return Finding(
+        str(cold.path),
+        "log",
+        "its footer does not match its checksum",
+        RESTORE,
+        offset=len(cold.data) - int(cold.summary["footer_bytes"]),
+        first_position=cold.first_position,
+        last_position=cold.last_position,
+    )
+
+
+def _facts(cold: ColdSegment, previous_digest: int | None) -> Iterator[str]:
+    """The summary against the map."""
+    told, commits, header = cold.summary, cold.commits, cold.table["header"]
     facts = {
-        "columns": columns,
-        "blocks": cold.metadata.num_row_groups,
         "count": int(commits["count"].sum(dtype=np.int64)),
         "batches": len(commits),
         "last_position": int(header["last_position"].max()),
         "timestamp_min": int(header["timestamp_min"].min()),
         "timestamp_max": int(header["timestamp_max"].max()),
         "digest": int(commits["checksum"][-1]),
-        "previous_digest": previous_digest,
+        "previous_digest": told["previous_digest"] if previous_digest is None else previous_digest,
     }
     for name, fact in facts.items():
         if told[name] != fact:
@@ -44,29 +97,39 @@ def summary(cold: ColdSegment, previous_digest: int) -> Iterator[str]:
         yield "its times of recording are not those of its batches"
 
 
-def batches(cold: ColdSegment, last_recorded_at: int) -> tuple[int, list[str]]:
-    """The last recorded_at, and what is wrong with the order of the batches."""
-    commits = cold.commits
-    count = commits["count"].astype(np.int64)
-    ends = commits["base_recorded_at"] + np.maximum(count, 1) - 1
-    before = np.concatenate([[last_recorded_at], ends[:-1]])
-    firsts = cold.first_position + np.cumsum(count) - count
-    problems = []
-    for broken, what in (
-        (commits["base_position"] != firsts, "does not follow the one before it"),
-        (commits["base_recorded_at"] <= before, "was recorded no later than the batch before it"),
-    ):
-        first_batch = cold.summary["last_batch"] - len(commits) + 1
-        problems += [f"batch {first_batch + number} {what}" for number in np.flatnonzero(broken).tolist()]
-    return int(ends[-1]), problems
+def _rest(cold: ColdSegment, is_footer_damaged: bool) -> list[Finding]:
+    """Every byte of the file. Damage of a row group is left to who reads it, unless nobody can."""
+    if _whole_checksum(cold) == cold.summary["events_checksum"]:
+        return []
+    bad = [(row, name) for row in cold.table for name in _bad_columns(cold, row)]
+    if not bad and not is_footer_damaged:
+        return [damaged(cold.path, "what stands between its row groups is not as it was written")]
+    return [
+        piece(cold, row, f"column {name} does not match its checksum") for row, name in bad if is_footer_damaged
+    ]
 
 
-def derived(cold: ColdSegment, row: np.void) -> Iterator[str]:
-    """Materialised columns of a row group against its payloads."""
+def _whole_checksum(cold: ColdSegment) -> int:
+    state = xxhash.xxh3_64()
+    for start in range(0, len(cold.data), _BLOCK_BYTES):
+        state.update(cold.data[start : start + _BLOCK_BYTES])
+        forget(cold.data, start, min(start + _BLOCK_BYTES, len(cold.data)))
+    return state.intdigest()
+
+
+def _bad_columns(cold: ColdSegment, row: np.void) -> Iterator[str]:
+    for name, chunk in zip(cold.summary["columns"], cold.chunks[int(row["number"])], strict=True):
+        start = int(chunk["offset"])
+        if checksum(cold.data[start : start + int(chunk["stored_bytes"])]) != chunk["checksum"]:
+            yield name
+
+
+def _derived(cold: ColdSegment, row: np.void) -> Iterator[str]:
+    """Materialised columns of a row group against its payloads and metadata."""
     names = cold.summary["materialised"]
     if not names:
         return
-    table = cold.read(row, ["payload", *names])
-    for name, column in zip(names, deriving(names)(table["payload"].combine_chunks()), strict=True):
+    table = cold.read(row, [*roots_of(names), *names])
+    for name, column in zip(names, deriving(names)(table), strict=True):
         if not pa.chunked_array([column]).equals(table[name]):
-            yield f"column {name} is not what the payloads say"
+            yield f"column {name} is not what the events say"

@@ -10,7 +10,7 @@ mapped.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from evtool import parallel
 from evtool.errors import EvtoolError, LogDamagedError, LogLockedError, LogReadOnlyError
 from evtool.files import Lock
 from evtool.lifecycle.leftovers import clear
-from evtool.lifecycle.materialising import deriving
+from evtool.lifecycle.materialising import NOTHING, Chosen, deriving
 from evtool.log import coldfile, streamframes
 from evtool.log.coldsegment import ColdSegment, open_cold
 from evtool.log.digest import Columns, LogicalDigest, columns_of
@@ -44,6 +44,7 @@ from evtool.log.segmentview import SegmentView
 from evtool.log.streamindex import Pairs
 from evtool.log.stripes import STORED_COLUMNS, Arranged, arrange, batches_of, stripes
 from evtool.log.walk import Table
+from evtool.projections.materialised import name_of, path_of, paths_of
 
 _MERGE_SHARE = 2  # a cold segment is not written again for the sake of less than this part of it
 
@@ -78,34 +79,47 @@ class Failure:
     hint: str
 
 
+@dataclass(frozen=True)
+class Lack:
+    """A cold segment without some columns that it would get if it were written now."""
+
+    folder: str
+    names: list[str]
+
+
 @dataclass
 class Report:
-    """What was done: the runs that became cold, and the segments that could not."""
+    """What was done, or would be: the runs that became cold, and the segments that could not.
+
+    `materialised` are the columns that were chosen, `passed_over` the projections that could not say what they
+    read, and `lacking` the cold segments that stay without some of these columns.
+    """
 
     compacted: list[Compacted] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    materialised: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    lacking: list[Lack] = field(default_factory=list)
 
 
 def compact(
     log: Log,
     target_bytes: int,
-    materialise: Sequence[str] = (),
+    columns: Chosen = NOTHING,
     on_progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Compact all that is sealed. Neighbours are merged up to `target_bytes`; `materialise` are paths into
-    payloads ("payload.user_id") that become columns of their own.
+    """Compact all that is sealed. Neighbours are merged up to `target_bytes`; `columns` are materialised.
 
     A segment that is damaged is left and reported. Raises LogReadOnlyError, LogLockedError (another one runs),
-    ConfigError, LogDamagedError (the segments do not fit together), StorageError: then the log is as it was.
+    LogDamagedError (the segments do not fit together), StorageError: then the log is as it was.
     """
-    deriving(materialise)  # says which one makes no sense
     if log.is_read_only:
         raise LogReadOnlyError(f"{log.folder} was opened to be read only")
     lock = _lock(log)
     try:
         clear(log)
-        report = Report()
-        runs = plan(log, target_bytes, materialise)
+        report = Report(materialised=columns.names, passed_over=[*columns.passed_over])
+        runs = plan(log, target_bytes, columns)
         total = 2 * sum(_events(run) for run in runs)
         done = 0
         for run in runs:
@@ -113,35 +127,39 @@ def compact(
             def told(events: int, before: int = done) -> None:
                 on_progress(before + events, total)
 
-            _try(log, run, materialise, report, told)
+            _try(log, run, columns, report, told)
             done += 2 * _events(run)
+        report.lacking += _lacking(log.snapshot().segments, columns)
         return report
     finally:
         lock.release()
 
 
-def estimate(log: Log, target_bytes: int, materialise: Sequence[str] = ()) -> Report:
+def estimate(log: Log, target_bytes: int, columns: Chosen = NOTHING) -> Report:
     """What `compact` would do, and save, about: the first events of each run are encoded, in memory."""
-    deriving(materialise)  # says which one makes no sense
-    report = Report()
-    for run in plan(log, target_bytes, materialise):
+    report = Report(materialised=columns.names, passed_over=[*columns.passed_over])
+    runs = plan(log, target_bytes, columns)
+    for run in runs:
         try:
             commits, maps = batches_of(run)
-            names = _names(run, materialise)
+            names = _names(run, columns)
             stripe = next(iter(stripes(run)))
             (first, *_) = arrange(stripe, commits, log.partitions, deriving(names))
             taken = coldfile.encode(first, first.unit, names) / len(first.events)
             blocks = len(first.blocks) * _events(run) // len(first.events)
-            columns = len(first.events.schema.names)
-            size = blocks * (BLOCK.itemsize + columns * CHUNK.itemsize) + commits.nbytes + len(maps)
+            width = len(first.events.schema.names)
+            size = blocks * (BLOCK.itemsize + width * CHUNK.itemsize) + commits.nbytes + len(maps)
         except LogDamagedError as error:
             report.failures.append(Failure(str(run[0].folder), error.message, error.hint))
             continue
         report.compacted.append(_result(log, run, round(taken * _events(run)) + size))
+    written = {segment.folder for run in runs for segment in run}
+    rest = [segment for segment in log.snapshot().segments if segment.folder not in written]
+    report.lacking += _lacking(rest, columns)
     return report
 
 
-def plan(log: Log, target_bytes: int, asked: Collection[str]) -> list[tuple[SegmentView, ...]]:
+def plan(log: Log, target_bytes: int, columns: Chosen) -> list[tuple[SegmentView, ...]]:
     """The runs of neighbours that are worth it: what is hot, and what is small enough to go with it."""
     runs: list[list[SegmentView]] = []
     room = 0
@@ -154,7 +172,7 @@ def plan(log: Log, target_bytes: int, asked: Collection[str]) -> list[tuple[Segm
         else:
             runs.append([segment])
             room = target_bytes - segment.log_bytes
-    return [found for run in runs if (found := _worth(run, asked))]
+    return [found for run in runs if (found := _worth(run, columns))]
 
 
 def _lock(log: Log) -> Lock:
@@ -166,11 +184,11 @@ def _lock(log: Log) -> Lock:
         ) from error
 
 
-def _worth(run: list[SegmentView], asked: Collection[str]) -> tuple[SegmentView, ...]:
+def _worth(run: list[SegmentView], columns: Chosen) -> tuple[SegmentView, ...]:
     """What of a run is worth its while: a cold one is not written again for the sake of much less."""
-    while run and not _is_due(run[0], asked) and _is_much(run[0], run[1:]):
+    while run and not _is_due(run[0], columns) and _is_much(run[0], run[1:]):
         run = run[1:]
-    while run and not _is_due(run[-1], asked) and _is_much(run[-1], run[:-1]):
+    while run and not _is_due(run[-1], columns) and _is_much(run[-1], run[:-1]):
         run = run[:-1]
     return tuple(run)
 
@@ -179,25 +197,38 @@ def _is_much(segment: SegmentView, others: Sequence[SegmentView]) -> bool:
     return segment.log_bytes > _MERGE_SHARE * sum(one.log_bytes for one in others)
 
 
-def _is_due(segment: SegmentView, asked: Collection[str]) -> bool:
-    return not isinstance(segment, ColdSegment) or not set(asked) <= set(segment.summary["materialised"])
+def _is_due(segment: SegmentView, columns: Chosen) -> bool:
+    return not segment.is_cold or bool(_absent(segment, columns.asked))
+
+
+def _absent(segment: SegmentView, names: Collection[str]) -> list[str]:
+    """Those of some columns that a segment has not, by whatever name."""
+    there = paths_of(segment.materialised)
+    return [name for name in names if path_of(name) not in there]
+
+
+def _lacking(segments: Iterable[SegmentView], columns: Chosen) -> Iterator[Lack]:
+    for segment in segments:
+        absent = _absent(segment, columns.names) if segment.is_cold else []
+        if absent:
+            yield Lack(str(segment.folder), absent)
 
 
 def _try(
     log: Log,
     run: Sequence[SegmentView],
-    asked: Collection[str],
+    columns: Chosen,
     report: Report,
     on_progress: Callable[[int], None],
 ) -> None:
     """Compact a run; where one of it is damaged, each alone."""
     try:
-        cold, pairs = _compact(log, run, asked, on_progress)
+        cold, pairs = _compact(log, run, columns, on_progress)
     except LogDamagedError as error:
         if len(run) > 1:
             for segment in run:
-                if _is_due(segment, asked):
-                    _try(log, [segment], asked, report, on_progress)
+                if _is_due(segment, columns):
+                    _try(log, [segment], columns, report, on_progress)
             return
         report.failures.append(Failure(str(run[0].folder), error.message, error.hint))
         return
@@ -208,12 +239,12 @@ def _try(
 
 
 def _compact(
-    log: Log, run: Sequence[SegmentView], asked: Collection[str], on_progress: Callable[[int], None]
+    log: Log, run: Sequence[SegmentView], columns: Chosen, on_progress: Callable[[int], None]
 ) -> tuple[ColdSegment, Pairs]:
     """Make a run one cold segment, up to the switch; its streams are not yet indexed."""
     folder = run[0].folder
     try:
-        names = _names(run, asked)
+        names = _names(run, columns)
         cold, pairs = _prepare(log, run, names, deriving(names), on_progress)
         record = summary_record(cold.summary)
         log.files.write_whole(folder / COPY_FILE, record)
@@ -229,7 +260,7 @@ def _prepare(
     log: Log,
     run: Sequence[SegmentView],
     names: list[str],
-    derive: Callable[[pa.Array], list[pa.Array]],
+    derive: Callable[[pa.RecordBatch], list[pa.Array]],
     on_progress: Callable[[int], None],
 ) -> tuple[ColdSegment, Pairs]:
     """Write the files of a cold segment, read them back, and compare."""
@@ -336,10 +367,10 @@ def _differs(folder: Path, what: str) -> LogDamagedError:
     return LogDamagedError(f"{folder}: {what}", "Run `evtool verify` to see all of the damage.")
 
 
-def _names(run: Sequence[SegmentView], asked: Collection[str]) -> list[str]:
-    """The columns that a run gets: those asked for, and those that any of it has."""
-    had = {name for segment in run if isinstance(segment, ColdSegment) for name in segment.summary["materialised"]}
-    return sorted({*asked, *had})
+def _names(run: Sequence[SegmentView], columns: Chosen) -> list[str]:
+    """The columns that a run gets: those that were chosen, and those that any of it has."""
+    had = {path: name for segment in run for path, name in paths_of(segment.materialised).items()}
+    return sorted({*columns.names, *(name_of(path) or name for path, name in had.items())})
 
 
 def _events(run: Sequence[SegmentView]) -> int:

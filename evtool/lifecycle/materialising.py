@@ -1,37 +1,114 @@
-"""Members of payloads that become columns of their own in cold segments: typed String, as `->>` gives them."""
+"""Values at paths in payloads and metadata that become columns of their own in cold segments, as `->>` gives them.
+
+Which ones: those that the projections of the log's catalogue read, with the parameters of evtool.toml, and those
+that are asked for by name.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import pyarrow as pa
 
-from evtool.errors import ConfigError
-from evtool.ingest.mapping import Steps, field_of
+from evtool.config import MATERIALISE_PROJECTIONS, Config
+from evtool.errors import ConfigError, EvtoolError
+from evtool.projections import catalogue, parameters
 from evtool.projections.extraction import extract
+from evtool.projections.language.expression import JsonPath
+from evtool.projections.materialised import name_of, path_of
 
-_PAYLOAD = re.compile(r"payload(?=[.\[])\.?")
+NONE = "none"
 
-
-def path_of(text: str) -> Steps:
-    """The steps within the payload of "payload.user_id". Raises ConfigError."""
-    match = _PAYLOAD.match(text)
-    try:
-        if match is None:
-            raise ConfigError(text)
-        return field_of("event_type", text[match.end() :]).paths[0].steps
-    except ConfigError as error:
-        raise ConfigError(
-            f"--materialise {text!r} is no path into the payload", 'Write it as "payload.user_id".'
-        ) from error
+Columns: TypeAlias = "pa.RecordBatch | pa.Table"
 
 
-def deriving(names: Sequence[str]) -> Callable[[pa.Array], list[pa.Array]]:
-    """What makes such columns of some payloads, in the order of the names."""
-    steps = [path_of(name) for name in names]
+@dataclass(frozen=True)
+class Chosen:
+    """Names of columns: those that every cold segment shall have, and those for what is written anyway.
 
-    def derive(payloads: pa.Array) -> list[pa.Array]:
-        return [column.to_arrow().cast(pa.string()) for column in extract(payloads, steps)] if steps else []
+    `passed_over` are the names of projections whose definitions could not be read.
+    """
+
+    asked: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return sorted({*self.asked, *self.beside})
+
+
+NOTHING = Chosen()
+
+
+def choose(config: Config, asked: Sequence[str] = (), rewrite: bool = False) -> Chosen:
+    """What `--materialise` (`asked`) and evtool.toml say; with `rewrite` every cold segment shall have all of it.
+
+    Raises ConfigError for what is no path.
+    """
+    configured = () if NONE in asked else config.log.materialise
+    explicit = canonical([name for name in asked if name != NONE], "--materialise")
+    beside = canonical([name for name in configured if name != MATERIALISE_PROJECTIONS], "log.materialise")
+    passed_over: list[str] = []
+    if MATERIALISE_PROJECTIONS in configured:
+        used, passed_over = _used(config)
+        beside = [*beside, *used]
+    if rewrite:
+        explicit = [*explicit, *beside]
+    return Chosen(tuple(sorted({*explicit})), tuple(sorted({*beside} - {*explicit})), tuple(passed_over))
+
+
+def canonical(names: Iterable[str], where: str) -> list[str]:
+    """The names of columns as they are spelled in files. Raises ConfigError, saying `where` they stand."""
+    found = []
+    for text in names:
+        try:
+            name = name_of(path_of(text))
+        except ConfigError:
+            name = None
+        if name is None:
+            raise ConfigError(
+                f"{where} {text!r} is no path into payload or metadata", 'Write it as "payload.user_id".'
+            )
+        found.append(name)
+    return found
+
+
+def _used(config: Config) -> tuple[list[str], list[str]]:
+    """The names of columns for all that the catalogue's projections read, and the projections that are broken."""
+    from evtool.projections import kinds  # and with it the parser of SQL
+
+    paths: set[JsonPath] = set()
+    broken = []
+    for name, entry in catalogue.entries(config.definitions_path).items():
+        try:
+            definition = entry.read()
+            configured = parameters.configured(definition, config.projections.parameters)
+            paths.update(kinds.compile(definition, parameters.values(definition, configured)).paths)
+        except EvtoolError:
+            broken.append(name)
+    names = [name_of(path) for path in paths]
+    return sorted(name for name in names if name is not None), broken
+
+
+def roots_of(names: Iterable[str]) -> set[str]:
+    """The stored columns that such columns are made of."""
+    return {path_of(name).root for name in names}
+
+
+def deriving(names: Sequence[str]) -> Callable[[Columns], list[pa.Array]]:
+    """What makes such columns of stored ones, in the order of the names."""
+    paths = [path_of(name) for name in names]
+
+    def derive(events: Columns) -> list[pa.Array]:
+        columns: dict[JsonPath, pa.Array] = {}
+        for root in dict.fromkeys(path.root for path in paths):
+            of_root = [path for path in paths if path.root == root]
+            found = extract(events[root], [path.steps for path in of_root])
+            columns |= {path: values.to_arrow() for path, values in zip(of_root, found, strict=True)}
+        return [columns[path].cast(pa.string()) for path in paths]
 
     return derive

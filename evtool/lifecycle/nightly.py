@@ -6,7 +6,8 @@
 
 A step that fails does not keep the others from running. What is not begun within the time budget is postponed: it
 comes first the next time. The report is written before and behind each step, so that a run that was killed has one
-too: there the step that it was in has failed, and those behind it are postponed.
+too: there the step that it was in has failed, and those behind it are postponed. Their names rise from run to run,
+whatever the clock does; of many the oldest are removed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ from evtool.log.log import Log
 LOCK_FILE = "nightly.lock"
 FOLDER = "nightly"
 REPORT_SUFFIX = ".json"
+
+_NAME_FORMAT = f"%Y%m%dT%H%M%S.%fZ{REPORT_SUFFIX}"
 
 Outcome = Literal["ok", "failed", "skipped", "postponed"]
 
@@ -106,7 +109,7 @@ def run(
 
 def reports(files: Files, folder: Path) -> Iterator[Mapping[str, Any]]:
     """The reports in the folder of a log, the newest first; damaged ones are passed over."""
-    for path in sorted((folder / FOLDER).glob(f"*{REPORT_SUFFIX}"), reverse=True):
+    for path in reversed(_paths(folder)):
         try:
             value = json.loads(files.read_whole(path))
             names = [(step["name"], step["outcome"], step["facts"]) for step in value["steps"]]
@@ -116,11 +119,33 @@ def reports(files: Files, folder: Path) -> Iterator[Mapping[str, Any]]:
             yield value
 
 
+def _paths(folder: Path) -> list[Path]:
+    """The reports in the folder of a log, the newest last."""
+    return sorted(path for path in (folder / FOLDER).glob(f"*{REPORT_SUFFIX}") if _moment(path.name) is not None)
+
+
+def _moment(name: str) -> datetime | None:
+    try:
+        return datetime.strptime(name, _NAME_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _behind(names: Sequence[str], now: datetime) -> str:
+    """The name of a report that begins now, and comes last even if the clock was put back since the one before."""
+    before = _moment(names[-1]) if names else None
+    if before is not None and before >= now:
+        now = before + timedelta(microseconds=1)
+    return now.strftime(_NAME_FORMAT)
+
+
 def _check(names: Sequence[str], only: Collection[str], skip: Collection[str]) -> None:
     for flag, asked in (("--only", only), ("--skip", skip)):
         for name in asked:
             if name not in names:
                 raise ConfigError(f"{flag}: there is no step {name!r}", f"The steps are {', '.join(names)}.")
+    if not [name for name in names if (not only or name in only) and name not in skip]:
+        raise ConfigError("--only and --skip leave no step", f"The steps are {', '.join(names)}.")
 
 
 def _lock(log: Log) -> Lock:
@@ -149,7 +174,8 @@ class _Night:
         self._began = time.monotonic()
         now = datetime.now(UTC)
         folder = log.folder / FOLDER
-        self._path = folder / f"{now:%Y%m%dT%H%M%S.%f}Z{REPORT_SUFFIX}"
+        self._keep_reports = config.nightly.keep_reports
+        self._path = folder / _behind([path.name for path in _paths(log.folder)], now)
         self._report = Report(str(log.folder), f"{now:%Y-%m-%dT%H:%M:%S.%f}Z", 0.0, 0, ())
         self._context = Context(log, config, folder, lambda: reports(log.files, log.folder))
 
@@ -164,6 +190,8 @@ class _Night:
         self._report = replace(self._report, steps=(*(Done(name, "postponed") for name in asked), *left))
         self._log.files.make_folder(self._path.parent)
         self._write()
+        for path in _paths(self._log.folder)[: -self._keep_reports]:
+            self._log.files.remove(path)
         for number, name in enumerate(asked):
             if self._is_over():
                 self._on_step(self._report.steps[number])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from evtool.errors import EvtoolError, LogDamagedError, ProjectionError
 from evtool.lifecycle import compact as compacting
+from evtool.lifecycle import materialising
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.nightly import Context, Result, Step
 from evtool.lifecycle.recompute import Recomputed, recompute
-from evtool.projections import catalogue, snapshots
+from evtool.projections import catalogue, places, snapshots
 from evtool.projections import projection as projections
 from evtool.projections.projection import Projection
 
@@ -19,22 +20,26 @@ RECOMPUTE_FOLDER = "recompute"
 
 
 def _verify(context: Context) -> Result:
-    report = verifying.verify(context.log)
-    if report.is_clean:
-        return Result(asdict(report))
-    first = report.findings[0]
-    return Result(
-        asdict(report),
-        LogDamagedError(f"{len(report.findings)} findings, the first: {first.file}: {first.message}", first.hint),
-    )
+    report = verifying.verify(context.log, read_models=context.config.read_models_path)
+    return Result(report.as_dict(), report.error)
+
+
+def _projections(context: Context) -> Sequence[str]:
+    """Those that are asked for: by default one's own, and those built-in ones that somebody uses."""
+    config = context.config
+    if config.nightly.projections is not None:
+        return config.nightly.projections
+    entries = catalogue.entries(config.definitions_path).values()
+    root = config.read_models_path
+    return [entry.name for entry in entries if entry.origin == "own" or places.versions(root, entry.name)]
 
 
 def _recompute(context: Context) -> Result:
-    """Every projection that there is; one that fails does not keep the others from it."""
+    """Every projection that is asked for; one that fails does not keep the others from it."""
     files, folder = context.log.files, context.folder / RECOMPUTE_FOLDER
     found: list[Mapping[str, Any]] = []
     failure: EvtoolError | None = None
-    for name in catalogue.entries(context.config.definitions_path):
+    for name in _projections(context):
         try:
             files.remove_folder(folder)
             asked = projections.open(context.log, name, context.config)
@@ -82,10 +87,10 @@ def _difference(result: Recomputed) -> ProjectionError | None:
 
 
 def _snapshot(context: Context) -> Result:
-    """One of every projection; then those that the policy does not keep go."""
+    """One of every projection that is asked for; then those that the policy does not keep go."""
     taken: list[Mapping[str, Any]] = []
     failure: EvtoolError | None = None
-    for name in catalogue.entries(context.config.definitions_path):
+    for name in _projections(context):
         try:
             found = snapshots.take(context.log, projections.open(context.log, name, context.config))
         except EvtoolError as error:
@@ -100,7 +105,8 @@ def _snapshot(context: Context) -> Result:
 
 
 def _compact(context: Context) -> Result:
-    report = compacting.compact(context.log, context.config.log.segment_bytes)
+    config = context.config
+    report = compacting.compact(context.log, config.log.segment_bytes, materialising.choose(config))
     facts = asdict(report)
     if not report.failures:
         return Result(facts)

@@ -1,328 +1,360 @@
-"""Verify: every byte of a log against its checksums, every rule of the format against every frame.
+"""Verify: every byte of a log against its checksums, every rule against every batch, and all that is made from it.
 
-Damage is reported, not repaired; a damaged segment does not keep the others from being looked at.
+The log is looked at as it is when that begins; writers, refreshes and compactions go on meanwhile. Segments are
+opened one behind the other, since each has to follow the one before, and their pieces are read in two threads.
+Damage is reported, not repaired; a damaged piece does not keep the others from being looked at.
+
+A fast one looks at headers, summaries, footers, sizes and the checksums of indexes: at nothing whose size is that
+of the events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 
 from evtool import parallel
-from evtool.errors import LogDamagedError
-from evtool.files import forget
-from evtool.lifecycle import coldchecks
-from evtool.log import head as head_file
-from evtool.log import streamindex
-from evtool.log.coldsegment import ColdSegment, open_cold
+from evtool.config import DEFAULT_READ_MODELS
+from evtool.errors import EvtoolError
+from evtool.lifecycle import coldchecks, framechecks, indexchecks, projectionchecks, recordchecks, segmentchecks
+from evtool.lifecycle.findings import Finding, Findings, damaged
+from evtool.lifecycle.fingerprints import IdSums, StreamSums, Sums
+from evtool.lifecycle.logfiles import LogFiles, SegmentFiles, take
+from evtool.lifecycle.projectionchecks import Made
+from evtool.lifecycle.segmentchecks import Checked, Opened
 from evtool.log.digest import LogicalDigest
-from evtool.log.format import (
-    COMMIT_FRAME,
-    COPY_FILE,
-    FRAMES_FILE,
-    INDEX_FILE,
-    MIXED_PARTITIONS,
-    SEGMENT_HEADER_BYTES,
-    STREAMS_FILE,
-    SUMMARY_FILE,
-)
-from evtool.log.head import Head
 from evtool.log.log import Log
-from evtool.log.partitions import partitions_of
-from evtool.log.scan import Group, groups, load
-from evtool.log.segment import Segment, is_cold, is_readable, read_summary, segment_folders
+from evtool.log.scan import groups
+from evtool.log.segment import is_cold
 from evtool.log.segmentview import SegmentView
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
-from evtool.log.streamframes import read_pairs
-from evtool.log.walk import check_header, walk_all
+from evtool.log.streamindex import PAIR, Pairs
+from evtool.replay import Bound
 
+_SOURCES_MAX = 1 << 20  # of more nobody keeps a list
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that is wrong: in which file, what, and what to do."""
-
-    file: str
-    message: str
-    hint: str
+Mode = Literal["full", "fast"]
+Progress = Callable[[int, int], None]  # events read, and how many there are to read
 
 
 @dataclass
 class Report:
-    """What was verified. `digest` is the logical digest, None when some event could not be read.
+    """What was verified, and what is wrong.
 
-    `findings` are damage; `notes` tell of caches that are wrong, which harms nothing but speed.
+    `events`, `frames` (row groups too), `batches`, `segments` and `bytes` are those that were looked at: of a fast
+    one no event was read. `skipped` segments end before the bound that was asked for. `digest` is the logical
+    digest, None where not every event was read. `findings` are damage; `notes` harm nobody. Of very many the first
+    ones are listed, and `unlisted` counts the others.
     """
 
+    mode: Mode
     events: int = 0
     frames: int = 0
     batches: int = 0
     segments: int = 0
+    skipped: int = 0
     bytes: int = 0
     position: int = 0
     digest: str | None = None
+    ids: int = 0
+    streams: int = 0
+    schemas: int = 0
+    dead_letters: int = 0
+    read_models: int = 0
+    states: int = 0
+    snapshots: int = 0
     findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
+    unlisted: int = 0
+    error: EvtoolError | None = None
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing is wrong."""
-        return not self.findings
+        return self.error is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the error, which the findings tell."""
+        values = {name: value for name, value in vars(self).items() if name != "error"}
+        return values | {name: [vars(one) for one in values[name]] for name in ("findings", "notes")}
 
 
-_ATTEMPTS = 3
-_RESTORE = "Bring this segment back from a backup; the others are not affected."
+def verify(
+    log: Log,
+    on_progress: Progress = lambda done, total: None,
+    *,
+    fast: bool = False,
+    since: Bound | None = None,
+    read_models: Path | None = None,
+) -> Report:
+    """Check a log as it is now, and what was made from it.
 
-
-def verify(log: Log, on_progress: Callable[[int], None] = lambda events: None) -> Report:
-    """Read and check all of a log as it is now. `on_progress` is told how many events have been checked.
-
-    Where something is wrong and segments have become others meanwhile, it is looked at again.
+    With `since` only segments that have events from there on (a position, or a time of recording), and everything
+    that is no segment. `read_models` is their folder; without one, it is where it is by default. Raises
+    StorageError.
     """
-    for attempts_left in reversed(range(_ATTEMPTS)):
-        before = _names(log)
-        try:
-            report = _verify(log, on_progress)
-        except FileNotFoundError:
-            if not attempts_left:
-                raise
-            continue
-        if report.is_clean or _names(log) == before:
+    read_models = read_models or log.folder / DEFAULT_READ_MODELS
+    return _Run(log, on_progress, fast, since, read_models).run()
+
+
+@dataclass(frozen=True)
+class _Task:
+    """`work` runs in one of the threads; `settle` takes what it gives, in the order of the tasks."""
+
+    work: Callable[[], Any]
+    settle: Callable[[Any], None]
+
+
+@dataclass
+class _Chain:
+    """What the next segment has to go on from; None where damage keeps that from being known."""
+
+    position: int | None = 0
+    digest: int | None = 0
+    recorded_at: int = 0
+
+    def skip(self, summary: Mapping[str, Any] | None) -> None:
+        """Go on behind a segment of which only the summary is known, or nothing."""
+        if summary is None:
+            self.position = self.digest = None
+        else:
+            self.position, self.digest = int(summary["last_position"]), int(summary["digest"])
+            self.recorded_at = int(summary["recorded_at_max"])
+
+
+@dataclass
+class _Segment:
+    """A segment whose pieces are being read, and what they have given so far."""
+
+    files: SegmentFiles
+    opened: Opened
+    next_position: int
+    digest: LogicalDigest | None
+    pairs: list[Pairs] = field(default_factory=lambda: [np.zeros(0, PAIR)])
+    is_whole: bool = True
+
+
+class _Run:
+    """One run, and what it has gathered."""
+
+    def __init__(
+        self, log: Log, on_progress: Progress, fast: bool, since: Bound | None, read_models: Path
+    ) -> None:
+        self._log = log
+        self._on_progress = on_progress
+        self._fast = fast
+        self._read_models = read_models
+        self._found = Findings()
+        self._report = Report("fast" if fast else "full")
+        self._files = self._take()
+        self._log_id = self._files.manifest.id_bytes
+        self._tables = indexchecks.open_tables(log.files, log.folder, self._log_id, fast)
+        self._skipped = _skipped(self._files, since)
+        self._report.skipped = len(self._skipped)
+        self._is_whole = not fast and not self._skipped
+        self._total = _total(self._files, self._skipped)
+        self._digest = LogicalDigest()
+        self._end: int | None = 0  # where the segments end, if that is known
+        self._ids: list[IdSums] = []
+        self._held_ids: Sums = np.zeros(0, np.uint64)
+        self._streams = StreamSums()
+        self._sources: set[str] = set()
+
+    def run(self) -> Report:
+        """Do all of it."""
+        self._found.add(*recordchecks.head(self._log.files, self._files), *self._tables.findings)
+        self._found.add(*map(framechecks.superseded, self._files.superseded))
+        for task, result in parallel.ordered(lambda task: (task, task.work()), self._tasks()):
+            task.settle(result)
+        self._check_claim()
+        self._check_tables()
+        report, found = self._report, self._found
+        report.findings, report.notes, report.error = found.in_order, found.notes, found.error
+        report.unlisted = found.count - len(found.listed) - len(found.notes)
+        report.digest = self._digest.hexdigest() if self._is_whole and not found.of_log else None
+        return report
+
+    def _take(self) -> LogFiles:
+        """The log as it is now; as that of its segments where they say together that log.json is wrong."""
+        log = self._log
+        files = take(log.files, log.folder, log.manifest)
+        wrong = recordchecks.manifest(files)
+        self._found.add(*wrong)
+        if not wrong or files.log_id is None:
+            return files
+        return take(log.files, log.folder, replace(log.manifest, id=files.log_id))
+
+    def _tasks(self) -> Iterator[_Task]:
+        files, folder = self._log.files, self._files.folder
+        for work in projectionchecks.tasks(files, folder, self._read_models, self._fast):
+            yield _Task(work, self._take_made)
+        yield _Task(functools.partial(recordchecks.schemas, files, folder), self._take_schemas)
+        yield _Task(functools.partial(recordchecks.dead_letters, files, folder), self._take_letters)
+        tables, segments = self._tables, self._files.segments[len(self._skipped) :]
+        if tables.ids is not None and segments and not self._fast:
+            first = segments[0].first_position
+            yield _Task(
+                functools.partial(indexchecks.held_ids, tables.ids, first, tables.ids_reached), self._take_held
+            )
+        yield from self._segments(segments)
+
+    def _take_made(self, made: Made) -> None:
+        self._report.read_models += made.read_models
+        self._report.states += made.states
+        self._report.snapshots += made.snapshots
+        self._found.add(*made.findings)
+
+    def _take_schemas(self, result: tuple[int, list[Finding]]) -> None:
+        self._report.schemas, findings = result
+        self._found.add(*findings)
+
+    def _take_letters(self, result: tuple[int, list[Finding]]) -> None:
+        self._report.dead_letters, findings = result
+        self._found.add(*findings)
+
+    def _take_held(self, sums: Sums) -> None:
+        self._held_ids = sums
+
+    def _segments(self, segments: Sequence[SegmentFiles]) -> Iterator[_Task]:
+        """The pieces of one segment behind those of the one before; what joins them is checked in passing."""
+        chain = _Chain()
+        for summary in self._skipped:
+            chain.skip(summary)
+        for segment in segments:
+            if chain.position is not None and segment.first_position != chain.position + 1:
+                message = f"it starts at position {segment.first_position:,}, not at {chain.position + 1:,}"
+                hint = "What is missing before it has to be brought back from a backup."
+                self._found.add(damaged(segment.folder, message, hint))
+                self._is_whole, chain.digest = False, None
+            opened, findings = _open(self._files, segment, chain.digest)
+            self._found.add(*findings)
+            if opened is None and not findings:  # one that has just been begun
+                continue
+            self._report.segments += 1
+            if opened is None:
+                self._is_whole = False
+                chain.skip(segment.summary)
+                continue
+            chain.recorded_at, broken = segmentchecks.batches(opened.view, chain.recorded_at)
+            self._found.add(*broken)
+            chain.position = opened.view.last_position if opened.digest is not None else None
+            chain.digest = opened.digest
+            yield from self._pieces(segment, opened)
+        self._end = chain.position
+
+    def _pieces(self, files: SegmentFiles, opened: Opened) -> Iterator[_Task]:
+        view = opened.view
+        self._report.frames += len(view.table)
+        self._report.batches += len(view.commits)
+        self._report.bytes += view.log_bytes
+        self._report.position = view.last_position
+        if self._fast:
+            self._report.events += int(view.commits["count"].sum(dtype=np.int64))
+            if opened.digest is not None:
+                self._found.add(*indexchecks.stream_index(files, view, None, self._log_id))
+            return
+        digest = LogicalDigest() if opened.logical_digest is not None else None
+        segment = _Segment(files, opened, view.first_position, digest)
+        for group in groups(Snapshot((view,)), Selection(), self._log.partitions):
+            work = functools.partial(segmentchecks.check, opened, group, self._log_id, self._log.partitions)
+            yield _Task(work, functools.partial(self._take_pieces, segment))
+        yield _Task(opened.rest, functools.partial(self._end_segment, segment))
+
+    def _take_pieces(self, segment: _Segment, checked: Checked) -> None:
+        self._found.add(*checked.findings)
+        self._report.events += checked.events
+        segment.pairs.append(checked.pairs)
+        if len(self._sources) <= _SOURCES_MAX:
+            self._sources |= checked.sources
+        if checked.ids is not None:
+            self._ids.append(checked.ids)
+        if checked.streams is not None:
+            self._streams.add(checked.streams)
+        if checked.columns is None or checked.positions is None:
+            segment.is_whole = False
+        else:
+            first, last = checked.positions
+            if segment.is_whole and first != segment.next_position:
+                message = f"behind position {segment.next_position - 1:,} comes {first:,}"
+                self._found.add(damaged(segment.opened.view.path, message))
+            segment.next_position = last + 1
+            self._digest.add(checked.columns)
+            if segment.digest is not None:
+                segment.digest.add(checked.columns)
+        self._on_progress(self._report.events, max(self._total, self._report.events))
+
+    def _end_segment(self, segment: _Segment, rest: list[Finding]) -> None:
+        self._found.add(*rest)
+        opened, view = segment.opened, segment.opened.view
+        segment.is_whole &= opened.digest is not None and segment.next_position == view.last_position + 1
+        self._is_whole &= segment.is_whole
+        if not segment.is_whole:
+            return
+        if segment.digest is not None and segment.digest.hexdigest() != opened.logical_digest:
+            self._found.add(damaged(view.path, "its events are not those of its digest"))
+        pairs = np.concatenate(segment.pairs)
+        self._found.add(*indexchecks.stream_index(segment.files, view, pairs, self._log_id))
+
+    def _check_claim(self) -> None:
+        claim, end = self._files.claim, self._end
+        if claim is not None and end is not None and claim.position > end:
+            message = f"position {claim.position:,} was acknowledged, but the segments end at {end:,}"
+            self._found.add(damaged(self._files.folder, message, "Bring what is missing back from a backup."))
+
+    def _check_tables(self) -> None:
+        """The tables of the index against what all pieces have given."""
+        tables, last = self._tables, self._report.position
+        are_known = not self._fast and tables.ids_reached >= last and len(self._sources) <= _SOURCES_MAX
+        seen = frozenset(self._sources) if are_known else None
+        self._found.add(*indexchecks.sources(self._log.files, tables.folder, self._log_id, seen))
+        self._report.ids = len(tables.ids or ())
+        self._report.streams = len(tables.streams or ())
+        if self._fast:
+            return
+        are_all = not self._found.of_log
+        self._found.add(*indexchecks.ids(tables, self._held_ids, self._ids, self._views, last, are_all))
+        if self._is_whole and are_all:
+            newest = lambda: self._log.snapshot().segments  # noqa: E731 - it is whole, so there is one
+            self._found.add(*indexchecks.streams(tables, self._streams, self._views, newest, last))
+
+    def _views(self) -> Iterator[SegmentView]:
+        """The segments as they were read, opened again: to keep them would take memory by the frame."""
+        for segment in self._files.segments[len(self._skipped) :]:
+            opened, _ = _open(self._files, segment, None)
+            if opened is not None:
+                yield opened.view
+
+
+def _open(files: LogFiles, segment: SegmentFiles, digest: int | None) -> tuple[Opened | None, list[Finding]]:
+    if is_cold(segment.summary):
+        return coldchecks.opened(segment, segment.summary, digest)
+    return framechecks.opened(files, segment, digest)
+
+
+def _skipped(files: LogFiles, since: Bound | None) -> list[Mapping[str, Any]]:
+    """The summaries of the first segments, all of whose events come before a bound."""
+    found: list[Mapping[str, Any]] = []
+    for segment in files.segments:
+        if since is None or segment.summary is None or not _is_before(segment.summary, since):
             break
-    return report
+        found.append(segment.summary)
+    return found
 
 
-def _names(log: Log) -> list[tuple[int, tuple[int, ...]]]:
-    """The segments, and what tells the summary of each from another one."""
-    return [
-        (first_position, log.files.identity(folder / SUMMARY_FILE))
-        for first_position, folder in segment_folders(log.folder)
-    ]
+def _is_before(summary: Mapping[str, Any], since: Bound) -> bool:
+    if since.position is not None:
+        return int(summary["last_position"]) < since.position
+    return since.time is not None and int(summary["recorded_at_max"]) < since.time
 
 
-def _verify(log: Log, on_progress: Callable[[int], None]) -> Report:
-    report = Report()
-    digest = LogicalDigest()
-    whole = True
-    expected = 1
-    last_recorded_at = 0
-    for segment in _segments(log, report):
-        report.segments += 1
-        report.bytes += segment.log_bytes
-        if segment.first_position != expected:
-            message = f"it starts at position {segment.first_position}; {expected} is the next one"
-            report.findings.append(Finding(str(segment.folder), message, "Bring the missing segment back."))
-            whole = False
-        expected = segment.last_position + 1
-        if isinstance(segment, ColdSegment):
-            last_recorded_at, broken = coldchecks.batches(segment, last_recorded_at)
-            report.findings += [Finding(str(segment.path), what, _RESTORE) for what in broken]
-            report.frames += len(segment.table)
-            report.batches += len(segment.commits)
-        elif isinstance(segment, Segment):
-            last_recorded_at = _check_batches(segment, last_recorded_at, report)
-        own = LogicalDigest()
-        every = Selection()
-        tasks = groups(Snapshot((segment,)), every, log.partitions)
-        for events, problems in parallel.ordered(lambda group: _check_group(group, log.partitions), tasks):
-            report.findings += problems
-            whole = whole and events is not None
-            if events is not None:
-                digest.update(events)
-                if segment.is_cold:
-                    own.update(events)
-                report.events += len(events)
-                on_progress(report.events)
-        if isinstance(segment, ColdSegment) and whole and own.hexdigest() != segment.summary["logical_digest"]:
-            report.findings.append(Finding(str(segment.path), "its events are not those of its digest", _RESTORE))
-        report.position = segment.last_position
-    report.digest = digest.hexdigest() if whole and report.is_clean else None
-    return report
-
-
-def _segments(log: Log, report: Report) -> Iterator[SegmentView]:
-    """Each segment as its frames say, not its caches; its bytes are walked from the first to the last."""
-    head = head_file.read(log.files, log.folder)
-    claim = head if head is not None and head.is_claim else None
-    folders = list(segment_folders(log.folder))
-    last_position = 0
-    digest = 0  # of the segment before
-    covered = 0
-    for first_position, folder in folders:
-        path = folder / FRAMES_FILE
-        if first_position <= covered:
-            hint = "Nobody reads it, and the next `evtool compact` removes it."
-            report.notes.append(Finding(str(folder), "a merged segment has taken its place", hint))
-            continue
-        summary = read_summary(log.files, folder)
-        if summary is not None and is_cold(summary):
-            covered = int(summary["last_position"])
-            cold = _cold(log, folder, summary, digest, report)
-            digest, last_position = int(summary["digest"]), covered
-            if cold is not None:
-                yield cold
-            continue
-        is_last = first_position == folders[-1][0]
-        committed_bytes = _committed_bytes(log, path, first_position, summary, is_last, claim)
-        try:
-            data = log.files.map(path, committed_bytes)
-        except FileNotFoundError:
-            data = memoryview(b"")
-        if len(data) < SEGMENT_HEADER_BYTES and is_last and not (claim and claim.position >= first_position):
-            continue  # a segment whose making a crash cut short; the next writer starts it again
-        problem = check_header(data, log.manifest.id_bytes, first_position)
-        if problem:
-            report.findings.append(Finding(str(path), problem, _RESTORE))
-            continue
-        found = walk_all(data, first_position, check_bodies=True)
-        forget(data, 0, len(data))
-        if committed_bytes is not None and found.end < committed_bytes:
-            last = int(found.table["header"]["last_position"][-1]) if len(found.table) else first_position - 1
-            message = f"at byte {found.end}, behind position {last}: {found.stop or 'the file ends too early'}"
-            report.findings.append(Finding(str(path), message, _RESTORE))
-        segment = Segment(folder, first_position, found.table, data[: found.end], summary is not None)
-        if summary is not None:
-            _check_summary(log, segment, summary, digest, report)
-        digest, last_position = found.last_checksum, segment.last_position
-        yield segment
-    if claim and claim.position > last_position:
-        message = f"position {claim.position} was acknowledged, but the segments end at {last_position}"
-        report.findings.append(Finding(str(log.folder), message, "Bring what is missing back from a backup."))
-
-
-def _cold(
-    log: Log, folder: Path, summary: Mapping[str, Any], previous_digest: int, report: Report
-) -> ColdSegment | None:
-    """A cold segment, if it can be read at all."""
-    try:
-        cold = open_cold(log.files, folder, summary, log.manifest.id_bytes)
-    except LogDamagedError as error:
-        report.findings.append(Finding(str(folder), error.message, _RESTORE))
-        return None
-    except FileNotFoundError as error:
-        report.findings.append(Finding(str(error.filename), "it is missing", _RESTORE))
-        return None
-    for problem in coldchecks.summary(cold, previous_digest):
-        report.findings.append(Finding(str(cold.path), problem, _RESTORE))
-    if log.files.identity(folder / COPY_FILE) and not is_readable(log.files, folder):
-        hint = "Its copy counts, and the next `evtool compact` makes it anew."
-        report.notes.append(
-            Finding(str(folder / SUMMARY_FILE), "it is missing or does not match its checksum", hint)
-        )
-    _check_streams(log, cold, report)
-    return cold
-
-
-def _committed_bytes(
-    log: Log, path: Path, first_position: int, summary: dict[str, Any] | None, is_last: bool, claim: Head | None
-) -> int | None:
-    """How many bytes of a frames.log must hold whole frames; None where only the frames can tell."""
-    if summary is not None:
-        return int(summary["log_bytes"])
-    if claim is not None and claim.segment == first_position:
-        return claim.log_bytes
-    return None if is_last else log.files.size(path)
-
-
-def _check_summary(
-    log: Log, segment: Segment, summary: dict[str, Any], previous_digest: int, report: Report
-) -> None:
-    header = segment.table["header"]
-    facts = {
-        "last_position": segment.last_position,
-        "frames": len(segment.table),
-        "log_bytes": segment.log_bytes,
-        "count": int(header[header["kind"] == COMMIT_FRAME]["count"].sum()),
-        "digest": int(header["checksum"][-1]) if len(header) else 0,
-        "previous_digest": previous_digest,
-    }
-    for name, fact in facts.items():
-        if summary[name] != fact:
-            message = f"segment.msgpack says {name} is {summary[name]}, and the frames say {fact}"
-            report.findings.append(Finding(str(segment.folder), message, _RESTORE))
-    path = segment.folder / INDEX_FILE
-    if log.files.size(path) and log.files.map(path) != segment.table.tobytes():
-        hint = "It is only a cache: no reader believes it, and it is made again by the next writer."
-        report.notes.append(Finding(str(path), "it differs from the frames", hint))
-    _check_streams(log, segment, report)
-
-
-def _check_streams(log: Log, segment: SegmentView, report: Report) -> None:
-    """Note a streams.idx that is not what the frames give."""
-    path = segment.folder / STREAMS_FILE
-    if not log.files.size(path):
-        return
-    try:
-        pairs = read_pairs(segment)
-    except LogDamagedError:  # said of the frame itself
-        return
-    if log.files.map(path) != streamindex.encode(
-        pairs, log.manifest.id_bytes, segment.first_position, segment.table
-    ):
-        hint = "It is only a cache: `evtool reindex` makes it again."
-        report.notes.append(Finding(str(path), "it differs from the frames", hint))
-
-
-def _check_batches(segment: Segment, last_recorded_at: int, report: Report) -> int:
-    """Counts, positions and times of each batch; returns the last recorded_at."""
-    header = segment.table["header"]
-    commits = header[header["kind"] == COMMIT_FRAME]
-    report.frames += len(header)
-    report.batches += len(commits)
-    if not len(commits):
-        return last_recorded_at
-    events = header[header["kind"] != COMMIT_FRAME]
-    batches, which = np.unique(events["batch"], return_inverse=True)
-    counts = np.zeros(len(commits), np.int64)
-    np.add.at(counts, np.searchsorted(commits["batch"], batches)[which], events["count"])
-    first, count = commits["base_position"], commits["count"].astype(np.int64)
-    recorded_at_end = commits["base_recorded_at"] + count - 1
-    before = np.concatenate([[last_recorded_at], recorded_at_end[:-1]])
-    for broken, what in (
-        (counts != count, "holds another number of events than its commit frame says"),
-        (commits["last_position"] != first + count - 1, "has positions that do not fit its number of events"),
-        (commits["base_recorded_at"] <= before, "was recorded no later than the batch before it"),
-    ):
-        for batch in commits["batch"][broken]:
-            report.findings.append(Finding(str(segment.folder / FRAMES_FILE), f"batch {batch} {what}", _RESTORE))
-    return int(recorded_at_end[-1])
-
-
-def _check_group(group: Group, partitions: int) -> tuple[pl.DataFrame | None, list[Finding]]:
-    """The events of some frames, in order of position, and what is wrong with them."""
-    path, piece = str(group.segment.path), "row group" if group.segment.is_cold else "frame"
-    try:
-        problems = [
-            Finding(path, f"{piece} at byte {row['offset']}: {what}", _RESTORE)
-            for row in group.rows
-            for what in _check_frame(group.segment, row, partitions)
-        ]
-        events = load(group, Selection(), partitions)
-    except LogDamagedError as error:
-        return None, [Finding(path, error.message, error.hint)]
-    positions = events["position"].to_numpy()
-    if not (np.diff(positions) == 1).all():
-        message = f"positions {positions[0]} to {positions[-1]} have a gap or come twice"
-        problems.append(Finding(path, message, _RESTORE))
-    return events, problems
-
-
-def _check_frame(segment: SegmentView, row: np.void, partitions: int) -> Iterator[str]:
-    header = row["header"]
-    events = segment.events(row, ("position", "timestamp", "stream_id"))
-    positions, timestamps = events["position"], events["timestamp"]
-    if (positions.min(), positions.max()) != (header["first_position"], header["last_position"]):
-        yield "its positions are not those of its header"
-    if (timestamps.min(), timestamps.max()) != (header["timestamp_min"], header["timestamp_max"]):
-        yield "its times are not those of its header"
-    if header["partition"] != MIXED_PARTITIONS:
-        streams = [stream.encode() for stream in events["stream_id"].unique().to_list()]
-        if (partitions_of(streams, partitions) != header["partition"]).any():
-            yield f"it holds streams of other partitions than {header['partition']}"
-    if isinstance(segment, ColdSegment):
-        yield from coldchecks.derived(segment, row)
+def _total(files: LogFiles, skipped: Sequence[Mapping[str, Any]]) -> int:
+    """How many events there are to read, about."""
+    known = [int(segment.summary["last_position"]) for segment in files.segments if segment.summary is not None]
+    last = max([0, *known, files.claim.position if files.claim is not None else 0])
+    return last - (int(skipped[-1]["last_position"]) if skipped else 0)

@@ -4,6 +4,8 @@ A sync takes as long for one event as for a thousand. While one is under way, ot
 next of them then takes all who wait. Their events become one batch, which is visible whole or not at all,
 and so is each of the appends in it. Where one of them is refused, or asks for a version or a resume point,
 they are prepared one by one, in the order in which they came.
+
+`Appender` is the writing side of a log: what reads one does without it.
 """
 
 from __future__ import annotations
@@ -12,18 +14,25 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from evtool import envelope
+from evtool.config import LogConfig
 from evtool.envelope import Row
 from evtool.errors import EventError
+from evtool.files import Files
+from evtool.log.caches import Indexed
+from evtool.log.manifest import Manifest
 from evtool.log.preparing import Expected, Prepared
 from evtool.log.writer import Commit, Encoded, Writer
+from evtool.schemas.validation import Validator
 
 _WAKE_SECONDS = 1.0
 
@@ -138,6 +147,77 @@ class AppendQueue:
         group = [self._waiting.popleft() for _ in range(len(self._waiting))]
         self._expected = max(len(group), self._expected - 1)
         return group
+
+
+class Appender:
+    """Appends to a log. It becomes the writer with the first append, and is it until `close`."""
+
+    def __init__(
+        self,
+        files: Files,
+        folder: Path,
+        manifest: Manifest,
+        config: LogConfig,
+        default_source: str | None,
+        validator: Validator,
+    ) -> None:
+        self._place = files, folder, manifest, config
+        self._default_source = default_source
+        self._validator = validator
+        self._writer: Writer | None = None
+        self._mutex = threading.Lock()
+        self._queue = AppendQueue()
+
+    def append(
+        self,
+        events: Iterable[Mapping[str, Any]] | pl.DataFrame,
+        expected: Mapping[str, Expected] | None,
+        resume: Mapping[str, Any] | None,
+    ) -> Commit:
+        """Store a batch; see `Log.append`."""
+        if isinstance(events, pl.DataFrame):
+            append = Append(envelope.frame_to_batch(events, self._default_source), expected, resume)
+        else:
+            append = Append(envelope.rows(events, self._default_source), expected, resume)
+        self._queue.store(append, self._append_all)
+        return append.result()
+
+    def writer(self) -> Writer:
+        """The log's writer."""
+        with self._mutex:
+            return self._open_writer()
+
+    def reindex(self, on_progress: Callable[[int], None]) -> Indexed:
+        """Become the writer anew, and build the indexes; see `Log.reindex`."""
+        with self._mutex:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            self._writer = Writer(*self._place, reindex=on_progress)
+            return self._writer.indexed
+
+    def close(self) -> None:
+        """Let the log go, until the next append."""
+        with self._mutex:
+            writer, self._writer = self._writer, None  # it is gone even if closing it fails
+            if writer is not None:
+                writer.close()
+
+    def _append_all(self, appends: Sequence[Append]) -> None:
+        with self._mutex:
+            append_all(appends, self._validate, self._open_writer)
+
+    def _validate(self, appends: Sequence[Append]) -> None:
+        for append in appends if self._validator.is_needed else ():
+            columns = (pl.Series(append.batch[name]) for name in ("event_type", "schema_version", "payload"))
+            for row, reason, message in self._validator.check(*columns)[1][:1]:
+                message = f"event {row} of the batch: {message} ({reason})"
+                append.error = EventError(message, "Nothing of the batch was stored.")
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            self._writer = Writer(*self._place)
+        return self._writer
 
 
 def append_all(

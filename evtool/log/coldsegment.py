@@ -3,25 +3,24 @@
 The map tells of each row group which events it has, of each column of it where it lies and its checksum, and of
 each batch what its commit frame said. A column is read when its bytes match the checksum, the footer when it
 matches that of the summary: what Parquet checks itself does not cover the headers of pages.
+
+Arrow and Polars are imported by the methods that read columns: to know which row groups there are takes neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from evtool.errors import LogDamagedError
-from evtool.event import STORED_SCHEMA
 from evtool.files import Files, forget
 from evtool.log import streamindex
+from evtool.log.excerpt import Column, columns_of, excerpt
 from evtool.log.format import (
     BATCH,
     BLOCK,
@@ -32,17 +31,20 @@ from evtool.log.format import (
     events_file,
     map_file,
 )
-from evtool.log.frame import PLACED_SCHEMA, int64s, mask, to_frame
 from evtool.log.streamindex import Hashes, StreamIndex
 from evtool.log.walk import Table
 
 if TYPE_CHECKING:
-    import pyarrow.parquet as pq  # where a log has no cold segment, it is never loaded
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 # A row is like one of frames.idx. Over several batches the times of recording are no straight line.
 _HEADER_FIELDS = {name: FRAME_HEADER[name] for name in FRAME_HEADER.names or ()}
 _HEADER = np.dtype([*_HEADER_FIELDS.items(), ("recorded_at_max", "<i8")])
 ROW = np.dtype([("offset", "<u8"), ("number", "<u8"), ("header", _HEADER)])
+
+_UNITS_NS = {"TIMESTAMP_MILLIS": 1_000_000, "TIMESTAMP_MICROS": 1_000}
 
 _HINT = "Run `evtool verify` to see all of the damage; bring this segment back from a backup."
 
@@ -67,6 +69,11 @@ class ColdSegment:
 
     is_sealed = True
     is_cold = True
+
+    @property
+    def materialised(self) -> frozenset[str]:
+        """The names of its columns that were made of payloads and metadata."""
+        return frozenset(self.summary["materialised"])
 
     @property
     def log_bytes(self) -> int:
@@ -101,29 +108,82 @@ class ColdSegment:
 
     def events(self, row: np.void, columns: Collection[str] | None = None) -> pl.DataFrame:
         """The events of a row group, asked columns of STORED_SCHEMA, in the order of the file."""
+        import pyarrow as pa
+
+        from evtool.event import STORED_SCHEMA
+        from evtool.log.frame import to_frame
+
         wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
         stored = {*wanted, "event_uuid"} if "event_id" in wanted else set(wanted)
         return to_frame(pa.Table.from_batches([self._placed(row, stored)]), wanted)
 
     def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
         """The same as columns of PLACED_SCHEMA, in order of position if that is among them."""
+        from evtool.log.frame import PLACED_SCHEMA
+
         return _in_order(self._placed(row, PLACED_SCHEMA.names if columns is None else columns))
 
-    def matching(
-        self, row: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool
-    ) -> pa.RecordBatch | None:
-        """The same of those events whose texts are `among` some, by column; None when there is none."""
-        looked_at = self.read(row, list(among))
-        chosen = np.ones(len(looked_at), bool)
+    def together(
+        self, rows: Table, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool = False
+    ) -> pa.Table:
+        """The events of several row groups, of which the texts are `among` some, in the order of the file.
+
+        Columns are of PLACED_SCHEMA or materialised; texts are string views. Raises LogDamagedError.
+        """
+        import polars as pl
+        import pyarrow as pa
+
+        wanted = [name for name in self._names if name in columns]
+        needed = set(wanted) - {"recorded_at"}
+        if not needed or "recorded_at" in columns:
+            needed.add("position")
+        # Names come from outside and may be any text, so they are numbers to Polars.
+        read = {name: str(number) for number, name in enumerate(self._columns) if name in needed or name in among}
+        described = [replace(self._columns[name], name=number) for name, number in read.items()]
+        file = excerpt(
+            described, rows["header"]["count"].astype(np.int64), [self._chunks(row, read) for row in rows]
+        )
+        events = pl.scan_parquet(file, parallel="prefiltered" if among else "auto", glob=False, cache=False)
         for name, texts in among.items():
-            chosen &= mask(pc.is_in(_one(looked_at[name]), texts))
-        if not chosen.any():
-            return None
-        batch = self._placed(row, columns)
-        return _in_order(batch if chosen.all() else batch.take(int64s(np.flatnonzero(chosen))))
+            events = events.filter(_is_among(pl.col(read[name]), texts))
+        try:
+            found = events.select(read[name] for name in sorted(needed)).collect()
+        except pl.exceptions.PolarsError as error:
+            raise self._damage(rows[0], f"it, or one of {len(rows)}, does not decode: {error}") from error
+        if not among and len(found) != rows["header"]["count"].sum():
+            raise self._damage(rows[0], f"it, or one of {len(rows)}, holds another number of events")
+        return pa.table({name: self._as_arrow(name, found, read) for name in wanted})
+
+    def _as_arrow(self, name: str, found: pl.DataFrame, read: Mapping[str, str]) -> pa.Array:
+        """A stored column as one of PLACED_SCHEMA, or a materialised one."""
+        import polars as pl
+
+        from evtool.log.frame import PLACED_SCHEMA, int64s
+
+        if name == "recorded_at":
+            return int64s(recorded_at(self.commits, found[read["position"]].to_numpy()))
+        column = found[read[name]]
+        if name == "timestamp":
+            return (column * _UNITS_NS.get(self._columns[name].meaning, 1)).to_arrow()
+        if name == "event_uuid":
+            return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(PLACED_SCHEMA.field(name).type)
+        return column.to_arrow(compat_level=pl.CompatLevel.newest())
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The columns that its events have for readers, in order."""
+        from evtool.log.frame import PLACED_SCHEMA
+
+        return [*PLACED_SCHEMA.names, *sorted(self.materialised)]
+
+    @cached_property
+    def _columns(self) -> Mapping[str, Column]:
+        return columns_of(self.metadata)
 
     def streams(self, row: np.void) -> list[bytes]:
         """The different streams of a row group, as UTF-8."""
+        import pyarrow as pa
+
         column = self.read(row, ["stream_id"])["stream_id"]
         streams: list[bytes] = column.unique().cast(pa.binary()).to_pylist()
         return streams
@@ -136,18 +196,15 @@ class ColdSegment:
 
     def read(self, row: np.void, names: Collection[str]) -> pa.Table:
         """Columns of a row group as they are stored. Raises LogDamagedError when any bit of them has changed."""
-        number = int(row["number"])
-        columns = self.summary["columns"]
-        indices = [columns.index(name) for name in columns if name in names]
-        for index in indices:
-            chunk = self.chunks[number, index]
-            start = int(chunk["offset"])
-            if checksum(self.data[start : start + int(chunk["stored_bytes"])]) != chunk["checksum"]:
-                raise self._damage(row, f"column {columns[index]} does not match its checksum")
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
+        number = int(row["number"])
+        wanted = [name for name in self._numbers if name in names]
+        self._chunks(row, wanted)
         try:
             file = pq.ParquetFile(pa.BufferReader(self._buffer), metadata=self.metadata, pre_buffer=False)
+            indices = [self._numbers[name] for name in wanted]
             table = file.reader.read_row_group(number, column_indices=indices, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise self._damage(row, f"it does not decode: {error}") from error
@@ -158,6 +215,7 @@ class ColdSegment:
     @cached_property
     def metadata(self) -> pq.FileMetaData:
         """The footer. Raises LogDamagedError."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         footer = self.data[len(self.data) - int(self.summary["footer_bytes"]) :]
@@ -172,10 +230,32 @@ class ColdSegment:
 
     @cached_property
     def _buffer(self) -> pa.Buffer:
+        import pyarrow as pa
+
         return pa.py_buffer(self.data)
+
+    def _chunks(self, row: np.void, names: Iterable[str]) -> list[memoryview]:
+        """The bytes of some columns of a row group. Raises LogDamagedError when any bit of them has changed."""
+        chunks = self.chunks[int(row["number"])].tolist()
+        found = []
+        for name in names:
+            start, size, expected = chunks[self._numbers[name]]
+            data = self.data[start : start + size]
+            if checksum(data) != expected:
+                raise self._damage(row, f"column {name} does not match its checksum")
+            found.append(data)
+        return found
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {name: number for number, name in enumerate(self.summary["columns"])}
 
     def _placed(self, row: np.void, columns: Collection[str]) -> pa.RecordBatch:
         """Columns of PLACED_SCHEMA, in the order of the file."""
+        import pyarrow as pa
+
+        from evtool.log.frame import PLACED_SCHEMA, int64s
+
         fields = [field for field in PLACED_SCHEMA if field.name in columns]
         needed = {field.name for field in fields} - {"recorded_at"}
         if not needed or "recorded_at" in columns:
@@ -198,6 +278,7 @@ class ColdSegment:
             f"{self.path}: row group {row['number']} (positions {header['first_position']} to "
             f"{header['last_position']}): {what}",
             _HINT,
+            what,
         )
 
 
@@ -255,11 +336,18 @@ def _table(blocks: np.ndarray[Any, Any], chunks: np.ndarray[Any, Any], identity:
     return table
 
 
+def _is_among(column: pl.Expr, texts: pa.Array) -> pl.Expr:
+    """Whether a text is one of some; of a single one it is known sooner."""
+    return column == texts[0].as_py() if len(texts) == 1 else column.is_in(pl.Series(texts).implode())
+
+
 def _one(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _in_order(batch: pa.RecordBatch) -> pa.RecordBatch:
+    from evtool.log.frame import int64s
+
     if "position" not in batch.schema.names:
         return batch
     positions = np.from_dlpack(batch["position"])

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evtool import uuids
+from evtool.batch import BATCH_SCHEMA
 from evtool.config import Codec
 from evtool.errors import LogDamagedError
-from evtool.event import BATCH_SCHEMA, EVENT_SCHEMA, STORED_SCHEMA
+from evtool.event import EVENT_SCHEMA, STORED_SCHEMA
 from evtool.log.format import EVENTS_FRAME, checksum
 
 # Below this many bytes of text, the time to set up a compressor outweighs what it saves.

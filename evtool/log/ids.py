@@ -35,13 +35,14 @@ import numpy as np
 from evtool.errors import LogDamagedError, LogError
 from evtool.files import Files, forget_all
 from evtool.log.hashing import Hashes
-from evtool.log.table import Column, Mapped, MappedTable, Rows
+from evtool.log.table import Column, Mapped, MappedTable, Mask, Rows
 
 Positions: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 POSITION_MAX = (1 << 40) - 1
 _POSITION_MASK = np.uint64(POSITION_MAX)
 _HIGH_SHIFT = np.uint64(32)
+_UNKEPT_BITS = np.uint64(0xFF)  # of a hash, the lowest
 _WINDOW_MAX = 32
 _STEPS = np.arange(_WINDOW_MAX)[:, None]
 _GROW_SLOTS = 1 << 14
@@ -59,15 +60,6 @@ class EventIds(MappedTable):
     def __init__(self, files: Files, folder: Path, log_id: bytes, mapped: Mapped | None = None) -> None:
         self._mutex = threading.Lock()
         super().__init__(files, folder, log_id, mapped)
-
-    @classmethod
-    def open_read(cls, files: Files, folder: Path, log_id: bytes) -> EventIds | None:
-        """The index as it is on disk, for one who only asks; None when there is none that can be believed."""
-        try:
-            mapped = cls._open(files, folder / cls.file_name, log_id, read_only=True)
-        except FileNotFoundError:
-            return None
-        return None if mapped is None else cls(files, folder, log_id, mapped)
 
     def add(self, hashes: Hashes, positions: Positions) -> None:
         """Store committed events; one that is there already changes nothing. `mark_applied` comes after all.
@@ -117,6 +109,12 @@ class EventIds(MappedTable):
             positions += [held for _, held in found]
         return _in_order(np.concatenate(rows), np.concatenate(positions))
 
+    def pairs(self) -> Iterator[tuple[Hashes, Positions]]:
+        """Everything that is found, in blocks: 56 bits of each hash above 8 zeros, and the position."""
+        for low, high in self.kept():
+            hashes = (high.astype(np.uint64) << _HIGH_SHIFT) | (low >> _HIGH_SHIFT & ~_UNKEPT_BITS)
+            yield hashes, (low & _POSITION_MASK).astype(np.int64)
+
     def make_room(self, more: int) -> None:
         """Grow once for so many events to come, rather than step by step. Raises StorageError."""
         with self._mutex:
@@ -142,6 +140,15 @@ class EventIds(MappedTable):
         low = (hashes << _HIGH_SHIFT) & ~_POSITION_MASK | positions.astype(np.uint64)
         high = (hashes >> _HIGH_SHIFT).astype(np.uint32)
         header["count"] -= len(hashes) - _insert(self._mapped, low, high)
+
+    @staticmethod
+    def _is_used(*columns: Column) -> Mask:
+        used: Mask = (columns[0] & _POSITION_MASK) != 0
+        return used
+
+    @staticmethod
+    def _wanted(capacity: int, *columns: Column) -> Column:
+        return _home(columns[1], capacity)
 
     def _count_used(self, mapped: Mapped) -> int:
         low = mapped.columns[0]

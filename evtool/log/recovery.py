@@ -148,7 +148,7 @@ def _refuse_to_cut_acknowledged(
         head.position > last_position or (head.segment == first_position and head.log_bytes > found.end)
     )
     next_batch = int(found.table["header"]["batch"][-1]) + 1 if len(found.table) else first_batch
-    if acknowledged or _has_later_batch(data, found.end, next_batch):
+    if acknowledged or has_later_batch(data, found.end, next_batch):
         raise LogDamagedError(
             f"{path}: at byte {found.end}: {found.stop or 'the file ends too early'}, "
             "and acknowledged batches lie behind it",
@@ -157,13 +157,20 @@ def _refuse_to_cut_acknowledged(
         )
 
 
-def _has_later_batch(data: memoryview, start: int, next_batch: int) -> bool:
+def has_later_batch(data: memoryview, start: int, next_batch: int | None) -> bool:
+    """Whether there is the header of a batch behind the next one, so that this one was acknowledged.
+
+    If it is not known which one that is, it is the first that is found.
+    """
     tail = bytes(data[start:])
     at = tail.find(FRAME_MAGIC)
     while at >= 0:
         raw = tail[at : at + FRAME_HEADER_BYTES]
         is_frame = at % FRAME_ALIGNMENT_BYTES == 0 and len(raw) == FRAME_HEADER_BYTES and is_whole(raw)
-        if is_frame and np.frombuffer(raw, FRAME_HEADER)[0]["batch"] > next_batch:
-            return True
+        if is_frame:
+            batch = int(np.frombuffer(raw, FRAME_HEADER)[0]["batch"])
+            next_batch = batch if next_batch is None else next_batch
+            if batch > next_batch:
+                return True
         at = tail.find(FRAME_MAGIC, at + 1)
     return False

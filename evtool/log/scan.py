@@ -74,28 +74,37 @@ def load(
     group: Group, selection: Selection, partitions: int, columns: Collection[str] | None = None
 ) -> pl.DataFrame:
     """The selected events of a group in order of position, as columns of STORED_SCHEMA."""
-    needed = _needed(selection, columns)
-    if selection.texts():
-        table = _among(group, needed, selection.texts())
-        group.segment.forget(group.rows)
-        return _together([table], selection, partitions, columns)
-    frames = [selection.apply(group.segment.events(row, needed), partitions) for row in group.rows]
+    table = _among(group, _needed(selection, columns), selection.texts())
     group.segment.forget(group.rows)
-    return _in_order(pl.concat(frames) if len(frames) > 1 else frames[0], columns)
+    return _together([table], selection, partitions, columns)
 
 
 def load_table(group: Group, selection: Selection, partitions: int, columns: Collection[str]) -> pa.Table:
-    """The selected events of a group as columns of PLACED_SCHEMA, frame behind frame: for who needs no order.
+    """The selected events of a group, piece behind piece: for who needs no order.
 
-    Texts lie in Arrow's buffers as they were decompressed. `event_id` brings `event_uuid` along.
+    `columns` are of PLACED_SCHEMA, and materialised ones of the group's segment; `event_id` brings `event_uuid`
+    along. Texts lie in Arrow's buffers as they were decompressed, or are string views.
     """
     rest = _without_known(replace(selection, streams=None, types=None, sources=None), group)
     table = _among(group, {*columns, *rest.columns()}, selection.texts())
     group.segment.forget(group.rows)
     if rest.columns():
         looked_at = to_frame(table, rest.columns()).with_row_index("row")
-        table = table.take(rest.apply(looked_at, partitions)["row"].to_arrow())
+        table = _taken(table, rest.apply(looked_at, partitions)["row"])
     return table.select(name for name in table.column_names if name in columns or name == "event_uuid")
+
+
+def _taken(table: pa.Table, rows: pl.Series) -> pa.Table:
+    """Some rows of a table. Arrow takes nothing from string views."""
+    numbers = rows.to_arrow()
+    return pa.table(
+        {
+            name: pl.Series(pl.from_arrow(column)).gather(rows).to_arrow(compat_level=pl.CompatLevel.newest())
+            if pa.types.is_string_view(column.type)
+            else column.take(numbers)
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        }
+    )
 
 
 def _without_known(selection: Selection, group: Group) -> Selection:
@@ -110,15 +119,9 @@ def _without_known(selection: Selection, group: Group) -> Selection:
 
 
 def _among(group: Group, columns: Collection[str], among: Mapping[str, pa.Array]) -> pa.Table:
-    """The events of a group whose texts are among some, frame behind frame, as columns of PLACED_SCHEMA."""
+    """The events of a group whose texts are among some, piece by piece, as columns of its segment."""
     stored = {*columns, "event_uuid"} if "event_id" in columns else set(columns)
-    segment = group.segment
-    if among:
-        found = [segment.matching(row, stored, among, group.is_likely) for row in group.rows]
-    else:
-        found = [segment.batch(row, stored) for row in group.rows]
-    schema = pa.schema(PLACED_SCHEMA.field(name) for name in PLACED_SCHEMA.names if name in stored)
-    return pa.Table.from_batches([batch for batch in found if batch is not None], schema)
+    return group.segment.together(group.rows, stored, among, group.is_likely)
 
 
 def scan(
@@ -161,9 +164,17 @@ def _together(
     tables: Sequence[pa.Table], selection: Selection, partitions: int, columns: Collection[str] | None
 ) -> pl.DataFrame:
     """What else is asked for of events that were found by their texts, in order of position."""
-    events = to_frame(pa.concat_tables(tables), _needed(selection, columns))
+    events = to_frame(_concatenated(tables), _needed(selection, columns))
     rest = replace(selection, streams=None, types=None, sources=None)
     return _in_order(rest.apply(events, partitions), columns)
+
+
+def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of PLACED_SCHEMA as one: what is a string view in some of them is one in none."""
+    if len(tables) == 1:
+        return tables[0]
+    schema = pa.schema(field for field in PLACED_SCHEMA if field.name in tables[0].column_names)
+    return pa.concat_tables([table.cast(schema) for table in tables])
 
 
 def _in_order(events: pl.DataFrame, columns: Collection[str] | None) -> pl.DataFrame:

@@ -2,6 +2,8 @@
 
 The table of frames comes from frames.idx when that agrees with what is committed, and from walking
 frames.log when it does not: the index is a cache. So is streams.idx, which tells the frames of a stream.
+
+What decodes a frame is imported by the methods that do: to know which frames there are takes no Arrow.
 """
 
 from __future__ import annotations
@@ -9,16 +11,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeGuard
 
 import msgpack
 import numpy as np
-import polars as pl
-import pyarrow as pa
 
 from evtool.errors import LogDamagedError
 from evtool.files import Files, forget
-from evtool.log import frame
 from evtool.log.format import (
     COMMIT_FRAME,
     COPY_FILE,
@@ -36,6 +35,10 @@ from evtool.log.format import (
     segment_name,
 )
 from evtool.log.streamindex import Hashes, StreamIndex
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
 
 _HEADER_AT = INDEX_ROW.itemsize - FRAME_HEADER_BYTES
 
@@ -58,6 +61,7 @@ class Segment:
     stream_index: StreamIndex | None = None
 
     is_cold = False
+    materialised: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def last_position(self) -> int:
@@ -124,6 +128,8 @@ class Segment:
 
     def events(self, row: np.void, columns: Collection[str] | None = None) -> pl.DataFrame:
         """The events of one frame, asked columns only. Raises LogDamagedError."""
+        from evtool.log import frame
+
         body = self.body(row)
         try:
             return frame.decode(body, row["header"], columns)
@@ -132,19 +138,37 @@ class Segment:
 
     def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
         """The same as Arrow columns of PLACED_SCHEMA."""
+        from evtool.log import frame
+
         body = self.body(row)
         try:
             return frame.decode_batch(body, row["header"], columns)
         except LogDamagedError as error:
             raise self._damage(row, error.message) from error
 
-    def matching(
+    def together(
+        self, rows: Table, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool = False
+    ) -> pa.Table:
+        """The events of several frames, of those whose texts are `among` some by column, frame by frame.
+
+        Unless one is likely, no other column of a frame is read before it is known that it has one.
+        """
+        import pyarrow as pa
+
+        from evtool.log.frame import PLACED_SCHEMA
+
+        if among:
+            found = [self._matching(row, columns, among, is_likely) for row in rows]
+        else:
+            found = [self.batch(row, columns) for row in rows]
+        schema = pa.schema(PLACED_SCHEMA.field(name) for name in PLACED_SCHEMA.names if name in columns)
+        return pa.Table.from_batches([batch for batch in found if batch is not None], schema)
+
+    def _matching(
         self, row: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool
     ) -> pa.RecordBatch | None:
-        """The same of those events whose texts are `among` some, by column; None when there is none.
+        from evtool.log import frame
 
-        Unless one is likely, no other column is read before it is known that there is one.
-        """
         body = self.body(row)
         try:
             return frame.decode_matching(body, row["header"], columns, among, is_likely)
@@ -153,6 +177,8 @@ class Segment:
 
     def streams(self, row: np.void) -> list[bytes]:
         """The different streams of a frame, as UTF-8."""
+        from evtool.log import frame
+
         body = self.body(row)
         try:
             return frame.decode_streams(body, row["header"])
@@ -172,6 +198,7 @@ class Segment:
             f"{self.folder / FRAMES_FILE}: frame at byte {row['offset']} "
             f"(positions {header['first_position']} to {header['last_position']}): {what}",
             "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
+            what,
         )
 
 
@@ -187,6 +214,13 @@ def read_index(
         data = files.map(folder / INDEX_FILE, frames * INDEX_ROW.itemsize)
     except FileNotFoundError:
         return None
+    return index_of(data, frames, log_bytes, index_checksum, checked)
+
+
+def index_of(
+    data: memoryview, frames: int, log_bytes: int, index_checksum: int | None, checked: int = 0
+) -> Table | None:
+    """The same of bytes that were read already."""
     if len(data) != frames * INDEX_ROW.itemsize:
         return None
     table = np.frombuffer(data, INDEX_ROW)

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import polars as pl
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evtool.log.streamindex import Hashes
 from evtool.log.walk import Table
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    import pyarrow as pa
 
 
 class SegmentView(Protocol):
@@ -47,6 +48,10 @@ class SegmentView(Protocol):
     @property
     def is_cold(self) -> bool:
         """Whether it is stored as Parquet."""
+
+    @property
+    def materialised(self) -> frozenset[str]:
+        """Names of columns that hold the values at paths in payload and metadata, as texts; of no hot one."""
 
     @property
     def table(self) -> Table:
@@ -83,10 +88,13 @@ class SegmentView(Protocol):
     def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
         """The same as Arrow columns of PLACED_SCHEMA, in order of position if that is among the columns."""
 
-    def matching(
-        self, row: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool
-    ) -> pa.RecordBatch | None:
-        """The same of those events whose texts are `among` some, by column; None when there is none."""
+    def together(
+        self, rows: Table, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool = False
+    ) -> pa.Table:
+        """The events of several pieces, of those whose texts are `among` some by column, piece by piece.
+
+        Columns are of PLACED_SCHEMA or `materialised`; texts may be string views. Raises LogDamagedError.
+        """
 
     def streams(self, row: np.void) -> list[bytes]:
         """The different streams of a piece, as UTF-8."""

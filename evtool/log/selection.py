@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import polars as pl
-import pyarrow as pa
 
 from evtool.log.format import MIXED_PARTITIONS
-from evtool.log.frame import strings
 from evtool.log.partitions import partition_of, partitions_of
 from evtool.log.walk import Table
+
+if TYPE_CHECKING:  # a selection is named where nothing is read, too
+    import polars as pl
+    import pyarrow as pa
 
 Clock = Literal["event", "recorded"]
 
@@ -75,6 +76,10 @@ class Selection:
 
     def texts(self) -> dict[str, pa.Array]:
         """What is asked of text columns, by column: one of these."""
+        import pyarrow as pa
+
+        from evtool.log.frame import strings
+
         asked = {"stream_id": self.streams, "event_type": self.types, "source_id": self.sources}
         return {
             name: strings(sorted(texts)).cast(pa.string()) for name, texts in asked.items() if texts is not None
@@ -93,6 +98,8 @@ class Selection:
 
     def apply(self, events: pl.DataFrame, partitions: int) -> pl.DataFrame:
         """The selected rows of a frame of stored events that has at least `columns()`."""
+        import polars as pl
+
         conditions = []
         for column, low, high in (
             ("position", self.start, self.end),
@@ -122,6 +129,8 @@ class Selection:
         return wanted
 
     def _of_partitions(self, events: pl.DataFrame, partitions: int) -> pl.DataFrame:
+        import polars as pl
+
         assert self.partitions is not None
         streams = events["stream_id"].unique()
         placed = partitions_of([stream.encode() for stream in streams.to_list()], partitions)

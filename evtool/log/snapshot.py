@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xxhash
+
 from evtool.errors import LogDamagedError
 from evtool.files import Files
 from evtool.log import head as head_file
@@ -45,6 +48,22 @@ class Snapshot:
             if segment.first_position <= position <= segment.last_position:
                 return segment.chain_at(position)
         return None
+
+    def digest_at(self, position: int) -> str | None:
+        """What vouches for every byte of all batches up to the one that ends with `position`; None if none does.
+
+        32 hexadecimal digits: XXH3-128 over the checksums of their commit frames, 8 little-endian bytes each. A
+        compaction keeps them. Logs of the same events that were cut into other batches have another one.
+        """
+        digest, end = xxhash.xxh3_128(), 0
+        for segment in self.segments:
+            commits = segment.commits
+            ends = commits["base_position"].astype(np.int64) + commits["count"] - 1
+            chosen = (commits["count"] > 0) & (ends <= position)
+            if chosen.any():
+                digest.update(commits["checksum"][chosen].astype("<u8").tobytes())
+                end = int(ends[chosen][-1])
+        return digest.hexdigest() if end == position else None
 
     def recorded_at(self, position: int) -> int | None:
         """When the event at a position was recorded, ns UTC; None when it is not there."""

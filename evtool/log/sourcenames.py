@@ -107,6 +107,13 @@ def read_source_names(files: Files, folder: Path, log_id: bytes) -> list[str] | 
     return None if is_full or end == 0 else sorted(names)
 
 
+def look_at(files: Files, folder: Path, log_id: bytes) -> tuple[frozenset[str] | None, int, int]:
+    """The sources (None: too many), where the last whole record ends (0 if there is none), and the file's size."""
+    size = files.size(folder / SOURCES_FILE)
+    names, is_full, end = _read(files, folder / SOURCES_FILE, log_id)
+    return None if is_full else frozenset(names), end, min(size, end) if is_full else size
+
+
 def _record(body: Any) -> bytes:
     packed: bytes = msgpack.packb(body)
     record: bytes = msgpack.packb([checksum(packed), packed])

@@ -104,6 +104,10 @@ class StreamIndex:
         numbers = np.sort(np.concatenate(found))
         return numbers[np.diff(numbers, prepend=-1) > 0]
 
+    def is_whole(self) -> bool:
+        """Whether all of it is as it was written."""
+        return all(self._page(number) is not None for number in range(len(self.directory)))
+
     def _page(self, number: int) -> Hashes | None:
         start = int(self.directory["end"][number - 1]) if number else 0
         end = int(self.directory["end"][number])
@@ -119,6 +123,11 @@ def read(files: Files, folder: Path, log_id: bytes, first_position: int, table: 
         data = files.map(folder / STREAMS_FILE)
     except (FileNotFoundError, StorageError):  # it is worth time, and nothing else
         return None
+    return of(data, log_id, first_position, table)
+
+
+def of(data: memoryview, log_id: bytes, first_position: int, table: Table) -> StreamIndex | None:
+    """The index that some bytes are, if it is that of the segment with these frames."""
     if len(data) < HEADER.itemsize or data[:8] != STREAMS_MAGIC or not is_whole(data[: HEADER.itemsize]):
         return None
     header = np.frombuffer(data[: HEADER.itemsize], HEADER)[0]

@@ -38,7 +38,7 @@ STORED_COLUMNS = [name for name in PLACED_SCHEMA.names if name != "recorded_at"]
 _UNITS = (("ms", 1_000_000), ("us", 1_000), ("ns", 1))  # of Parquet, coarsest first
 
 Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
-Derive: TypeAlias = Callable[[pa.Array], Sequence[pa.Array]]  # payloads -> columns of their own
+Derive: TypeAlias = Callable[[pa.RecordBatch], Sequence[pa.Array]]  # events -> further columns
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _stripe(pieces: Sequence[tuple[SegmentView, Table]]) -> Stripe:
 
 
 def arrange(
-    stripe: Stripe, commits: np.ndarray[Any, Any], partitions: int, derive: Derive = lambda payloads: []
+    stripe: Stripe, commits: np.ndarray[Any, Any], partitions: int, derive: Derive = lambda events: []
 ) -> list[Arranged]:
     """Read a stripe and put it in order; `commits` are the batches of all. Raises LogDamagedError.
 
@@ -130,7 +130,7 @@ def _arranged(
     starts = _cuts(events, np.flatnonzero(np.diff(partition[rank])) + 1)
     blocks = _blocks(events, starts, commits)
     blocks["partition"] = partition[rank[starts]] if is_split else MIXED_PARTITIONS
-    derived = derive(events["payload"])
+    derived = derive(events)
     names = [*STORED_COLUMNS, *(f"derived {number}" for number in range(len(derived)))]
     return Arranged(
         events=pa.RecordBatch.from_arrays([*events.columns, *derived], names),

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
@@ -42,12 +42,14 @@ HEADER = np.dtype(
 
 SMALL_SLOTS, SMALL_GROWTH = 1 << 21, 4  # below so many slots space matters less than growing again and again
 RESIDENT_BYTES = 128 << 20
+_SCAN_SLOTS = 1 << 18
 _FAULT_BYTES = 64 << 10  # which the kernel maps at once around a byte that is asked for
 PART_ROWS = 1 << 15  # what is worked on at once stays in the processor's cache
 FEW = 32  # so many are found and stored one by one sooner than as columns
 
 Column: TypeAlias = "np.ndarray[Any, Any]"
 Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,15 @@ class MappedTable(ABC):
         if not self._is_of_this_boot():  # a power cut may have kept a slot and lost its count
             mapped.header["count"] = self._count_used(mapped)
 
+    @classmethod
+    def open_read(cls, files: Files, folder: Path, log_id: bytes) -> Self | None:
+        """The table as it is on disk, for one who only asks; None when there is none that can be believed."""
+        try:
+            mapped = cls._open(files, folder / cls.file_name, log_id, read_only=True)
+        except FileNotFoundError:
+            return None
+        return None if mapped is None else cls(files, folder, log_id, mapped)
+
     @property
     def applied(self) -> int:
         """The position up to which the table is sure to hold every event."""
@@ -127,6 +138,43 @@ class MappedTable(ABC):
         """Sync and unmap."""
         self.sync()
         del self._mapped
+
+    def kept(self) -> Iterator[tuple[Column, ...]]:
+        """The columns of all slots that are in use and are met by who starts at the slot that they want, in
+        blocks, copied. Another process may store meanwhile.
+        """
+        capacity = self._mapped.capacity
+        last_empty = self._last_empty() - capacity  # as seen from slot 0: the table goes on there behind its end
+        for start in range(0, capacity, _SCAN_SLOTS):
+            columns = tuple(column[start : start + _SCAN_SLOTS].copy() for column in self._mapped.columns)
+            numbers = np.arange(start, start + len(columns[0]))
+            in_use = self._is_used(*columns)
+            empty_before = np.maximum.accumulate(np.where(in_use, last_empty, numbers))
+            last_empty = int(empty_before[-1])
+            steps = numbers - self._wanted(capacity, *columns)
+            steps[steps < 0] += capacity  # from the end of the table it goes on at its beginning
+            met = in_use & (numbers - steps > empty_before)
+            forget_all(self._mapped.memory)
+            yield tuple(column[met] for column in columns)
+
+    def _last_empty(self) -> int:
+        """The last slot that is not in use; -1 if all are."""
+        for end in range(self._mapped.capacity, 0, -_SCAN_SLOTS):
+            columns = (column[max(end - _SCAN_SLOTS, 0) : end] for column in self._mapped.columns)
+            empty = np.flatnonzero(~self._is_used(*columns))
+            if len(empty):
+                return max(end - _SCAN_SLOTS, 0) + int(empty[-1])
+        return -1
+
+    @staticmethod
+    @abstractmethod
+    def _is_used(*columns: Column) -> Mask:
+        """Which slots are in use."""
+
+    @staticmethod
+    @abstractmethod
+    def _wanted(capacity: int, *columns: Column) -> Column:
+        """The slot that each wants first."""
 
     def _parts(self, wishes: Column) -> Iterator[Rows]:
         """The rows in parts that are worked on one after another; `wishes` rise with the slots that they want."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 
 from evtool.files import Files, forget_all
-from evtool.log.table import FEW, Column, Mapped, MappedTable
+from evtool.log.table import FEW, Column, Mapped, MappedTable, Mask
 
 _SLOT = np.dtype([("high", "<u8"), ("low", "<u8"), ("version", "<i8")])
 _KEY = struct.Struct("<2Q")
@@ -57,11 +57,16 @@ class StreamVersions(MappedTable):
     load_max = 0.6
     growth = 2
 
-    def __init__(self, files: Files, folder: Path, log_id: bytes) -> None:
+    def __init__(self, files: Files, folder: Path, log_id: bytes, mapped: Mapped | None = None) -> None:
         self._mutex = threading.Lock()
         self._reserved: dict[bytes, int] = {}
         self._batches: deque[Promise] = deque()
-        super().__init__(files, folder, log_id)
+        super().__init__(files, folder, log_id, mapped)
+
+    def pairs(self) -> Iterator[tuple[Keys, Versions]]:
+        """Everything that is found, in blocks: keys and versions of streams."""
+        for (slots,) in self.kept():
+            yield np.stack([slots["high"], slots["low"]], axis=1), slots["version"]
 
     def lookup(self, stream_ids: Sequence[bytes], keys: Keys) -> Versions:
         """The last version of each (different) stream, reserved or committed; 0 for a new one."""
@@ -127,6 +132,15 @@ class StreamVersions(MappedTable):
                 new += _put(slots, keys[part], versions[part])
                 self._used(len(part))
         header["count"] -= len(keys) - new
+
+    @staticmethod
+    def _is_used(*columns: Column) -> Mask:
+        used: Mask = columns[0]["version"] != 0
+        return used
+
+    @staticmethod
+    def _wanted(capacity: int, *columns: Column) -> Column:
+        return (columns[0]["high"] & np.uint64(capacity - 1)).astype(np.int64)
 
     @classmethod
     def _is_capacity(cls, capacity: int) -> bool:

@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import polars as pl
 
+from evtool.errors import ProjectionError
 from evtool.projections.definition import Definition
 from evtool.projections.language import expression as tree
 from evtool.projections.language.expression import Call, Cast, Column, Expression, ExpressionError, JsonPath
@@ -62,14 +63,36 @@ class Compiler:
             elif not isinstance(values[name], list):
                 self._trees[name] = tree.literal(values[name])
 
+    def fail(self, path: Path, message: str, hint: str = "", line: int = 1, column: int = 1) -> NoReturn:
+        """Raise ProjectionError at the value of `path`, or at a place (from 1) within the text that it is.
+
+        What a parameter was set to stands in no file of the definition: it is told by the parameter's name.
+        """
+        name = self._parameter_at(path)
+        if name is None or self.values[name] == self.definition.parameters[name].default:
+            self.definition.fail(path, message, hint, line, column)
+        within = f", line {line}, column {column}" if path[0] == "parameters" else ""
+        place = f"{name} = {self.values[name]!r}{within}"
+        raise ProjectionError(f"{self.definition.name}: {place}: {message}", hint)
+
+    def _parameter_at(self, path: Path) -> str | None:
+        """The parameter whose value is meant by what stands at a path of the definition."""
+        if path[0] == "parameters":
+            return path[1]
+        written: Any = self.definition.table
+        for step in path:
+            written = written.get(step) if isinstance(written, Mapping) else None
+        name = written[1:] if isinstance(written, str) and written.startswith(":") else None
+        return name if name in self.values else None
+
     def expression(self, path: Path, text: str, wanted: str | None = None, measure: bool = False) -> Expression:
         """The tree of a text that stands at `path`. Raises ProjectionError."""
         try:
             found = parse(text, self._trees, measure=measure)
         except ExpressionError as error:
-            self.definition.fail(path, error.message, error.hint, error.line, error.column)
+            self.fail(path, error.message, error.hint, error.line, error.column)
         if wanted and found.type.name != wanted:
-            self.definition.fail(path, f"{text!r} is {found.type}, and {wanted} is wanted")
+            self.fail(path, f"{text!r} is {found.type}, and {wanted} is wanted")
         return found
 
     def made(self, text: str) -> Expression:
@@ -85,6 +108,14 @@ class Compiler:
             known = [f":{n}" for n, parameter in self.definition.parameters.items() if not parameter.is_expression]
             self.definition.fail(path, f"there is no value {written}", f"There are: {', '.join(known) or 'none'}.")
         return self.values[name]
+
+    def span(self, path: Path, value: Any) -> int:
+        """Nanoseconds of a span as `30m`, `1 day` or `7d`. Raises ProjectionError."""
+        match = _SPAN.fullmatch(str(value))
+        nanoseconds = int(float(match[1]) * _UNIT_NS[match[2]]) if match else 0
+        if not 0 < nanoseconds < 2**62:
+            self.fail(path, f"{value!r} is no span of time", "As in 30m, 12h, 1d, 1w: s, m, h, d or w.")
+        return nanoseconds
 
     def keys(self) -> dict[str, Expression]:
         """The keys of [keys], by name."""
@@ -106,7 +137,7 @@ class Compiler:
         """The grain of [time]."""
         grain = self.value(("time", "grain"), self.definition.table["time"]["grain"])
         if grain not in GRAINS:
-            self.definition.fail(("time", "grain"), f"{grain!r} is none of {', '.join(GRAINS)}")
+            self.fail(("time", "grain"), f"{grain!r} is none of {', '.join(GRAINS)}")
         return str(grain)
 
     def bucket(self, column: str, grain: str) -> Expression:
@@ -116,7 +147,7 @@ class Compiler:
         try:
             return self.made(text)
         except ExpressionError as error:  # whose place is one in the text that was made
-            self.definition.fail(("time", "timezone"), error.message, error.hint)
+            self.fail(("time", "timezone"), error.message, error.hint)
 
     def where(self, *more: Expression) -> Expression | None:
         """The condition of the definition, and others that must hold as well."""
@@ -149,9 +180,15 @@ class Compiler:
             types=tree.types_needed(condition) if condition else None,
             casts_where=tree.casts(condition) if condition else (),
             casts=tuple(casts),
-            stops_at_casts=self.definition.table.get("on_cast_error") == "stop",
+            stops_at_casts=self._stops_at_casts(),
             **more,
         )
+
+    def _stops_at_casts(self) -> bool:
+        policy = self.value(("on_cast_error",), self.definition.table.get("on_cast_error", "null"))
+        if policy not in ("null", "stop"):
+            self.fail(("on_cast_error",), f'on_cast_error must be "null" or "stop", not {policy!r}')
+        return bool(policy == "stop")
 
 
 def _spare(expressions: Sequence[Expression]) -> Mapping[str, frozenset[JsonPath]]:
@@ -170,12 +207,3 @@ def _spare(expressions: Sequence[Expression]) -> Mapping[str, frozenset[JsonPath
             paths.setdefault(name, []).append(first)
     times = Counter(node.name for node in nodes if isinstance(node, Column))
     return {name: frozenset(found) for name, found in paths.items() if len(found) == times[name]}
-
-
-def spanned(definition: Definition, path: Path, value: Any) -> int:
-    """Nanoseconds of a span as `30m`, `1 day` or `7d`. Raises ProjectionError."""
-    match = _SPAN.fullmatch(str(value))
-    nanoseconds = int(float(match[1]) * _UNIT_NS[match[2]]) if match else 0
-    if not 0 < nanoseconds < 2**62:
-        definition.fail(path, f"{value!r} is no span of time", "As in 30m, 12h, 1d, 1w: s, m, h, d or w.")
-    return nanoseconds

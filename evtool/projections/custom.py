@@ -37,7 +37,7 @@ _STATE = "state"
 def plan(reference: str) -> Plan:
     """The plan of a Python object. Raises ProjectionError when it cannot be had or lacks something."""
     found = _load(reference)
-    name, version = getattr(found, "name", None), getattr(found, "version", None)
+    name, version = _attribute(reference, found, "name"), _attribute(reference, found, "version")
     if (
         not isinstance(name, str)
         or not NAME.fullmatch(name)
@@ -46,9 +46,9 @@ def plan(reference: str) -> Plan:
     ):
         raise ProjectionError(f"{reference} needs a `name` (letters, digits, '-') and a `version` from 1 on")
     for method in ("partial", "merge", "finalize"):
-        if not callable(getattr(found, method, None)):
+        if not callable(_attribute(reference, found, method)):
             raise ProjectionError(f"{reference} has no method {method!r}", "It needs partial, merge and finalize.")
-    columns = _columns(reference, getattr(found, "columns", tuple(STORED_SCHEMA)))
+    columns = _columns(reference, _attribute(reference, found, "columns", tuple(STORED_SCHEMA)))
     return Plan(
         identity=Identity(name, version, digest(_source(found)), {}),
         kind=Custom(reference, found, tuple(column for column in STORED_SCHEMA if column in columns)),
@@ -95,10 +95,10 @@ class Custom:
     def _call(self, method: str, argument: Any) -> pl.DataFrame:
         try:
             frame = getattr(self._made, method)(argument)
-        except Exception as error:  # whatever it is, it is not ours
-            raise ProjectionError(
-                f"{self._reference}: {method} failed: {type(error).__name__}: {error}"
-            ) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever it is, an exit or a panic of Polars too, it is not ours
+            raise ProjectionError(f"{self._reference}: {method} failed: {_told(error)}") from error
         if not isinstance(frame, pl.DataFrame):
             raise ProjectionError(
                 f"{self._reference}: {method} gives {type(frame).__name__}, not a Polars DataFrame"
@@ -116,8 +116,26 @@ def _load(reference: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
         return found() if inspect.isclass(found) else found
-    except Exception as error:  # the module may do anything
-        raise ProjectionError(f"{reference} cannot be had: {type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the module may do anything
+        raise ProjectionError(f"{reference} cannot be had: {_told(error)}") from error
+
+
+def _attribute(reference: str, found: Any, name: str, default: Any = None) -> Any:
+    """An attribute of the object, which may be computed. Raises ProjectionError."""
+    try:
+        return getattr(found, name, default)
+    except Exception as error:
+        raise ProjectionError(f"{reference}: its {name} cannot be had: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    """The type of an error, and what it says, if it can."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 def _columns(reference: str, named: Any) -> frozenset[str]:

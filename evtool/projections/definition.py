@@ -171,11 +171,9 @@ class _Reader:
         return Definition(name, version, kind, self._table, self._parameters(), self._origin, self._text)  # type: ignore[arg-type]
 
     def _texts(self) -> None:
-        for key in ("description", "where"):
+        for key in ("description", "where", "on_cast_error"):
             if not isinstance(self._table.get(key, ""), str):
                 self._fail((key,), f"{key} must be a text")
-        if self._table.get("on_cast_error", "null") not in ("null", "stop"):
-            self._fail(("on_cast_error",), 'on_cast_error must be "null" or "stop"')
         for section in ("keys", "measures"):
             table = self._table.get(section, {})
             if not isinstance(table, dict) or (section in self._table and section == "measures" and not table):

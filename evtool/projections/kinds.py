@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args
 import polars as pl
 
 from evtool.projections.aggregate import Aggregate, Slot
-from evtool.projections.compiling import Compiler, Path, spanned
+from evtool.projections.compiling import Compiler, Path
 from evtool.projections.definition import Definition
 from evtool.projections.funnel import Funnel
 from evtool.projections.language import expression as tree
@@ -72,7 +72,7 @@ def score(compiler: Compiler) -> Plan:
         conditions.append(f"({tree.canonical(condition)})")
         terms.append(f"case when {conditions[-1]} then {_number(compiler, path, weight)} else 0 end")
     if not terms:
-        compiler.definition.fail(("score", "weights"), "[score.weights] has no weight", "\"event_type = 'A'\" = 1")
+        compiler.fail(("score", "weights"), "[score.weights] has no weight", "\"event_type = 'A'\" = 1")
     total = compiler.expression(("score", "weights"), f"sum({' + '.join(terms)})", measure=True)
     return _aggregate(compiler, {"score": total}, compiler.where(compiler.made(" or ".join(conditions))))
 
@@ -91,7 +91,7 @@ def funnel(compiler: Compiler) -> Plan:
     kind = Funnel(
         keys=tuple(keys),
         names=tuple(names),
-        within_ns=spanned(compiler.definition, ("funnel", "within"), within),
+        within_ns=compiler.span(("funnel", "within"), within),
         modes=modes,
     )
     any_step = compiler.made(" or ".join(f"({tree.canonical(condition)})" for condition in steps.values()))
@@ -105,15 +105,13 @@ def retention(compiler: Compiler) -> Plan:
     grain = compiler.grain()
     time = compiler.time()
     if time is None or grain == "hour":
-        compiler.definition.fail(("time", "grain"), f"a retention needs days, weeks or months, not {grain!r}")
+        compiler.fail(("time", "grain"), f"a retention needs days, weeks or months, not {grain!r}")
     periods = compiler.value(("retention", "periods"), table.get("periods", 12))
     if type(periods) is not int or not 1 <= periods <= PERIODS_MAX:
-        compiler.definition.fail(("retention", "periods"), f"{periods!r} is not between 1 and {PERIODS_MAX:,}")
+        compiler.fail(("retention", "periods"), f"{periods!r} is not between 1 and {PERIODS_MAX:,}")
     keys = _own_keys(compiler)
     if grain in keys:
-        compiler.definition.fail(
-            ("keys", grain), f"{grain!r} is the column of [time]", "Give the key another name."
-        )
+        compiler.fail(("keys", grain), f"{grain!r} is the column of [time]", "Give the key another name.")
     for name, expression in keys.items():
         compiler.inputs.add(name, expression)
     _actor(compiler, ("retention", "by"), table["by"])
@@ -136,9 +134,9 @@ def sessions(compiler: Compiler) -> Plan:
     """[sessions]: each actor's events cut where nothing happened for a while."""
     table = compiler.definition.table["sessions"]
     if "keys" in compiler.definition.table:
-        compiler.definition.fail(("keys",), "[sessions] has no keys: an actor's events are cut as a whole")
+        compiler.fail(("keys",), "[sessions] has no keys: an actor's events are cut as a whole")
     gap = compiler.value(("sessions", "gap"), table["gap"])
-    gap_ns = spanned(compiler.definition, ("sessions", "gap"), gap)
+    gap_ns = compiler.span(("sessions", "gap"), gap)
     _actor(compiler, ("sessions", "by"), table["by"])
     each = bool(table.get("each", False))
     time = None if each else compiler.time()
@@ -270,7 +268,7 @@ def _keys(compiler: Compiler) -> dict[str, Expression]:
     if time is not None:
         for section in ("keys", "measures"):
             if time[0] in compiler.definition.table.get(section, {}):
-                compiler.definition.fail(
+                compiler.fail(
                     (section, time[0]), f"{time[0]!r} is the column of [time]", "Give this one another name."
                 )
         keys = {time[0]: time[1], **keys}
@@ -294,14 +292,14 @@ def _check_name(compiler: Compiler, path: Path) -> None:
 
 
 def _refuse_name(compiler: Compiler, path: Path) -> NoReturn:
-    compiler.definition.fail(path, f"the projection has a use of its own for {path[-1]!r}", "Choose another name.")
+    compiler.fail(path, f"the projection has a use of its own for {path[-1]!r}", "Choose another name.")
 
 
 def _check_equality(compiler: Compiler, path: Path, expression: Expression) -> None:
     """Refuse what has equal values of different spelling: which of -0.0 and 0.0 is kept depends on the order."""
     if expression.type == FLOAT:
         text = tree.canonical(expression)
-        compiler.definition.fail(
+        compiler.fail(
             path,
             f"{text} is a float, and floats that look different can be equal (-0.0 and 0.0)",
             f"Make it exact: {_exactly(expression)}.",
@@ -344,20 +342,16 @@ def _steps(compiler: Compiler, written: Any) -> dict[str, Expression]:
     found: dict[str, Expression] = {}
     steps = compiler.value(path, written)
     if not isinstance(steps, list) or not all(isinstance(step, str) and step.strip() for step in steps):
-        compiler.definition.fail(
-            path, "steps are a list of texts", 'steps = ["ItemViewed", "bought: event_type = …"]'
-        )
+        compiler.fail(path, "steps are a list of texts", 'steps = ["ItemViewed", "bought: event_type = …"]')
     for step in steps:
         named = _NAMED_STEP.fullmatch(step)
         name = named[1] if named else step
         if name in found:
-            compiler.definition.fail(
-                path, f"two steps are called {name!r}", "Write `name: condition` to tell them apart."
-            )
+            compiler.fail(path, f"two steps are called {name!r}", "Write `name: condition` to tell them apart.")
         text = named[2] if named else f"event_type = {tree.canonical(tree.literal(step))}"
         found[name] = compiler.expression(path, text, "boolean")
     if not 2 <= len(found) <= STEPS_MAX:
-        compiler.definition.fail(path, f"a funnel has 2 to {STEPS_MAX} steps, not {len(found)}")
+        compiler.fail(path, f"a funnel has 2 to {STEPS_MAX} steps, not {len(found)}")
     return found
 
 
@@ -366,7 +360,7 @@ def _modes(compiler: Compiler, written: Any) -> frozenset[Mode]:
     value = compiler.value(path, written)
     modes = frozenset([value] if isinstance(value, str) else value) - {"default"}
     for mode in sorted(modes - set(MODES)):
-        compiler.definition.fail(path, f"{mode!r} is none of default, {', '.join(MODES)}")
+        compiler.fail(path, f"{mode!r} is none of default, {', '.join(MODES)}")
     return modes
 
 

@@ -21,13 +21,13 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from evtool.errors import InputError
 from evtool.files import Files, translated
+from evtool.projections.definition import Identity
 from evtool.timestamps import parse_text, to_text
 
 LINEAGE_KEY = "evtool.lineage"
+PART_FILE = "part.parquet"
 FORMAT = 1
 
 _OF_THE_WHOLE = ("position", "events", "failed_casts")
@@ -38,7 +38,7 @@ class Lineage:
     """What a read model was made from: the selected `events` of a log up to `position`.
 
     `failed_casts` counts the values that could not be cast. `recorded_at` (ns UTC) is that of `position`, None in
-    an empty log. `input_digest` is the digest of the events that were read, where somebody made it.
+    an empty log. `input_digest` is that of the log's batches up to `position` (`Snapshot.digest_at`).
     """
 
     projection: str
@@ -55,16 +55,8 @@ class Lineage:
 
     def of_file(self) -> dict[str, Any]:
         """What depends on the events and the definition alone."""
-        return {
-            "format": FORMAT,
-            "projection": self.projection,
-            "version": self.version,
-            "definition_hash": self.definition_hash,
-            "parameters": dict(self.parameters),
-            "position": self.position,
-            "events": self.events,
-            "failed_casts": self.failed_casts,
-        }
+        identity = Identity(self.projection, self.version, self.definition_hash, self.parameters)
+        return of_answer(identity, self.position, self.events, self.failed_casts)
 
     def of_part(self) -> dict[str, Any]:
         """What depends on the definition and the rows of a part alone."""
@@ -101,6 +93,20 @@ class Lineage:
         return Lineage(**values | {"chain": int(values["chain"], 16)})
 
 
+def of_answer(identity: Identity, position: int, events: int, failed_casts: int) -> dict[str, Any]:
+    """What stands in the file of an answer: what depends on the events and the definition alone."""
+    return {
+        "format": FORMAT,
+        "projection": identity.name,
+        "version": identity.version,
+        "definition_hash": identity.definition_hash,
+        "parameters": dict(identity.parameters),
+        "position": position,
+        "events": events,
+        "failed_casts": failed_casts,
+    }
+
+
 @dataclass(frozen=True)
 class FoundLineage:
     """The lineage of a file or a folder of parts, and whether its bytes are those that were written.
@@ -129,6 +135,11 @@ def _pending(folder: Path, name: str) -> Path:
     return folder / f"{name}.lineage.json.next"
 
 
+def names_beside(name: str) -> tuple[str, str]:
+    """The names of the files that may stand beside a read model."""
+    return sidecar(Path(), name).name, _pending(Path(), name).name
+
+
 def announce(files: Files, folder: Path, name: str, beside: Mapping[str, Any]) -> None:
     """Write down what the read model is about to be."""
     text = json.dumps(beside, sort_keys=True, indent=2, ensure_ascii=False, default=str) + "\n"
@@ -152,8 +163,24 @@ def beside(files: Files, folder: Path, name: str) -> list[dict[str, Any]]:
             continue
         except (ValueError, RecursionError):
             value = {}
-        found.append(value if isinstance(value, dict) and value.get("format") == FORMAT else {})
+        found.append(value if _is_whole(value) else {})
     return found
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether what stands beside a read model has the form in which it was written."""
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        return False
+    output = value.get("output")
+    if not isinstance(output, dict) or not isinstance(value.get("parameters"), dict):
+        return False
+    parts = output.get("parts", [])
+    return (
+        isinstance(parts, list)
+        and all(isinstance(part, dict) for part in parts)
+        and isinstance(output.get("sha256"), str)
+        and type(output.get("rows")) is int
+    )
 
 
 def digest_of_parts(parts: Sequence[tuple[str, str]]) -> str:
@@ -181,9 +208,9 @@ def read_lineage(path: Path) -> FoundLineage:
 
 
 def _of_folder(files: Files, path: Path) -> FoundLineage:
-    parts = sorted(path.glob("*/*.parquet"))
+    parts = sorted(path.glob(f"*/{PART_FILE}"))
     if not parts:
-        raise InputError(f"there are no parts of a read model in {path}", "Name a Parquet file that evtool wrote.")
+        raise InputError(f"{path} is not the folder of a read model's parts", "Name a Parquet file in it.")
     inside = [_inside(files, part) for part in parts]
     sha256 = digest_of_parts(
         [(part.relative_to(path).as_posix(), of) for part, (_, of) in zip(parts, inside, strict=True)]
@@ -207,7 +234,8 @@ def _found(
 
 def _inside(files: Files, path: Path) -> tuple[dict[str, Any], str]:
     """The lineage inside a Parquet file, and the SHA-256 of its bytes."""
-    import pyarrow.parquet as pq  # which an answer that is there needs not
+    import pyarrow as pa  # which an answer that is there needs not
+    import pyarrow.parquet as pq
 
     try:
         data = files.map(path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
 from evtool.errors import ConfigError
 from evtool.projections.definition import Definition, Parameter, is_value
@@ -36,7 +36,32 @@ def configured(definition: Definition, tables: Mapping[str, Any]) -> dict[str, A
     shared = {name: value for name, value in tables.items() if not isinstance(value, Mapping)}
     own = tables.get(definition.name, {})
     chosen = {name: value for name, value in shared.items() if name in definition.parameters} | dict(own)
-    return {name: _checked(definition, name, value) for name, value in chosen.items()}
+    try:
+        return {name: _checked(definition, name, value) for name, value in chosen.items()}
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error.message}, which evtool.toml says in [projections.parameters]",
+            error.hint or f"Give it another value in [projections.parameters.{definition.name}].",
+        ) from error
+
+
+def check_names(definitions: Iterable[Definition], tables: Mapping[str, Any]) -> None:
+    """Raise ConfigError where evtool.toml names a parameter or a projection that there is not."""
+    known = {definition.name: definition for definition in definitions}
+    names = {name for definition in known.values() for name in definition.parameters}
+    for name, value in tables.items():
+        if isinstance(value, Mapping):
+            if name not in known:
+                _no_such(f"[projections.parameters.{name}]: there is no projection {name!r}", name, known)
+            for parameter in value:
+                _parameter(known[name], parameter)
+        elif name not in names:
+            _no_such(f"[projections.parameters]: no projection has a parameter {name!r}", name, names)
+
+
+def _no_such(message: str, name: str, known: Iterable[str]) -> NoReturn:
+    near = difflib.get_close_matches(name, known, n=1)
+    raise ConfigError(f"evtool.toml: {message}", f"Did you mean {near[0]!r}?" if near else "")
 
 
 def given(definition: Definition, texts: Mapping[str, str]) -> dict[str, Any]:

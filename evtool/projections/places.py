@@ -26,6 +26,7 @@ from evtool.projections.readmodel import place
 PROMOTED_FILE = "promoted.json"
 STATE_FOLDER = "state"
 LOCK_FILE = "lock"
+OTHER_PARAMETERS = "with-"
 
 _HASH = re.compile(r"[0-9a-f]{16,}")
 _VERSION_FOLDER = re.compile(r"v([1-9][0-9]{0,9})")
@@ -56,7 +57,11 @@ class Places:
     def folder(self) -> Path:
         """Where the read model is."""
         folder = self.root / self.name / f"v{self.version}"
-        return folder if self.parameters_hash is None else folder / f"with-{self.parameters_hash[:_HASH_DIGITS]}"
+        return (
+            folder
+            if self.parameters_hash is None
+            else folder / (OTHER_PARAMETERS + self.parameters_hash[:_HASH_DIGITS])
+        )
 
     @property
     def state_folder(self) -> Path:
@@ -73,7 +78,7 @@ def versions(root: Path, name: str) -> dict[int, Mapping[str, Any]]:
     """The versions that have a read model, rising, with what stands beside it (empty if that is damaged)."""
     _check_name(name)
     found: dict[int, Mapping[str, Any]] = {}
-    for version in _numbers(root / name):
+    for version in numbers(root / name):
         places = Places(root, name, version)
         if places.read_model.exists():
             found[version] = next(iter(beside(Files(), places.folder, name)), {})
@@ -105,7 +110,7 @@ def promote(files: Files, root: Path, name: str, version: int) -> None:
         have = f"it has one of {', '.join(f'version {each}' for each in there)}" if there else "it has none at all"
         raise ProjectionError(
             f"{name} has no read model of version {version} that could serve: {have}",
-            f"Make it first: evtool project {name}",
+            f"A definition makes the version that it has; `evtool projections kept {name}` shows all there are.",
         )
     folder = root / name
     held = files.wait_for_lock(folder / LOCK_FILE)
@@ -123,7 +128,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _numbers(folder: Path) -> list[int]:
+def numbers(folder: Path) -> list[int]:
+    """The versions that have a folder in that of a projection, rising."""
     if not folder.is_dir():
         return []
     return sorted(int(found[1]) for path in folder.iterdir() if (found := _VERSION_FOLDER.fullmatch(path.name)))

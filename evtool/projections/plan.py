@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -51,12 +51,15 @@ class Plan:
     @property
     def stored_columns(self) -> frozenset[str]:
         """The columns to read of the log."""
+        return self.columns_beside({})
+
+    def columns_beside(self, held: Mapping[JsonPath, str]) -> frozenset[str]:
+        """The columns to read where columns of these names hold the values at some paths, with those names."""
         order = {"timestamp", "position"} if self.kind.needs_order else set()
         stop = {"position"} if self.stops_at_casts else set()
+        of_paths = {held.get(path, path.root) for path in self.paths}
         # Of what is not looked at, one small column still says how many events there are.
-        return frozenset(self.columns | {path.root for path in self.paths} | order | stop) or frozenset(
-            {"position"}
-        )
+        return frozenset(self.columns | of_paths | order | stop) or frozenset({"position"})
 
     @property
     def spare_columns(self) -> frozenset[str]:
@@ -72,16 +75,23 @@ class Plan:
             if any(events[path.column].null_count() for path in self.spare[name])
         }
 
-    def events(self, stored: pa.Table) -> pl.DataFrame:
-        """Stored events (columns of PLACED_SCHEMA) with a column for each path, and those that are looked at.
+    def looking_at(self, column: str) -> Plan:
+        """The same with one more column of the log looked at."""
+        spare = {name: paths for name, paths in self.spare.items() if name != column}
+        return replace(self, columns=self.columns | {column}, spare=spare)
 
-        Payloads and metadata stay in Arrow: only the values in them become columns of Polars.
+    def events(self, stored: pa.Table, held: Mapping[JsonPath, str]) -> pl.DataFrame:
+        """Stored events with a column for each path, and those that are looked at.
+
+        `stored` has columns of PLACED_SCHEMA, and those that hold values at paths. Payloads and metadata stay in
+        Arrow: only the values in them become columns of Polars.
         """
+        there = set(stored.column_names)
         looked_at = self.stored_columns - {path.root for path in self.paths} | (self.columns & _JSON_COLUMNS)
-        looked_at &= set(stored.column_names)
-        found = self._found({name: stored[name] for name in _JSON_COLUMNS if name in stored.column_names})
-        if looked_at:
-            return to_frame(stored, looked_at).with_columns(found)
+        found = [pl.Series(path.column, pl.from_arrow(stored[held[path]])) for path in self.paths if path in held]
+        found += self._found({name: stored[name] for name in _JSON_COLUMNS & there}, held)
+        if looked_at & there:
+            return to_frame(stored, looked_at & there).with_columns(found)
         return pl.DataFrame(found)
 
     def with_paths(self, events: pl.DataFrame) -> pl.DataFrame:
@@ -125,11 +135,11 @@ class Plan:
             reduced = nothing if reduced is None else pl.concat([reduced, nothing])
         return self.present(self.kind.finalize(reduced))
 
-    def _found(self, texts: Mapping[str, Any]) -> list[pl.Series]:
-        """A column for each path, from the columns of JSON."""
+    def _found(self, columns: Mapping[str, Any], but: Collection[JsonPath] = ()) -> list[pl.Series]:
+        """A column for each path (but for some), from the columns of JSON."""
         found: list[pl.Series] = []
-        for name, column in texts.items():
-            paths = [path for path in self.paths if path.root == name]
+        for name, column in columns.items():
+            paths = [path for path in self.paths if path.root == name and path not in but]
             if paths:
                 values = extract(column, [path.steps for path in paths])
                 found += [series.alias(path.column) for series, path in zip(values, paths, strict=True)]

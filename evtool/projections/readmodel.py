@@ -23,17 +23,24 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from evtool.errors import LogDamagedError, ProjectionError, StorageError
 from evtool.files import Files
-from evtool.projections.lineage import LINEAGE_KEY, Lineage, announce, beside, canonical, confirm, digest_of_parts
+from evtool.projections.lineage import (
+    LINEAGE_KEY,
+    PART_FILE,
+    Lineage,
+    announce,
+    beside,
+    canonical,
+    confirm,
+    digest_of_parts,
+)
 
 ROWS_PER_FILE_MAX = 2_000_000
 ROW_GROUP_ROWS = 131_072
-PART_FILE = "part.parquet"
 
-_NOT_IN_PARQUET = (pl.Int128, pl.UInt128, pl.Duration, pl.Object)
+_PLAIN = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Time, pl.Null)
 _NO_PERIOD = "__HIVE_DEFAULT_PARTITION__"
 _WRITER = {
     "version": "2.6",
@@ -93,10 +100,10 @@ def write(
     """
     name = lineage.projection
     for column, kind in frame.schema.items():
-        if kind in _NOT_IN_PARQUET:
+        if not _is_plain(kind):
             raise ProjectionError(
-                f"column {column} of {name} is of type {kind}, which Parquet does not have",
-                "Let the projection give an Int64, a Decimal or a String.",
+                f"column {column} of {name} is of type {kind}, which is none of a read model",
+                "Numbers, decimals, texts, truth values, dates, times, and lists of them are.",
             )
     files.make_folder(folder)
     periods = _periods(frame) if frame.height > rows_per_file_max else None
@@ -143,6 +150,13 @@ def read(folder: Path, name: str) -> tuple[pl.DataFrame, Lineage] | None:
     return None
 
 
+def _is_plain(kind: pl.DataType) -> bool:
+    """Whether all formats of read models have a type, Parquet first of all, which has no integers of 128 bits."""
+    if isinstance(kind, pl.List):
+        return _is_plain(kind.inner)  # type: ignore[arg-type]
+    return kind in _PLAIN or (kind.is_numeric() and kind not in (pl.Int128, pl.UInt128))
+
+
 def _periods(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]] | None:
     """The rows of each month of the first column; None if it is no time, or does not come in order."""
     column = frame.columns[0]
@@ -162,8 +176,10 @@ def _periods(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]] | None:
     ]
 
 
-def _encoded(path: str, frame: pl.DataFrame, lineage: Mapping[str, Any]) -> _Part:
-    import pyarrow.parquet as pq  # which an answer that is there needs not
+def encode(frame: pl.DataFrame, lineage: Mapping[str, Any]) -> memoryview:
+    """A table as Parquet, with what it was made from in the file's metadata."""
+    import pyarrow as pa  # which an answer that is there needs not
+    import pyarrow.parquet as pq
 
     texts = pl.col(pl.Categorical, pl.Enum).cast(pl.String)
     # One chunk: where chunks end, pages would end.
@@ -172,7 +188,11 @@ def _encoded(path: str, frame: pl.DataFrame, lineage: Mapping[str, Any]) -> _Par
     with pq.ParquetWriter(sink, table.schema, **_WRITER) as writer:
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         writer.add_key_value_metadata({LINEAGE_KEY: canonical(lineage)})
-    data = memoryview(sink.getvalue())
+    return memoryview(sink.getvalue())
+
+
+def _encoded(path: str, frame: pl.DataFrame, lineage: Mapping[str, Any]) -> _Part:
+    data = encode(frame, lineage)
     return _Part(path, data, frame.height, hashlib.sha256(data).hexdigest())
 
 

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
@@ -30,7 +30,7 @@ from evtool.log.selection import Selection
 from evtool.projections import snapshots
 from evtool.projections.definition import Identity
 from evtool.projections.kind import BUCKET, Tables
-from evtool.projections.lineage import Lineage
+from evtool.projections.lineage import Lineage, of_answer
 from evtool.projections.places import Places
 from evtool.projections.readmodel import Written, read, write
 from evtool.projections.source import Part, Source
@@ -58,8 +58,14 @@ class Answer:
     position: int
     events: int
     failed_casts: int
+    identity: Identity
     behind: int = 0
     written: Written | None = None
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """What a file of it says of where it comes from."""
+        return of_answer(self.identity, self.position, self.events, self.failed_casts)
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ class Runner:
     ) -> Answer:
         work.take_up(source, selection, on_progress, start, end)
         frame = self._plan.read_model(work.reduced())
-        return Answer(frame, self._plan.keys, end, work.tally.events, work.tally.failed_casts)
+        return Answer(frame, self._plan.keys, end, work.tally.events, work.tally.failed_casts, self._identity)
 
     def stale(self) -> Answer:
         """The read model that is there, and how far the log has gone on. Raises ProjectionError without one."""
@@ -175,7 +181,8 @@ class Runner:
         self._check(lineage)
         behind = self._log.position - lineage.position
         keys = tuple(self._store.facts().get("keys", ()))
-        return Answer(frame, keys, lineage.position, lineage.events, lineage.failed_casts, behind)
+        served = Identity(lineage.projection, lineage.version, lineage.definition_hash, lineage.parameters)
+        return Answer(frame, keys, lineage.position, lineage.events, lineage.failed_casts, served, behind)
 
     def _check(self, lineage: Lineage) -> None:
         """Raise ProjectionError when a read model is of another definition or log, or of more than the log has."""
@@ -252,7 +259,9 @@ class Runner:
         tally = _tally(self._store)
         found = self._intact() if kept and start == end else None
         if found and found[1].position == end and found[1].definition_hash == self._identity.definition_hash:
-            return Answer(found[0], tuple(facts.get("keys", ())), end, tally.events, tally.failed_casts)
+            return Answer(
+                found[0], tuple(facts.get("keys", ())), end, tally.events, tally.failed_casts, self._identity
+            )
         work = _Work(self._plan, self._store, tally)
         work.take_up(source, Selection(start=start + 1, end=end + 1), on_progress, start, end)
         reduced, tally = work.reduced(), work.tally
@@ -270,7 +279,9 @@ class Runner:
         )
         facts = {"events": tally.events, "failed_casts": tally.failed_casts, "keys": self._plan.keys}
         self._store.commit(binding, facts, reduced)
-        return Answer(frame, self._plan.keys, end, tally.events, tally.failed_casts, written=written)
+        return Answer(
+            frame, self._plan.keys, end, tally.events, tally.failed_casts, self._identity, written=written
+        )
 
     def _intact(self) -> tuple[pl.DataFrame, Lineage] | None:
         """The read model that is there; None where it is not as it was written, and has to be made anew."""
@@ -291,6 +302,7 @@ class Runner:
             log_id=self._log.manifest.id,
             chain=source.snapshot.chain_at(end) or 0,
             recorded_at=source.snapshot.recorded_at(end),
+            input_digest=source.snapshot.digest_at(end),
         )
 
 

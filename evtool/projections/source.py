@@ -11,16 +11,14 @@ import polars as pl
 
 from evtool import parallel
 from evtool.event import STORED_SCHEMA
-from evtool.log.frame import to_frame
-from evtool.log.scan import Group, groups, load, load_table
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot
 from evtool.projections.definition import digest
 from evtool.projections.kind import Tables
 from evtool.schemas.record import Schemas
-from evtool.schemas.upcast import upcast_all
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # and what reads events is imported by who does: there may be none that are new
+    from evtool.log.scan import Group
     from evtool.projections.plan import Plan
 
 
@@ -56,12 +54,13 @@ class Source:
 
     def parts(self, plan: Plan, selection: Selection) -> Iterator[Part]:
         """The parts of a selection, in order of position. Raises LogDamagedError, SchemaError, ProjectionError."""
+        from evtool.log.scan import groups
+
         chosen = replace(selection, types=_both(selection.types, plan.types))
         spared = set(plan.spare_columns)  # for as long as no event needs them
 
         def work(group: Group) -> Part:
-            events = self._load(plan, group, chosen, spared)
-            rows, failed = plan.rows(events)
+            rows, failed = self._rows(plan, group, chosen, spared)
             last_position = int(group.rows["header"]["last_position"].max())
             return Part(plan.kind.partial(rows), len(rows), failed, last_position)
 
@@ -69,6 +68,8 @@ class Source:
 
     def selected(self, plan: Plan, selection: Selection) -> Iterator[pl.DataFrame]:
         """The events that a projection counts, all of their columns and its inputs beside them, in order."""
+        from evtool.log.scan import groups, load
+
         chosen = replace(selection, types=_both(selection.types, plan.types))
 
         def work(group: Group) -> pl.DataFrame:
@@ -76,23 +77,56 @@ class Source:
 
         return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=0)
 
-    def _load(self, plan: Plan, group: Group, selection: Selection, spared: set[str]) -> pl.DataFrame:
+    def _rows(self, plan: Plan, group: Group, selection: Selection, spared: set[str]) -> tuple[pl.DataFrame, int]:
+        """The rows of a group, and how many casts failed. No payload is upcast of a type that needs it not."""
+        from evtool.log.scan import load
+
+        changed = self._changed(plan)
+        if selection.types is not None:
+            changed &= selection.types
+        if not changed:
+            return plan.rows(self._as_stored(plan, group, selection, spared))
+        if selection.types is None:
+            events = self._as_stored(plan.looking_at("event_type"), group, selection, spared)
+            unchanged = plan.rows(events.filter(~pl.col("event_type").is_in(sorted(changed))))
+        else:
+            rest = replace(selection, types=selection.types - changed)
+            unchanged = plan.rows(self._as_stored(plan, group, rest, spared))
+        columns = plan.stored_columns | {"event_type", "schema_version", "payload", "position"}
+        events = load(group, replace(selection, types=changed), self.partitions, columns)
+        upcast = plan.rows(plan.with_paths(self._upcast(events)))
+        return pl.concat([unchanged[0], upcast[0]]), unchanged[1] + upcast[1]
+
+    def _as_stored(self, plan: Plan, group: Group, selection: Selection, spared: set[str]) -> pl.DataFrame:
         """The events of a group as the plan's rows are made from them. A column that is needed leaves `spared`."""
-        columns = plan.stored_columns
+        from evtool.log.scan import load_table
+        from evtool.projections.materialised import paths_of
+
+        paths = paths_of(group.segment.materialised)
+        held = {path: paths[path] for path in plan.paths if path in paths}
+        columns = plan.columns_beside(held) - (spared & plan.spare_columns)
+        events = plan.events(load_table(group, selection, self.partitions, columns), held)
+        missing = plan.missing(events)
+        if missing:  # all of it again, as columns that are read by themselves may come in another order
+            spared -= missing
+            return self._as_stored(plan, group, selection, spared)
+        absent = plan.spare_columns.difference(events.columns)
+        return events.with_columns(pl.lit(None, STORED_SCHEMA[name]).alias(name) for name in absent)
+
+    def _changed(self, plan: Plan) -> frozenset[str]:
+        """The types whose events may have another payload than is stored, or version where that is looked at."""
         if not self.steps_hash:
-            events = plan.events(load_table(group, selection, self.partitions, columns - spared))
-            missing = plan.missing(events)
-            if missing:
-                spared -= missing
-                more = load_table(group, selection, self.partitions, missing)
-                events = events.with_columns(to_frame(more, missing))
-            absent = plan.spare_columns.difference(events.columns)
-            return events.with_columns(pl.lit(None, STORED_SCHEMA[name]).alias(name) for name in absent)
-        columns |= {"event_type", "schema_version", "payload", "position"}
-        return plan.with_paths(self._upcast(load(group, selection, self.partitions, columns)))
+            return frozenset()
+        if "schema_version" in plan.columns:
+            return frozenset(self.schemas.types)
+        return frozenset(schema.event_type for schema in self.schemas.registered if schema.steps)
 
     def _upcast(self, events: pl.DataFrame) -> pl.DataFrame:
-        return upcast_all(events, self.schemas) if self.steps_hash else events
+        if not self.steps_hash:
+            return events
+        from evtool.schemas.upcast import upcast_all
+
+        return upcast_all(events, self.schemas)
 
 
 def _both(first: frozenset[str] | None, second: frozenset[str] | None) -> frozenset[str] | None:

@@ -128,6 +128,19 @@ class StateStore:
             named.add(self._committed.reduced.run)
         return [*map(self._path, sorted(named)), self._folder / CHECKPOINT_FILE]
 
+    def damage(self) -> Iterator[tuple[Path, str]]:
+        """What of the last commit is not as it was written: each file, and what is wrong with it."""
+        path = self._folder / CHECKPOINT_FILE
+        if self._files.size(path) and self.binding() is None:
+            yield path, "the checkpoint is damaged, or of another format"
+        for bucket, slices in sorted(self._committed.slices.items()):
+            for where in slices:
+                if not self._is_whole(where):
+                    yield self._path(where.run), f"the state of bucket {bucket} is damaged or missing"
+        where_reduced = self._committed.reduced
+        if where_reduced is not None and not self._is_whole(where_reduced):
+            yield self._path(where_reduced.run), "the results are damaged or missing"
+
     def buckets(self) -> frozenset[int]:
         """All buckets that have state, committed or staged."""
         return frozenset(self._slices)
@@ -220,7 +233,14 @@ class StateStore:
         finally:
             file.close()
 
-    def _read(self, where: _Slice) -> dict[str, pl.DataFrame]:
+    def _is_whole(self, where: _Slice) -> bool:
+        try:
+            self._bytes(where)
+        except StateDamagedError:
+            return False
+        return True
+
+    def _bytes(self, where: _Slice) -> memoryview:
         path = self._path(where.run)
         try:
             data = self._files.map(path, where.offset + where.size)[where.offset :]
@@ -228,6 +248,10 @@ class StateStore:
             raise StateDamagedError(path) from error
         if len(data) != where.size or xxhash.xxh3_64_intdigest(data) != where.checksum:
             raise StateDamagedError(path)
+        return data
+
+    def _read(self, where: _Slice) -> dict[str, pl.DataFrame]:
+        data = self._bytes(where)
         tables, start = {}, 0
         for name, size in where.tables:
             tables[name] = pl.read_ipc_stream(bytes(data[start : start + size]))

@@ -12,14 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from evtool.config import Compatibility
-from evtool.schemas import document, steps
-from evtool.schemas.document import Document
-from evtool.schemas.steps import Step
+
+if TYPE_CHECKING:  # to know which schemas there are takes neither
+    from evtool.schemas.document import Document
+    from evtool.schemas.steps import Step
 
 _SEAL = b',"checksum":"'
 _SEAL_BYTES = len(_SEAL) + 16 + len(b'"}')
@@ -39,6 +40,8 @@ class Schema:
     @cached_property
     def document(self) -> Document:
         """The schema, taken apart."""
+        from evtool.schemas import document
+
         return document.parse(self.text, self.name)
 
     @property
@@ -60,6 +63,8 @@ class Schema:
 
     def encode(self) -> bytes:
         """As a line of the registry's file."""
+        from evtool.schemas import steps
+
         whole = steps.encode(self.as_dict())
         open_end = whole[:-1]
         return open_end + _SEAL + xxhash.xxh3_64_hexdigest(open_end).encode() + b'"}\n'
@@ -70,6 +75,8 @@ def decode(line: bytes) -> Schema:
     open_end, seal = line[:-_SEAL_BYTES], line[-_SEAL_BYTES:]
     if seal != _SEAL + xxhash.xxh3_64_hexdigest(open_end).encode() + b'"}':
         raise ValueError("its checksum is wrong")
+    from evtool.schemas import steps
+
     kept = json.loads(open_end + b"}", parse_float=Decimal)
     return Schema(
         event_type=kept["event_type"],

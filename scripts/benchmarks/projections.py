@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ NAMES = tuple(_DUCKDB)
 
 
 def evtool_asker(folder: Path) -> Callable[[str], float]:
-    """Seconds of a full run of a projection over the hot log."""
+    """Seconds of a full run of a projection over the log."""
     from evtool.parallel import keep_freed_memory
 
     keep_freed_memory()  # as `evtool project` does
@@ -162,17 +162,22 @@ def load(events: int, folder: Path) -> None:
     """The same events into all three."""
     file = make_events(events, folder)
     run([EVTOOL, "ingest", "--log", str(folder / "log"), "--json", str(file)])
-    for name in PEERS:
-        run([sys.executable, str(HERE.with_name("peers.py")), name, str(file), str(folder), str(CORES)])
+    load_peers(file, folder)
     file.unlink()
 
 
-def measure_full(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+def load_peers(file: Path, folder: Path) -> None:
+    """The events of a file into the tables of the other two."""
+    for name in PEERS:
+        run([sys.executable, str(HERE.with_name("peers.py")), name, str(file), str(folder), str(CORES)])
+
+
+def measure_full(folder: Path, rounds: int, names: Sequence[str] = NAMES) -> dict[str, dict[str, float]]:
     """Median seconds by projection and engine."""
     engines = {name: Engine(name, folder) for name in ASKERS}
-    times: dict[str, dict[str, list[float]]] = {name: {engine: [] for engine in engines} for name in NAMES}
+    times: dict[str, dict[str, list[float]]] = {name: {engine: [] for engine in engines} for name in names}
     for number in range(rounds + 1):  # the first one warms everybody up
-        for name in NAMES:
+        for name in names:
             for engine, process in engines.items():
                 seconds = process.ask(name)
                 if number:
@@ -210,16 +215,21 @@ def measure_refresh(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     return {name: {kind: statistics.median(of) for kind, of in found.items()} for name, found in times.items()}
 
 
+def report_full(full: dict[str, dict[str, float]]) -> Iterator[str]:
+    """What `measure_full` gave as a table in Markdown."""
+    yield "| in full | evtool | DuckDB | ClickHouse | evtool / DuckDB | evtool / ClickHouse |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    for name, by in full.items():
+        own, duckdb, clickhouse = (by[engine] for engine in ASKERS)
+        ratios = f"{own / duckdb:.2f} | {own / clickhouse:.2f}"
+        yield f"| {name} | {own:.2f} | {duckdb:.2f} | {clickhouse:.2f} | {ratios} |"
+
+
 def report(found: dict[str, Any]) -> Iterator[str]:
     """The same as Markdown."""
     yield f"{found['events']:,} events, {CORES} cores, medians of {found['rounds']} rounds, seconds"
     yield ""
-    yield "| in full | evtool | DuckDB | ClickHouse | evtool / DuckDB | evtool / ClickHouse |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
-    for name, by in found["full"].items():
-        own, duckdb, clickhouse = (by[engine] for engine in ASKERS)
-        ratios = f"{own / duckdb:.2f} | {own / clickhouse:.2f}"
-        yield f"| {name} | {own:.2f} | {duckdb:.2f} | {clickhouse:.2f} | {ratios} |"
+    yield from report_full(found["full"])
     yield ""
     yield f"| command | after {MORE_EVENTS:,} new events | with nothing new |"
     yield "| --- | ---: | ---: |"

@@ -56,6 +56,31 @@ def test_programs_get_numbers(log: Path):
     assert found["failures"] == []
 
 
+def test_columns_of_projections_are_made_and_where_they_lack_it_says_so(log: Path):
+    names = ["metadata.cohort_id", "metadata.experiment_id", "payload.amount", "payload.product_id"]
+    names += ["payload.user_id"]
+    assert run("compact", "--materialise", "none", cwd=log.parent).stderr.startswith(b"200 events: ")
+    told = run("compact", cwd=log.parent).stderr.decode()
+    lack = f"2 cold segments without columns for {', '.join(names)}: `evtool compact --rewrite` makes them"
+    assert " ".join(told.split()).endswith(lack)
+    dry = as_json("compact", "--rewrite", "--dry-run", cwd=log.parent)
+    assert (dry["events"], dry["materialised"], dry["lacking"]) == (200, names, [])
+    assert [one["names"] for one in as_json("compact", cwd=log.parent)["lacking"]] == [names, names]
+    told = run("compact", "--rewrite", cwd=log.parent).stderr.decode()
+    assert f"with columns for {', '.join(names)}" in " ".join(told.split())
+    assert run("compact", "--rewrite", cwd=log.parent).stderr.startswith(b"nothing to compact")
+    assert as_json("compact", cwd=log.parent)["lacking"] == []
+    assert as_json("verify", cwd=log.parent)["findings"] == []
+
+
+def test_a_definition_that_is_broken_is_named(log: Path):
+    (log.parent / "projections").mkdir()
+    (log.parent / "projections" / "mine.toml").write_text("name = 'mine'\nversion = 1\n[measures]\nn = 'count('\n")
+    told = run("compact", "--dry-run", cwd=log.parent).stderr.decode()
+    assert "what mine reads has none: see `evtool projections validate mine`" in told
+    assert as_json("compact", "--dry-run", cwd=log.parent)["passed_over"] == ["mine"]
+
+
 def test_a_damaged_segment_is_named_and_left(log: Path):
     second = sorted(log.glob("0*"))[1]
     flip(second / "frames.log", 3_000)

@@ -111,7 +111,7 @@ def test_what_a_user_may_do_wrong_is_a_sentence(here: Path):
 def test_snapshots_are_taken_listed_shown_compared_and_dropped(here: Path):
     assert b"there are no snapshots" in run("snapshot", "list", cwd=here).stderr
     table = run("snapshot", "take", "--label", "before", cwd=here).stdout.decode().splitlines()
-    assert table[0].split() == ["id", "projection", "label", "recorded", "version", "position", "bytes"]
+    assert table[0].split() == ["id", "projection", "label", "taken", "as", "of", "version", "position", "bytes"]
     assert table[1].split()[1:3] == ["event-counts", "before"]
     ingest(here, 20, 25)
     run("snapshot", "take", "event-counts", cwd=here)
@@ -193,3 +193,7 @@ def test_the_unit_for_systemd_runs_the_same_at_the_same_time(here: Path):
     assert f"cd {service['WorkingDirectory']} && {command}" == of_cron(crontab)[-1]
     minute, hour = crontab.splitlines()[-1].split()[:2]
     assert units["timer"]["Timer"]["OnCalendar"] == f"*-*-* {int(hour):02}:{int(minute):02}:00"
+
+
+def test_a_run_without_any_step_is_refused(here: Path):
+    assert "leave no step" in failed(3, "nightly", "--only", "verify", "--skip", "verify", cwd=here)

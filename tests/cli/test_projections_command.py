@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import shutil
+import subprocess
+import termios
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from command_line import line
+from command_line import COMMAND, line
 from faults import flip
 from within import failed, run
 
@@ -143,3 +148,107 @@ def test_a_read_model_of_which_a_byte_was_turned_over_is_not_given_as_data(here:
     done = run("project", "event-counts", "--format", "csv", cwd=here, code=None)
     assert (done.returncode, done.stdout) in ((0, before), (14, b""))
     assert run("project", "event-counts", "--full", "--format", "csv", cwd=here).stdout == before
+
+
+def test_read_models_of_other_parameters_are_found_and_dropped(here: Path):
+    for settings in ([], ["--set", "grain=week"]):
+        run("project", "revenue-by-product", *settings, cwd=here)
+    shown = run("projections", "kept", cwd=here).stdout.decode().splitlines()
+    assert len(shown) == 3
+    assert "grain=week" in shown[2]
+    found = json.loads(run("projections", "kept", "revenue-by-product", "--json", cwd=here).stdout)["read_models"]
+    assert [each["serves"] for each in found] == [True, False]
+    run("projections", "drop", found[1]["id"], cwd=here)
+    left = json.loads(run("projections", "kept", "--json", cwd=here).stdout)["read_models"]
+    assert [each["id"] for each in left] == ["revenue-by-product/v1"]
+    assert "no read model" in failed(19, "projections", "drop", found[1]["id"], cwd=here)
+
+
+def in_a_terminal(width: int, *arguments: str, cwd: Path) -> list[str]:
+    """The lines that a command prints to a terminal of some columns, without colours."""
+    leader, follower = os.openpty()
+    termios.tcsetwinsize(follower, (40, width))
+    command = [*COMMAND, *arguments]
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "EVTOOL_LOG")}
+    done = subprocess.run(command, cwd=cwd, env=environment, stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    assert done.returncode == 0
+    shown = b""
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        while part := os.read(leader, 65_536):
+            shown += part
+    os.close(leader)
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+
+
+def test_a_narrow_terminal_cuts_no_number_and_no_name(here: Path):
+    run("project", "event-counts", "--set", "grain=week", cwd=here)
+    run("project", "revenue-by-product", cwd=here)
+    names = {
+        each["id"] for each in json.loads(run("projections", "kept", "--json", cwd=here).stdout)["read_models"]
+    }
+    shown = in_a_terminal(70, "projections", "kept", cwd=here)
+    assert {text.split()[0] for text in shown[1:-1]} == names
+    assert "columns fit into this terminal" in shown[-1]
+    listed = in_a_terminal(80, "projections", "list", cwd=here)
+    assert all(len(text) <= 80 for text in listed)
+    assert any(text.startswith("experiment-outcomes ") for text in listed)
+    revenue = {
+        row["revenue"]
+        for row in json.loads(run("project", "revenue-by-product", "--format", "json", cwd=here).stdout)
+    }
+    table = in_a_terminal(80, "project", "revenue-by-product", cwd=here)
+    assert {text.split()[2] for text in table[1:]} == revenue
+
+
+def test_names_of_emoji_between_colons_stay_what_they_are(here: Path):
+    assert "no:boom:log" in failed(10, "stats", "--log", "no:boom:log", cwd=here)
+
+
+def test_a_pipe_gets_the_whole_of_a_table(here: Path):
+    settings = ["--set", f"where=event_type <> '{'x' * 300}'"]
+    run("project", "event-counts", *settings, cwd=here)
+    assert b"x" * 300 in run("projections", "kept", cwd=here).stdout
+
+
+def test_the_folder_of_a_version_is_not_taken_for_parts(here: Path):
+    run("project", "event-counts", "--set", "grain=week", cwd=here)
+    run("project", "event-counts", cwd=here)
+    assert "not the folder of a read model's parts" in failed(
+        4, "lineage", "segments/read-models/event-counts/v1", cwd=here
+    )
+
+
+def test_an_exported_file_says_what_it_was_made_from(here: Path):
+    run("project", "event-counts", "--out", "all.parquet", cwd=here)
+    run("project", "event-counts", "--to", "@7", "--out", "part.parquet", cwd=here)
+    run("project", "event-counts", "--stale", "--out", "stale.parquet", cwd=here)
+    found = {
+        name: json.loads(run("lineage", f"{name}.parquet", "--json", cwd=here).stdout)
+        for name in ("all", "part", "stale")
+    }
+    assert (found["all"]["projection"], found["all"]["position"], found["all"]["events"]) == (
+        "event-counts",
+        12,
+        12,
+    )
+    assert (found["part"]["position"], found["part"]["to"], found["part"]["events"]) == (6, "@7", 6)
+    assert (here / "stale.parquet").read_bytes() == (here / "all.parquet").read_bytes()
+    kept = here / "segments/read-models/event-counts/v1/event-counts.parquet"
+    assert (here / "all.parquet").read_bytes() == kept.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[projections.parameters]\ngrian = "week"', "Did you mean 'grain'?"),
+        ('[projections.parameters.session]\ngap = "5m"', "Did you mean 'sessions'?"),
+        ('[projections.parameters.sessions]\ngip = "5m"', "sessions has no parameter 'gip'"),
+    ],
+)
+def test_a_parameter_of_evtool_toml_that_nobody_has_is_told_with_the_list(here: Path, text: str, says: str):
+    assert len(listed(here)) == 9
+    (here / "evtool.toml").write_text(text + "\n")
+    done = run("projections", "list", cwd=here, code=3)
+    assert says in done.stderr.decode()
+    assert len(done.stdout.splitlines()) == 10

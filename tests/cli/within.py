@@ -32,6 +32,7 @@ def run(
         streams["stdin"].buffer.seek(0)
         patched.setattr(sys, "argv", ["evtool", *arguments])
         patched.setattr(parallel, "keep_freed_memory", lambda: None)
+        patched.setattr(parallel, "step_back", lambda: None)  # it would be for all tests to come
         patched.delenv("EVTOOL_LOG", raising=False)
         patched.setenv("COLUMNS", "200")
         returned = app._run()

@@ -214,7 +214,7 @@ def test_readers_see_the_same_log(log_folder: Path, change: Change):
     before = rows(evtool.open(log_folder))
     change(log_folder)
     assert rows(evtool.open(log_folder, read_only=True)) == before
-    check_sound(log_folder)
+    check_sound(log_folder, with_caches=False)
 
 
 @on_changes
@@ -345,7 +345,8 @@ def test_tables_behind_the_log(folder: Path, names: tuple[str, ...], boot: Chang
     store_again(folder)
     assert next_versions(folder, "user-1", "user-2", "user-3", "user-4") == [4, 3, 2, 1]
     store_again(folder)
-    check_sound(folder)
+    # Names are synced before ids: such a file of sources alone comes from no crash, and is not made anew.
+    check_sound(folder, with_caches=names != ("sources.msgpack",))
 
 
 @on_boots
@@ -367,7 +368,8 @@ def test_tables_ahead_of_the_log(folder: Path, names: tuple[str, ...], boot: Cha
         assert log.append(LATE[0] + LATE[1]).duplicates == 1
     assert next_versions(folder, "user-1", "user-2", "user-3", "user-4") == [4, 3, 2, 1]
     store_again(folder)
-    check_sound(folder)
+    # Names are synced before ids: such a file of sources alone comes from no crash, and is not made anew.
+    check_sound(folder, with_caches=names != ("sources.msgpack",))
 
 
 @pytest.mark.parametrize("kept_bytes", [4096, 8192, 4096 + 4096 * 8])

@@ -38,9 +38,12 @@ def test_the_exports_are_these():
 
 @pytest.mark.parametrize("name", EXPORTS)
 def test_an_export_is_the_thing_itself(name: str):
-    home = importlib.import_module(
-        {"EvtoolError": "evtool.errors", "Selection": "evtool.log.selection"}.get(name, "evtool.log.log")
-    )
+    homes = {
+        "Commit": "evtool.log.writer",
+        "EvtoolError": "evtool.errors",
+        "Selection": "evtool.log.selection",
+    }
+    home = importlib.import_module(homes.get(name, "evtool.log.log"))
     assert getattr(evtool, name) is getattr(home, name)
     assert getattr(evtool, name).__doc__
 

@@ -20,8 +20,8 @@ from evtool.projections.bounds import select
 # Ours, and what DuckDB has for it; it reads payloads by itself, with `->>`.
 REWRITTEN = (
     (r"\b(payload|metadata)\.(\w+)", r"(json_value_of(\1, '\2'))"),
-    (r"cast\((\(json_value_of\(.*?\)\)) as bigint\)", r"whole(\1)"),
-    (r"cast\((\(json_value_of\(.*?\)\)) as decimal\((\d+),(\d+)\)\)", r"exactly_\3(\1)"),
+    (r"cast\((\(json_value_of\([^()]*\)\)) as bigint\)", r"whole(\1)"),
+    (r"cast\((\(json_value_of\([^()]*\)\)) as decimal\((\d+),(\d+)\)\)", r"exactly_\3(\1)"),
     (r"\bdate\(timestamp\)", "cast(moment as date)"),
     (r"\bhour\(timestamp\)", "extract(hour from moment)"),
     (r"\bschema_version\b", "schema_version::bigint"),
@@ -57,7 +57,8 @@ def sql_of(text: str) -> str:
 
 def period(grain: str, zone: str) -> str:
     if grain == "hour":
-        return "date_trunc('hour', moment)"  # hours are those of UTC; zones say where days begin
+        local = f"timezone('{zone}', timezone('UTC', moment))"  # an hour may be there twice, so not back from it
+        return f"(moment - ({local} - date_trunc('hour', {local})))"
     return f"cast(date_trunc('{grain}', local_date(moment, '{zone}')) as date)"
 
 

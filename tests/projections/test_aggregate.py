@@ -214,6 +214,27 @@ def test_a_value_that_does_not_cast_is_counted_or_stops_it_with_its_position(fol
     assert "amount" in caught.value.message
 
 
+@pytest.mark.parametrize("name", ["revenue-by-product", "revenue-per-user", "experiment-outcomes"])
+def test_a_built_in_projection_stops_at_casts_where_its_parameter_says_so(folder: Path, name: str):
+    in_experiment = {"metadata": '{"experiment_id":"x","cohort_id":"a"}'}
+    make(folder, [[purchase(1, **in_experiment), purchase(2, amount="n/a", **in_experiment)]])
+    with evtool.open(folder, read_only=True) as log:
+        assert open_projection(log, name).runner.refresh().failed_casts == 1
+        with pytest.raises(ProjectionError, match="position 2 has a value that is no decimal"):
+            open_projection(log, name, on_cast_error="stop").runner.refresh()
+
+
+def test_a_policy_for_casts_that_there_is_not_is_told_with_its_place(folder: Path, tmp_path: Path):
+    make(folder, [[purchase(1)]])
+    measures = '[measures]\ncount = "count(*)"\n'
+    asked = {'"ignore"': "'ignore'", '":policy"': "there is no value :policy"}
+    with evtool.open(folder, read_only=True) as log:
+        for policy, told in asked.items():
+            reference = write(tmp_path, f"on_cast_error = {policy}\n{measures}")
+            with pytest.raises(ProjectionError, match=f"mine.toml:3:.*{told}"):
+                open_projection(log, reference).runner.refresh()
+
+
 def test_the_zero_of_a_minimum_does_not_depend_on_the_order(folder: Path, tmp_path: Path):
     text = """[measures]
 least = "min(cast(payload.amount as double))"

@@ -32,6 +32,39 @@ class Latest:
     def finalize(self, state):
         return state.sort("stream_id").with_columns(pl.col("timestamp").cast(pl.Datetime("ns", "UTC")))
 
+class Exiting(Latest):
+    def finalize(self, state):
+        raise SystemExit(3)
+
+class Panicking(Latest):
+    def finalize(self, state):
+        raise pl.exceptions.PanicException("no more")
+
+class MuteError(Exception):
+    def __str__(self):
+        raise ValueError
+
+class Mute(Latest):
+    def finalize(self, state):
+        raise MuteError
+
+class Structured(Latest):
+    def finalize(self, state):
+        return state.select(pl.struct("stream_id"))
+
+class Deep(Latest):
+    def finalize(self, state):
+        return state.select(pl.concat_list(pl.struct("stream_id")))
+
+class Binary(Latest):
+    def finalize(self, state):
+        return state.select(pl.col("stream_id").cast(pl.Binary))
+
+class Unreadable(Latest):
+    @property
+    def name(self):
+        raise KeyError("name")
+
 class Unnamed(Latest):
     name = "No Name"
 
@@ -149,6 +182,13 @@ def test_a_module_that_changed_needs_a_new_version(folder: Path, module: Path):
         ("Interrupting", "finalize gives list"),
         ("Bucketed", "column 'bucket'"),
         ("OfDurations", "for"),
+        ("Exiting", "finalize failed: SystemExit: 3"),
+        ("Panicking", "finalize failed: PanicException"),
+        ("Mute", "finalize failed: MuteError"),
+        ("Structured", "of type Struct"),
+        ("Deep", "of type List(Struct"),
+        ("Binary", "of type Binary"),
+        ("Unreadable", "its name cannot be had: KeyError"),
         ("Changing", "Changing: "),
     ],
 )

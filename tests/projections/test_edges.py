@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from projecting import open_projection, project
+from projecting import make, open_projection, project, purchase
 from samples import MOMENT_NS, event
 
 import evtool
@@ -40,12 +40,37 @@ def test_an_hour_that_begins_before_all_times_keeps_nobody_from_counting(folder:
         assert project(log, "event-counts", grain="hour")["events"].sum() == 2
 
 
-def test_a_sum_that_outgrows_all_decimals_is_an_error_in_words(folder: Path, tmp_path: Path):
-    rest = '[measures]\ntotal = "sum(cast(payload.q as decimal(38,0)))"\n'
-    with evtool.open(folder, create=True) as log:
-        log.append([event(number, payload=f'{{"q":{"9" * 38}}}') for number in range(3)])
-        with pytest.raises(ProjectionError, match="38 digits"):
-            project(log, definition(tmp_path, "total", rest))
+@pytest.mark.parametrize("keys", ["", '[keys]\nt = "event_type"\n'])
+@pytest.mark.parametrize("refreshes", [1, 3])
+def test_a_sum_that_outgrows_all_decimals_is_told_and_no_other_number(
+    folder: Path, tmp_path: Path, keys: str, refreshes: int
+):
+    rest = f'{keys}[measures]\ntotal = "sum(cast(payload.q as decimal(38,0)))"\n'
+    reference = definition(tmp_path, "total", rest)
+    fits = [6 * 10**37, 4 * 10**37 - 1, -9 * 10**37]
+    too_many = [6 * 10**37, 6 * 10**37, 9 * 10**37]
+    for name, amounts in {"fits": fits, "not": too_many}.items():
+        with evtool.open(folder / name, create=True) as log:
+            for number, amount in enumerate(amounts):
+                log.append([event(number, payload=f'{{"q":{amount}}}')])
+                if refreshes > 1 and (name == "fits" or number == 0):
+                    project(log, reference)
+            if name == "fits":
+                assert project(log, reference)["total"].to_list() == [sum(fits)]
+            else:
+                with pytest.raises(ProjectionError, match="38 digits"):
+                    project(log, reference)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"timezone": "Mars/Phobos", "grain": "day"}, {"within": "5"}, {"steps": "A"}]
+)
+def test_a_setting_that_is_wrong_is_told_by_its_name(folder: Path, settings: dict[str, str]):
+    make(folder, [[purchase(1)]])
+    with evtool.open(folder, read_only=True) as log, pytest.raises(ProjectionError) as caught:
+        open_projection(log, "funnel-conversion", **settings).runner.refresh()
+    name = next(iter(settings))
+    assert caught.value.message.startswith(f"funnel-conversion: {name} = ")
 
 
 def test_the_promoted_version_answers_when_it_may_be_stale(folder: Path, tmp_path: Path):
@@ -102,6 +127,15 @@ def test_a_row_that_is_not_there_has_no_events_and_says_so(folder: Path):
 def test_a_setting_that_is_no_utf_8():
     with pytest.raises(ConfigError, match="UTF-8"):
         parameters.settings(["where=\udcff"])
+
+
+def test_an_expression_of_the_command_line_is_not_looked_for_in_the_file(folder: Path):
+    make(folder, [[purchase(1)]])
+    with evtool.open(folder, read_only=True) as log:
+        with pytest.raises(ProjectionError) as caught:
+            open_projection(log, "revenue-by-product", product="payload.x +").runner.refresh()
+        assert caught.value.message.startswith("revenue-by-product: product = 'payload.x +', line 1, column ")
+        assert ".toml" not in caught.value.message
 
 
 def test_a_definition_without_end():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import evtool
 from evtool.cli.frames import _spelled
 from evtool.errors import ConfigError
 from evtool.event import STORED_SCHEMA
-from evtool.projections import explain
+from evtool.projections import explain, inventory
 from evtool.projections.lineage import read_lineage
 from evtool.projections.source import Source
 
@@ -112,8 +113,35 @@ def test_lineage_tells_a_flipped_byte(folder: Path):
     assert read_lineage(path).matches is False
     flip(path, 20)
     assert read_lineage(path).matches is True
-    for byte in (-1, -20, path.stat().st_size // 2):  # of what Parquet says of itself
+    for byte in (-1, -8, -20):  # of what Parquet says of itself
         flip(path, byte)
         with pytest.raises(evtool.EvtoolError, match="damaged"):
             read_lineage(path)
         flip(path, byte)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output": None},
+        {"output": []},
+        {"output": {}},
+        {"output": {"sha256": 1, "rows": 2}},
+        {"output": {"sha256": "x", "rows": 2, "parts": [3]}},
+        {"parameters": 5},
+        {"format": 7},
+    ],
+)
+def test_what_stands_beside_a_read_model_in_another_shape_is_not_believed(folder: Path, change: dict[str, object]):
+    make(folder, [[purchase(1), purchase(2)]])
+    with evtool.open(folder, read_only=True) as log:
+        asked = open_projection(log, "event-counts")
+        expected = asked.runner.refresh().frame
+        path = asked.places.folder / "event-counts.lineage.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        assert read_lineage(asked.places.read_model).matches is False
+        assert [each.lineage for each in inventory.kept(asked.places.root)] == [{}]
+        with pytest.raises(evtool.EvtoolError, match="not what was written"):
+            open_projection(log, "event-counts").runner.stale()
+        assert open_projection(log, "event-counts").runner.refresh().frame.equals(expected)
+        assert open_projection(log, "event-counts").runner.stale().frame.equals(expected)

@@ -169,3 +169,13 @@ def test_paths_that_differ_have_columns_that_differ() -> None:
     assert len(set(columns)) == len(paths)
     for steps, column in zip(paths, columns, strict=True):
         assert parse(column) == JsonPath("payload", steps)
+
+
+@pytest.mark.parametrize(
+    "text", ["payload['list'][2]", "payload.list[2].z", "payload.array[0]", "payload.date[0]", "payload['not'][1]"]
+)
+def test_members_may_be_called_as_words_of_sql_and_have_elements(text: str) -> None:
+    found = parse(f"{text} = 'x'")
+    assert parse(canonical(found)) == found
+    (path,) = tree.json_paths(found)
+    assert isinstance(path.steps[1], int)

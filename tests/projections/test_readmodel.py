@@ -307,7 +307,7 @@ def test_what_has_no_lineage_is_refused_in_a_sentence(tmp_path: Path) -> None:
         (text, "is no Parquet file"),
         (tmp_path / "absent.parquet", "there is no file"),
         (text / "below", "there is no file"),
-        (tmp_path, "no parts of a read model"),
+        (tmp_path, "not the folder of a read model's parts"),
     ):
         with pytest.raises(InputError, match=message):
             read_lineage(path)

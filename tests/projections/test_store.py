@@ -208,6 +208,19 @@ def test_a_flipped_bit_of_a_run_is_found(state: Path) -> None:
     assert runs_of(StateStore(Files(), state)) == BEFORE
 
 
+def test_damage_is_told_file_by_file(state: Path) -> None:
+    assert list(StateStore(Files(), state).damage()) == []
+    assert list(StateStore(Files(), state / "none").damage()) == []
+    for path in [*run_files(state), state / "checkpoint"]:
+        flip(path, path.stat().st_size // 2)
+        found = list(StateStore(Files(), state).damage())
+        assert {where for where, _ in found} == {path}
+        flip(path, path.stat().st_size // 2)
+    path = max(run_files(state))
+    path.unlink()
+    assert list(StateStore(Files(), state).damage()) == [(path, "the results are damaged or missing")]
+
+
 @pytest.mark.parametrize("kept", [None, 0, 1, -1])
 def test_a_run_that_a_power_cut_took_is_found(state: Path, kept: int | None) -> None:
     path = max(run_files(state))

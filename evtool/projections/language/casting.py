@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from evtool import timestamps
+from evtool import timecolumns
 from evtool.projections.language import exact
 from evtool.projections.language.sqltypes import (
     BOOLEAN,
@@ -169,7 +169,7 @@ def _decimal(text: str, to: Type) -> Decimal | None:
 
 def _moments(texts: pl.Series) -> pl.Series:
     is_there = texts.is_not_null().to_numpy()
-    found, good = timestamps.parse_texts(
+    found, good = timecolumns.parse_texts(
         texts.drop_nulls().to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
     )
     nanoseconds = np.zeros(len(texts), np.int64)
@@ -180,7 +180,7 @@ def _moments(texts: pl.Series) -> pl.Series:
 
 def _moment_texts(moments: pl.Series) -> pl.Series:
     known = moments.is_not_null().to_numpy()
-    return _where(known, timestamps.to_texts(moments.fill_null(0).to_numpy()).alias(moments.name))
+    return _where(known, timecolumns.to_texts(moments.fill_null(0).to_numpy()).alias(moments.name))
 
 
 def _where(known: np.ndarray[tuple[int], np.dtype[np.bool_]], values: pl.Series) -> pl.Series:

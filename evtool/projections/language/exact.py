@@ -19,6 +19,7 @@ from evtool.projections.language.sqltypes import DIGITS_MAX, Type
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 _FLOAT_EXACT_MAX = 2**53
+_HALF = 2**64
 _SAFE_AS_FLOAT = 1.5e38  # what is below it by a float's account is below 2^127
 
 
@@ -114,6 +115,28 @@ def divided(left: pl.Expr, right: pl.Expr, scale: int) -> pl.Expr:
         return_dtype=pl.Float64,
         is_elementwise=True,
     )
+
+
+def sums_fit(groups: pl.DataFrame, values: pl.Series) -> bool:
+    """Whether the sums of decimals in groups, whose keys are the columns of `groups`, have 38 digits at most.
+
+    What is no decimal always fits.
+    """
+    if not values.dtype.is_decimal():
+        return True
+    numbers = values.to_physical().alias("number")
+    ends: list[Any] = [numbers.min(), numbers.max()]
+    if max(abs(end or 0) for end in ends) * len(numbers) < 10**DIGITS_MAX:
+        return True
+    # Sums of the halves of numbers do not outgrow 128 bits.
+    half = pl.lit(_HALF, pl.Int128)
+    halves = [(pl.col("number") // half).alias("upper"), (pl.col("number") % half).alias("lower")]
+    keys = [pl.Series(f"key_{at}", column) for at, column in enumerate(groups)]
+    table = pl.DataFrame([*keys, numbers]).with_columns(halves)
+    both = pl.col("upper", "lower").sum()
+    sums = table.group_by([key.name for key in keys]).agg(both) if keys else table.select(both)
+    pairs = zip(sums["upper"].to_list(), sums["lower"].to_list(), strict=True)
+    return all(abs(upper * _HALF + lower) < 10**DIGITS_MAX for upper, lower in pairs)
 
 
 def _if_safe(left: pl.Expr, right: pl.Expr, compute: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> pl.Expr:

@@ -13,8 +13,6 @@ from dataclasses import replace as changed
 from decimal import Decimal
 from typing import TypeAlias
 
-import numpy as np
-
 from evtool import timestamps
 from evtool.event import INT64_MAX, INT64_MIN
 from evtool.projections.language.sqltypes import (
@@ -347,7 +345,8 @@ def _literal_text(node: Literal) -> str:
         case "decimal":
             return f"{value:f}" if node.type.scale else f"{value:f}."  # so that it is no integer
         case "timestamp":
-            return f"TIMESTAMP '{timestamps.to_texts(np.array([value], np.int64))[0]}'"
+            assert isinstance(value, int)
+            return f"TIMESTAMP '{timestamps.to_text(value)}'"
         case "date":
             return f"DATE '{value}'"
         case "interval":

@@ -25,6 +25,7 @@ class _Grammar(sqlglot.Dialect):
         FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
             name: parse for name, parse in _Parser.FUNCTION_PARSERS.items() if name in ("CAST", "EXTRACT")
         }
+        ARRAY_CONSTRUCTORS: ClassVar[dict[str, Any]] = {}  # a member may be called `list`, and have elements
         NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
         NO_PAREN_FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
             name: parse for name, parse in _Parser.NO_PAREN_FUNCTION_PARSERS.items() if name == "CASE"

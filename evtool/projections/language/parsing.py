@@ -319,8 +319,9 @@ class _Reader:
             return self._aggregate(node, name, None)
         if name not in functions.BY_NAME:
             known = [*functions.BY_NAME, *functions.AGGREGATES, *functions.OTHER_NAMES]
-            near = difflib.get_close_matches(written, known, n=1)
-            self._fail(node, f"there is no function {written[:60]!r}", f"Did you mean {near[0]}?" if near else "")
+            near = difflib.get_close_matches(written, known, n=1, cutoff=0.7)
+            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+            self._fail(node, f"there is no function {written[:60]!r}", hint)
         return self._call(node, name, node.expressions, [self._read(each) for each in node.expressions])
 
     def _filter(self, node: exp.Expr) -> Expression:

@@ -112,8 +112,7 @@ def _bucketed(arguments: Arguments) -> tuple[Arguments, Type]:
 
 def _bucket(call: Call, columns: list[pl.Expr]) -> pl.Expr:
     grain = _grain(call.arguments, 1, BUCKET_GRAINS)
-    zone = "UTC" if grain == "hour" else _zone(call.arguments, 2)
-    return _cut(columns[0], call.arguments[0].type, grain, zone)
+    return _cut(columns[0], call.arguments[0].type, grain, _zone(call.arguments, 2))
 
 
 def _cut(values: pl.Expr, kind: Type, grain: str, zone: str) -> pl.Expr:

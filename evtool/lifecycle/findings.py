@@ -1,0 +1,116 @@
+"""What `verify` finds: in which file, what of it, how bad that is, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from evtool.errors import DerivedDamagedError, EvtoolError, LogDamagedError
+
+# "log": only a backup brings it back. "derived": it can be made again. "note": it harms nobody, and is no damage.
+Severity = Literal["log", "derived", "note"]
+Piece = Literal["frame", "row group", "line", "record"]
+
+LISTED_MAX = 1_000  # of damage, and of notes
+
+RESTORE = "Bring this segment back from a backup; the others are not affected."
+BEING_COMPACTED = "A compaction is at it, or was cut short: the next `evtool compact` makes it again."
+REINDEX = "It is only a cache: `evtool reindex` makes it again."
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong.
+
+    `piece` and `number` say which part of the file is meant: frames, row groups and records count from 0, lines
+    from 1. `offset` is its first byte in the file, the positions are those of its events. What is not known, or
+    is all of the file, is None.
+    """
+
+    file: str
+    severity: Severity
+    message: str
+    hint: str
+    piece: Piece | None = None
+    number: int | None = None
+    offset: int | None = None
+    first_position: int | None = None
+    last_position: int | None = None
+
+    @property
+    def where(self) -> str:
+        """The place in the file, for people; "" if it is all of it."""
+        words = []
+        if self.piece is not None:
+            words.append(f"{self.piece} {self.number:,}")
+        if self.offset is not None:
+            words.append(f"at byte {self.offset:,}")
+        if self.first_position is not None and self.last_position is not None:
+            many = f"positions {self.first_position:,} to {self.last_position:,}"
+            one = f"position {self.first_position:,}"
+            words.append(f"({one if self.first_position == self.last_position else many})")
+        return " ".join(words)
+
+
+def damaged(file: Path, message: str, hint: str = RESTORE) -> Finding:
+    """Damage of a file as a whole that only a backup heals."""
+    return Finding(str(file), "log", message, hint)
+
+
+def stale(file: Path, message: str, hint: str = REINDEX) -> Finding:
+    """A file that is not what was written there, or what the log gives, and can be made again."""
+    return Finding(str(file), "derived", message, hint)
+
+
+def note(file: Path, message: str, hint: str) -> Finding:
+    """Something that nobody has to act on."""
+    return Finding(str(file), "note", message, hint)
+
+
+def excused(findings: Iterable[Finding], hint: str) -> list[Finding]:
+    """The same, with what can be made again as notes."""
+    return [replace(one, severity="note", hint=hint) if one.severity == "derived" else one for one in findings]
+
+
+@dataclass
+class Findings:
+    """All findings of a run; of very many the first ones are kept, and the others counted."""
+
+    listed: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+    of_log: int = 0
+    of_derived: int = 0
+    of_notes: int = 0
+
+    def add(self, *findings: Finding) -> None:
+        """Take some up."""
+        for finding in findings:
+            kept = self.notes if finding.severity == "note" else self.listed
+            if len(kept) < LISTED_MAX:
+                kept.append(finding)
+            self.of_log += finding.severity == "log"
+            self.of_derived += finding.severity == "derived"
+            self.of_notes += finding.severity == "note"
+
+    @property
+    def count(self) -> int:
+        """How many there are, notes too."""
+        return self.of_log + self.of_derived + self.of_notes
+
+    @property
+    def in_order(self) -> list[Finding]:
+        """Those of damage, file by file."""
+        return sorted(self.listed, key=lambda one: (one.file, -1 if one.offset is None else one.offset))
+
+    @property
+    def error(self) -> EvtoolError | None:
+        """What a command ends with: that of the log before that of what is made from it; None if all is well."""
+        if not self.of_log and not self.of_derived:
+            return None
+        kind, severity = (LogDamagedError, "log") if self.of_log else (DerivedDamagedError, "derived")
+        first = next((finding for finding in self.in_order if finding.severity == severity), self.listed[0])
+        count = self.of_log + self.of_derived
+        found = "1 finding" if count == 1 else f"{count:,} findings, the first"
+        return kind(f"{found}: {first.file}: {' '.join(filter(None, (first.where, first.message)))}", first.hint)
