@@ -144,13 +144,13 @@ def decode_matching(
 
     Unless one is likely, those columns are read alone first.
     """
-    looks_first = not is_likely and len(body) >= COMPRESS_BYTES_MIN
-    if looks_first and not _rows_among(_read_checked(body, header, [*among]), among).any():
-        return None
     names = [name for name in PLACED_SCHEMA.names if name in columns]
-    batch = _read_checked(body, header, [*names, *among])
+    looks_first = not is_likely and len(body) >= COMPRESS_BYTES_MIN
+    batch = _read_checked(body, header, [*among] if looks_first else [*names, *among])
     rows = _rows_among(batch, among)
-    return _placed(batch, header, names, rows) if rows.any() else None
+    if not rows.any():
+        return None
+    return _placed(_read_checked(body, header, names) if looks_first else batch, header, names, rows)
 
 
 def decode_streams(body: memoryview, header: np.void) -> list[bytes]:

@@ -96,7 +96,7 @@ class Aggregate:
         for slot in self._sets():
             table = together[slot.name]
             if slot.function == "distinct":
-                tables[slot.name] = table.unique()
+                tables[slot.name] = _distinct(table)
             elif slot.function == "top":
                 tables[slot.name] = table.group_by(*self._by, "value").agg(pl.col("n").sum())
             else:

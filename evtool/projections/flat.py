@@ -201,7 +201,7 @@ class Block:
         """Where a quoted key stands, but for places in the middle of a string."""
         first, wanted = _words_of(literal)
         size = wanted.itemsize
-        words = self.data[: -(-self._last // size) * size].view(wanted.dtype)
+        words = self.data[: self._last // size * size].view(wanted.dtype)
         is_likely = words == wanted[0]
         for word in wanted[1:]:
             is_likely |= words == word
@@ -224,8 +224,7 @@ class Block:
         if len(distances) != 1:
             return None
         places = self._starts + distances.pop()
-        inside = places < self._ends  # and if it begins there it also ends there
-        return self._where(places if inside.all() else places[inside], literal)
+        return self._where(places[: np.searchsorted(places, self._last)], literal)
 
     def _where(self, places: Offsets, literal: bytes) -> Offsets:
         """Those of some places where a quoted key stands, but for the middle of a string."""

@@ -25,11 +25,8 @@ BYTES_BEHIND = 12
 _VIEW_BYTES = 16
 _SHORT_BYTES_MAX = 12
 _LENGTHS = np.uint64(0xFFFFFFFF)
-_TEXT_MASKS = np.frombuffer(  # length -> which bytes of a view are text; the last one: of any longer text
-    b"".join(
-        (bytes(4) + b"\xff" * (length if length <= _SHORT_BYTES_MAX else 4)).ljust(_VIEW_BYTES, b"\0")
-        for length in range(_SHORT_BYTES_MAX + 2)
-    ),
+_TEXT_MASKS = np.frombuffer(  # length -> which bytes of a view are text
+    b"".join((bytes(4) + b"\xff" * size).ljust(_VIEW_BYTES, b"\0") for size in range(_SHORT_BYTES_MAX + 1)),
     np.uint64,
 ).reshape(-1, 2)
 
@@ -49,7 +46,7 @@ class TextColumn:
         """
         lengths = ends - starts
         views = pieces(data, starts - BYTES_BEFORE, _VIEW_BYTES)
-        views &= _TEXT_MASKS.take(np.minimum(lengths, _SHORT_BYTES_MAX + 1), axis=0)
+        views &= _TEXT_MASKS.take(np.minimum(lengths, _SHORT_BYTES_MAX), axis=0)
         views[:, 0] |= lengths.view(np.uint64)
         long = np.flatnonzero(lengths > _SHORT_BYTES_MAX)
         if len(long):
