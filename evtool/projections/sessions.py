@@ -120,14 +120,14 @@ class Sessions:
         return self._joined(rows, np.maximum)[0].sort(HASH, STARTED)
 
     def total(self, results: Sequence[pl.DataFrame]) -> pl.DataFrame:
-        """The sums, where there is a session."""
+        """The sums, where they are not all 0: without a session they are."""
         rows = pl.concat(results)
         if self.each:
             by = [column for column in rows.columns if column != _COUNT]
             return rows.group_by(by).agg(pl.col(_COUNT).sum()).filter(pl.col(_COUNT) != 0)
         sums = pl.col(_SUMS).sum()
         counts = rows.group_by(self._by).agg(sums) if self._by else rows.select(sums)
-        return counts.filter(pl.col("sessions") != 0)
+        return counts.filter(pl.any_horizontal(pl.col(_SUMS) != 0))
 
     def finalize(self, reduced: pl.DataFrame) -> pl.DataFrame:
         """All sessions, or all periods, in order."""

@@ -115,9 +115,11 @@ class RunWriter:
         self._schema = table.schema
         self._batches.append(_Batch(self._file.size, message.size, metadata_size, len(rows)))
         data = memoryview(message)
-        self._pages += [_page_checksum(data, at) for at in range(0, len(data), PAGE_BYTES)]
-        padding = bytes(-len(data) % PAGE_BYTES)
-        self._file.append([data, padding])
+        whole = len(data) // PAGE_BYTES * PAGE_BYTES
+        last_page = bytes(data[whole:]).ljust(PAGE_BYTES, b"\0")
+        self._pages += [_page_checksum(data, at) for at in range(0, whole, PAGE_BYTES)]
+        self._pages.append(_page_checksum(memoryview(last_page), 0))
+        self._file.append([data[:whole], last_page])
         self._note(rows)
 
     def _note(self, rows: pl.DataFrame) -> None:
