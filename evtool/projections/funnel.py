@@ -1,13 +1,13 @@
 """Funnels: how many actors came how far along a row of steps within a window of time.
 
 The state is the table `events`: the events of some step, each with a number whose bits are its steps. windows.py
-has the algorithm that finds how far an actor came, however late its events arrive.
+has the algorithm that finds how far an actor came, however late its events arrive. The table `depths` has what it
+found last of each actor, and from when on an actor is settled, as more events do not change that.
 
 More events make more chains, and no chain is longer than the window. So an actor's depth only grows, by chains of
-its new events with those at most a window away: these are what is looked up, and its depth so far, in the table
-`depths`. Who has come through all steps can be forgotten but for that. In the modes that let an actor's events
-end somewhere this is not so, as a late event may end them earlier or later: there all events of an actor are
-looked up.
+its new events with those at most a window away, which are looked up; and who has come through all steps is settled
+for good. In the modes that let an actor's events end somewhere this is not so, as a late event may end them
+earlier or later. There all events of an actor are looked up, unless it is settled and what is new comes behind.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ import polars as pl
 from evtool.projections.actors import ACTOR, Runs, as_ratio, everything, in_runs, spans, with_hash
 from evtool.projections.kind import BUCKET, Change, Find, Tables, find_nothing
 from evtool.projections.sortedrun import HASH
-from evtool.projections.windows import STEPS, STEPS_MAX, TIMESTAMP, Mode, deepest
+from evtool.projections.windows import STEPS, STEPS_MAX, TIMESTAMP, Mode, outcomes
 
 EVENTS, DEPTHS = "events", "depths"
 POSITION = "position"
 DEPTH = "actor.depth"
 
-_BEFORE = "actor.before"
+_BEFORE, _SETTLED_BEFORE = "actor.before", "actor.settled_before"
+_SETTLED, _AS_OF, _HAS_STEP = "actor.settled", "actor.as_of", "actor.has_step"
 _WEIGHT = "actor.weight"
 _ENDING: frozenset[Mode] = frozenset({"strict_order", "strict_deduplication"})
 
@@ -85,54 +86,77 @@ class Funnel:
 
     @property
     def orders(self) -> Mapping[str, str | None]:
-        """Events in order of time; with modes in which depths only grow, those too."""
-        return {EVENTS: TIMESTAMP} if self.modes & _ENDING else {EVENTS: TIMESTAMP, DEPTHS: None}
+        """Events in order of time, and depths."""
+        return {EVENTS: TIMESTAMP, DEPTHS: None}
 
     def change(self, new: Tables, find: Find) -> Change:
         """What comes to the depths of the actors of some events."""
         events = new[EVENTS].drop(BUCKET)
-        if self.modes & _ENDING:
-            before = pl.concat([events.clear(), *find(EVENTS, everything(events))])
-            after = pl.concat([before, events])
-            result = self._result(depths(self, {EVENTS: before}), depths(self, {EVENTS: after}))
-            return Change(result, {EVENTS: events.sort(HASH, TIMESTAMP)})
-        return self._deepened(events, find)
+        found = find(DEPTHS, everything(events))
+        known = self.settle(DEPTHS, pl.concat(found)) if found else None
+        considered = events if known is None else self._open(events, known)
+        if self._may_end:
+            around = find(EVENTS, everything(considered))
+        else:
+            around = find(EVENTS, spans(considered, TIMESTAMP, TIMESTAMP, self.within_ns))
+        order = [TIMESTAMP, POSITION]
+        runs = in_runs(pl.concat([considered, *around]), self.keys, order, [*order, STEPS])
+        after = self._depths(runs)
+        grown = self._differing(after.filter(_HAS_STEP).drop(_HAS_STEP), known)
+        before = grown.drop(DEPTH).rename({_BEFORE: DEPTH}).drop_nulls(DEPTH)
+        as_of = pl.lit(events[POSITION].max(), pl.Int64).alias(_AS_OF)
+        depths = grown.select(*self._group, DEPTH, _SETTLED, as_of)
+        if self._may_end:
+            kept = events.sort(HASH, TIMESTAMP)
+        else:
+            kept = self._kept(runs, after[_SETTLED].is_null().to_numpy(), events[POSITION].min())
+        return Change(self._result(before, grown), {EVENTS: kept, DEPTHS: depths.sort(HASH)})
 
     def settle(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
-        """Events as they are; of depths the greatest."""
+        """Events as they are; of an actor what was found last."""
         if table == EVENTS:
             return rows.sort(HASH, TIMESTAMP)
-        return rows.group_by(self._group).agg(pl.col(DEPTH).max()).sort(HASH)
+        return rows.sort(HASH, _AS_OF).unique(self._group, keep="last", maintain_order=True)
 
     def total(self, results: Sequence[pl.DataFrame]) -> pl.DataFrame:
         """The sums. A row whose actors are none stays: its keys have events."""
         return pl.concat(results).group_by(*self.keys, "step").agg(pl.col("actors").sum())
 
-    def _deepened(self, events: pl.DataFrame, find: Find) -> Change:
-        """The change where depths only grow."""
-        before = [self.settle(DEPTHS, pl.concat(found)) for found in [find(DEPTHS, everything(events))] if found]
-        first_position = events[POSITION].min()
-        if before:
-            through = before[0].filter(pl.col(DEPTH) == len(self.names))
-            events = events.join(through, on=self._group, how="anti", nulls_equal=True)
-            around = find(EVENTS, spans(events, TIMESTAMP, TIMESTAMP, self.within_ns))
-            events = pl.concat([events, *around])
-        runs = in_runs(events, self.keys, [TIMESTAMP, POSITION], [TIMESTAMP, STEPS, POSITION])
-        depth = deepest(runs, len(self.names), self.within_ns, self.modes)
-        found = runs.groups.with_columns(pl.Series(DEPTH, depth, dtype=pl.Int32))
-        if before:
-            known = before[0].rename({DEPTH: _BEFORE})
-            found = found.join(known, on=self._group, how="left", nulls_equal=True, maintain_order="left")
-            found = found.with_columns(pl.max_horizontal(DEPTH, _BEFORE).alias(DEPTH))
-        else:
-            found = found.with_columns(pl.lit(None, pl.Int32).alias(_BEFORE))
-        grown = found.filter(pl.col(DEPTH).ne_missing(pl.col(_BEFORE)))
-        earlier = grown.drop(DEPTH).rename({_BEFORE: DEPTH}).drop_nulls(DEPTH)
-        tables = {
-            EVENTS: self._kept(runs, found[DEPTH].to_numpy() < len(self.names), first_position),
-            DEPTHS: grown.select(*self._group, DEPTH).sort(HASH),
-        }
-        return Change(self._result(earlier, grown.drop(_BEFORE)), tables)
+    @property
+    def _may_end(self) -> bool:
+        return bool(self.modes & _ENDING)
+
+    def _open(self, events: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+        """The events of the groups to which some of them may matter."""
+        settled = known.filter(pl.col(_SETTLED).is_not_null()).select(*self._group, _SETTLED)
+        if self._may_end:
+            late = events.select(*self._group, TIMESTAMP).join(settled, on=self._group, nulls_equal=True)
+            late = late.filter(pl.col(TIMESTAMP) < pl.col(_SETTLED))
+            settled = settled.join(late, on=self._group, how="anti", nulls_equal=True)
+        return events.join(settled, on=self._group, how="anti", nulls_equal=True)
+
+    def _depths(self, runs: Runs) -> pl.DataFrame:
+        """The groups, DEPTH and _SETTLED of each, and whether it has an event of any step."""
+        found = outcomes(runs, len(self.names), self.within_ns, self.modes)
+        times = np.append(runs.columns[TIMESTAMP], 0)
+        is_settled = pl.Series(found.settled < len(times) - 1)
+        has_step = np.maximum.reduceat(runs.columns[STEPS], runs.first) > 0
+        return runs.groups.with_columns(
+            pl.Series(DEPTH, found.depths, dtype=pl.Int32),
+            pl.when(is_settled).then(pl.Series(times[found.settled])).alias(_SETTLED),
+            pl.Series(_HAS_STEP, has_step),
+        )
+
+    def _differing(self, after: pl.DataFrame, known: pl.DataFrame | None) -> pl.DataFrame:
+        """The groups about which something else is found than was known, with their depth of _BEFORE, or null."""
+        if known is None:
+            return after.with_columns(pl.lit(None, pl.Int32).alias(_BEFORE))
+        before = known.select(*self._group, pl.col(DEPTH).alias(_BEFORE), pl.col(_SETTLED).alias(_SETTLED_BEFORE))
+        both = after.join(before, on=self._group, how="left", nulls_equal=True)
+        if not self._may_end:  # what was not looked up may have got it further
+            both = both.with_columns(pl.max_horizontal(DEPTH, _BEFORE), pl.coalesce(_SETTLED_BEFORE, _SETTLED))
+        differs = pl.col(DEPTH).ne_missing(pl.col(_BEFORE)) | pl.col(_SETTLED).ne_missing(pl.col(_SETTLED_BEFORE))
+        return both.filter(differs).drop(_SETTLED_BEFORE)
 
     def _kept(self, runs: Runs, is_open: np.ndarray[Any, np.dtype[np.bool_]], first_position: Any) -> pl.DataFrame:
         """The new events of groups that may still get further, in the order of their table."""
@@ -186,15 +210,3 @@ class Funnel:
     def _steps(self) -> pl.DataFrame:
         numbers = pl.Series("step", range(1, len(self.names) + 1), dtype=pl.Int32)
         return pl.DataFrame([numbers, pl.Series("name", self.names, dtype=pl.String)])
-
-
-def depths(funnel: Funnel, state: Tables) -> pl.DataFrame:
-    """HASH, the keys, `actor` and DEPTH (Int32): how far each actor came, of those with an event of some step.
-
-    The depth is 0 where there is none of the first step.
-    """
-    events = state[EVENTS]
-    runs = in_runs(events, funnel.keys, [TIMESTAMP, POSITION], [TIMESTAMP, STEPS])
-    depth = deepest(runs, len(funnel.names), funnel.within_ns, funnel.modes)
-    has_step = np.maximum.reduceat(runs.columns[STEPS], runs.first) > 0
-    return runs.groups.with_columns(pl.Series(DEPTH, depth, dtype=pl.Int32)).filter(pl.Series(has_step))

@@ -254,15 +254,15 @@ class Run:
         if len(buffers) == 3:  # texts: offsets and bytes
             self._check_buffer(buffers[1], starts * 8, ends * 8 + 8)
             offsets = np.frombuffer(buffers[1], "<i8")
-            if buffers[2] is not None:
-                self._check_buffer(buffers[2], offsets[starts], offsets[ends])
+            self._check_buffer(buffers[2], offsets[starts], offsets[ends])
         elif len(buffers) == 2:
             bits = column.type.bit_width
             self._check_buffer(buffers[1], starts * bits // 8, -(-ends * bits // 8))
 
     def _check_buffer(self, buffer: pa.Buffer, starts: Numbers, ends: Numbers) -> None:
-        offset = buffer.address - self._address
-        self._check_bytes(offset + starts, offset + ends)
+        if buffer.size:  # else it lies somewhere else
+            offset = buffer.address - self._address
+            self._check_bytes(offset + starts, offset + ends)
 
     def _check_bytes(self, starts: Numbers, ends: Numbers) -> None:
         pages = _expanded(starts // PAGE_BYTES, -(-ends // PAGE_BYTES))

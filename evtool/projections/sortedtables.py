@@ -14,8 +14,8 @@ from evtool.projections.checkpoint import SORTED_SUFFIX, StateDamagedError
 from evtool.projections.sortedrun import Run, RunWriter, Spans
 from evtool.projections.tiers import HASH_LAST, Ref, next_merge, without
 
-MERGE_ROWS = 32_768  # so many rows can be merged for any addition; more for one that has more than a quarter of it
-_MERGED_FOR_ONE = 4  # rows merged for each that is added: there are hardly more tiers than that
+MERGE_ROWS = 32_768  # about so many rows are merged in a piece, and pieces as long as there were not so many
+MERGED_FOR_ONE = 3  # or, where it is more, so many rows for each that is added: a row is merged 2 to 3 times
 
 Orders = Mapping[str, str | None]
 Settle = Callable[[str, pl.DataFrame], pl.DataFrame]
@@ -76,8 +76,8 @@ class SortedTables:
         Raises StateDamagedError, StorageError.
         """
         for table, order in orders.items():
-            rest = max(MERGE_ROWS, added * _MERGED_FOR_ONE)
-            while rest > 0 and (found := next_merge(self._refs.get(table, ()), rest)):
+            rows_max = rest = max(MERGE_ROWS, added * MERGED_FOR_ONE)
+            while rest > 0 and (found := next_merge(self._refs.get(table, ()), rows_max)):
                 parts = [part for ref in found.refs for part in self._open(ref).between(found.first, found.last)]
                 self._refs[table] = tuple(without(self._refs[table], found))
                 rest -= sum(map(len, parts)) + 1

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 TIER_RUNS = 8
 TIER_ROWS = 8_192  # the runs of the lowest tier have fewer than TIER_RUNS times as many
-PIECES = 64  # a merge is done in so many steps at the most
+PIECES = 32  # a merge is done in so many steps at the most
 HASH_LAST = (1 << 64) - 1
 
 
@@ -60,12 +60,24 @@ class Merge(NamedTuple):
 
 def next_merge(refs: Sequence[Ref], rows_max: int) -> Merge | None:
     """What to merge next, of about `rows_max` rows or a PIECES-th of these runs; None if nothing has to be."""
-    for tier in sorted({ref.tier for ref in refs}):
-        those = [ref for ref in refs if ref.tier == tier]
-        for first in sorted({ref.first for ref in those}):
-            chosen = [ref for ref in those if ref.first <= first <= ref.last]
-            if len(chosen) >= TIER_RUNS:
-                return _piece(chosen, first, rows_max)
+    tiers: dict[int, list[Ref]] = {}
+    for ref in refs:
+        tiers.setdefault(ref.tier, []).append(ref)
+    for _, those in sorted(tiers.items()):
+        first = _deep_point(those)
+        if first is not None:
+            return _piece([ref for ref in those if ref.first <= first <= ref.last], first, rows_max)
+    return None
+
+
+def _deep_point(refs: Sequence[Ref]) -> int | None:
+    """The first hash at which TIER_RUNS of some runs lie above each other."""
+    depth = 0
+    changes = [(ref.first, 1) for ref in refs] + [(ref.last + 1, -1) for ref in refs]
+    for point, change in sorted(changes):
+        depth += change
+        if depth >= TIER_RUNS:
+            return point
     return None
 
 

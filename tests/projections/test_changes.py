@@ -105,7 +105,7 @@ def agrees(kind: ChangingKind, rows: pl.DataFrame, cuts: list[int]) -> None:
 
 
 CUTS = st.lists(st.integers(0, 40), max_size=8)
-some = settings(max_examples=int(__import__("os").environ.get("EX","25")))
+some = settings(max_examples=20)
 
 
 @pytest.mark.usefixtures("small")
