@@ -28,6 +28,7 @@ COMPRESS_BYTES_MIN = 16 * 1024
 # A dictionary pays when texts repeat, on average, at least this often.
 DICTIONARY_REPEATS_MIN = 2
 DICTIONARY_ROWS_MIN = 256
+_CODES_COMPARED_MAX = 8
 
 Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
@@ -203,10 +204,23 @@ def _rows_among(batch: pa.RecordBatch, among: Mapping[str, pa.Array]) -> np.ndar
     for name, texts in among.items():
         column = batch.column(name)
         if isinstance(column, pa.DictionaryArray):
-            chosen &= mask(pc.is_in(column.dictionary, texts))[np.from_dlpack(column.indices)]
+            chosen &= _rows_of_codes(column, mask(pc.is_in(column.dictionary, texts)))
         else:
             chosen &= mask(pc.is_in(column, texts))
     return chosen
+
+
+def _rows_of_codes(
+    column: pa.DictionaryArray, is_wanted: np.ndarray[Any, np.dtype[np.bool_]]
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """The rows with a code that is wanted. A few are sooner compared with all rows than looked up for each."""
+    codes, wanted = np.from_dlpack(column.indices), np.flatnonzero(is_wanted).tolist()
+    if len(wanted) > _CODES_COMPARED_MAX:
+        return np.asarray(is_wanted[codes])
+    found = np.zeros(len(codes), bool)
+    for code in wanted:
+        found |= codes == code
+    return found
 
 
 def _placed(

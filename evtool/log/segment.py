@@ -157,12 +157,14 @@ class Segment:
 
         from evtool.log.frame import PLACED_SCHEMA
 
-        if among:
-            found = [self._matching(row, columns, among, is_likely) for row in rows]
-        else:
-            found = [self.batch(row, columns) for row in rows]
+        found: list[pa.RecordBatch] = []
+        for row in rows:
+            batch = self._matching(row, columns, among, is_likely) if among else self.batch(row, columns)
+            if batch is not None:
+                found.append(batch)
+                is_likely |= "stream_id" not in among  # a type or source of one frame is likely in the next one
         schema = pa.schema(PLACED_SCHEMA.field(name) for name in PLACED_SCHEMA.names if name in columns)
-        return pa.Table.from_batches([batch for batch in found if batch is not None], schema)
+        return pa.Table.from_batches(found, schema)
 
     def _matching(
         self, row: np.void, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool

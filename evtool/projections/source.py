@@ -64,7 +64,8 @@ class Source:
             last_position = int(group.rows["header"]["last_position"].max())
             return Part(plan.kind.partial(rows), len(rows), failed, last_position)
 
-        return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=0)
+        # Parts that wait for their turn are small; with none ahead a worker would wait for the slower one.
+        return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=2)
 
     def selected(self, plan: Plan, selection: Selection) -> Iterator[pl.DataFrame]:
         """The events that a projection counts, all of their columns and its inputs beside them, in order."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from samples import Row, config, event, make_log, rows
 
@@ -72,3 +74,19 @@ def test_the_first_event_does_not_wait_for_others(log: evtool.Log, monkeypatch: 
 def test_nothing_is_found(log: evtool.Log):
     assert list(log.scan(types=["Never"])) == []
     assert list(log.scan(types=["Paid"], start=10**6)) == []
+
+
+def test_any_number_of_types_is_found_in_frames_that_have_some_none_or_all_of_them(tmp_path: Path):
+    """In frames of more than 16 KiB, where types are a dictionary, and may be looked at before other columns."""
+    names = [f"type-{number}" for number in range(20)]
+    batches = []
+    for number, few in enumerate((20, 1, 20, 12)):
+        first = 2_000 * number
+        batches.append(
+            [event(first + at, event_type=names[at % few], payload=f'{{"n":{at}}}') for at in range(1_200)]
+        )
+    make_log(tmp_path / "segments", batches)
+    log = evtool.open(tmp_path / "segments", read_only=True)
+    for count in (1, 2, 8, 9, 20):
+        wanted = names[-count:]
+        assert rows(log, types=wanted) == [row for row in rows(log) if row["event_type"] in wanted]
