@@ -74,10 +74,12 @@ def bucket_of(hashes: pl.Series) -> pl.Series:
 def in_runs(rows: pl.DataFrame, keys: Sequence[str], order: Sequence[str], columns: Sequence[str]) -> Runs:
     """Some columns (numbers without nulls), by (keys, actor) and within that in an order.
 
-    A sort by `order` alone and a grouping by hash, which keeps the order within the groups: a sort that compares
-    actors takes three times as long.
+    Sorts by `order` alone and a grouping by hash, which keeps the order within the groups: a sort that compares
+    actors takes three times as long, and one by two columns at once twice as long as one after the other.
     """
-    lists = rows.sort(order).group_by(*keys, ACTOR).agg(pl.col(HASH).first(), *(pl.col(c) for c in columns))
+    for column in reversed(order):
+        rows = rows.sort(column, maintain_order=True)
+    lists = rows.group_by(*keys, ACTOR).agg(pl.col(HASH).first(), *(pl.col(c) for c in columns))
     lengths = lists[columns[0]].list.len().to_numpy().astype(np.int64)
     flat = {c: lists[c].explode(empty_as_null=False).to_numpy() for c in columns}
     return Runs(lists.select(HASH, *keys, ACTOR), np.cumsum(lengths) - lengths, flat)

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from evtool.projections.actors import ACTOR, Runs, as_ratio, everything, in_runs, spans, with_hash
-from evtool.projections.kind import BUCKET, Change, Find, Tables, find_nothing
+from evtool.projections.kind import BUCKET, Change, Find, Tables
 from evtool.projections.sortedrun import HASH
 from evtool.projections.windows import STEPS, STEPS_MAX, TIMESTAMP, Mode, outcomes
 
@@ -82,25 +82,19 @@ class Funnel:
 
     def reduce(self, state: Tables) -> pl.DataFrame:
         """The keys, `step` and `actors`."""
-        return self.change(state, find_nothing).result
+        return self.change(state).result
 
     @property
     def orders(self) -> Mapping[str, str | None]:
         """Events in order of time, and depths."""
         return {EVENTS: TIMESTAMP, DEPTHS: None}
 
-    def change(self, new: Tables, find: Find) -> Change:
+    def change(self, new: Tables, find: Find | None = None) -> Change:
         """What comes to the depths of the actors of some events."""
         events = new[EVENTS].drop(BUCKET)
-        found = find(DEPTHS, everything(events))
-        known = self.settle(DEPTHS, pl.concat(found)) if found else None
-        considered = events if known is None else self._open(events, known)
-        if self._may_end:
-            around = find(EVENTS, everything(considered))
-        else:
-            around = find(EVENTS, spans(considered, TIMESTAMP, TIMESTAMP, self.within_ns))
+        considered, known = (events, None) if find is None else self._looked_up(events, find)
         order = [TIMESTAMP, POSITION]
-        runs = in_runs(pl.concat([considered, *around]), self.keys, order, [*order, STEPS])
+        runs = in_runs(considered, self.keys, order, [*order, STEPS])
         after = self._depths(runs)
         grown = self._differing(after.filter(_HAS_STEP).drop(_HAS_STEP), known)
         before = grown.drop(DEPTH).rename({_BEFORE: DEPTH}).drop_nulls(DEPTH)
@@ -125,6 +119,15 @@ class Funnel:
     @property
     def _may_end(self) -> bool:
         return bool(self.modes & _ENDING)
+
+    def _looked_up(self, events: pl.DataFrame, find: Find) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+        """What has to be considered with some new events, and what was known of their groups."""
+        found = find(DEPTHS, everything(events))
+        known = self.settle(DEPTHS, pl.concat(found)) if found else None
+        considered = events if known is None else self._open(events, known)
+        around = spans(considered, TIMESTAMP, TIMESTAMP, self.within_ns)
+        found = find(EVENTS, everything(considered) if self._may_end else around)
+        return pl.concat([considered, *found]), known
 
     def _open(self, events: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
         """The events of the groups to which some of them may matter."""

@@ -42,11 +42,6 @@ class Change(NamedTuple):
     tables: Mapping[str, pl.DataFrame]
 
 
-def find_nothing(table: str, spans: Spans) -> list[pl.DataFrame]:
-    """What is found where there is no state yet."""
-    return []
-
-
 class Kind(Protocol):
     """How events become a read model.
 
@@ -93,8 +88,8 @@ class ChangingKind(Kind, Protocol):
         """The sorted tables, and of each the column (Int64) that is its number besides the hash; None: 0."""
         ...
 
-    def change(self, new: Tables, find: Find) -> Change:
-        """What merged rows do that are in no sorted table yet. For all that there is, `reduce` gives the same."""
+    def change(self, new: Tables, find: Find | None = None) -> Change:
+        """What merged rows do that are in no sorted table yet; without `find` there is nothing in any."""
         ...
 
     def settle(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from evtool.projections.actors import ACTOR, as_ratio, everything, spans, with_hash
-from evtool.projections.kind import BUCKET, Change, Find, Tables, find_nothing
+from evtool.projections.kind import BUCKET, Change, Find, Tables
 from evtool.projections.sortedrun import HASH
 
 PERIODS, COHORTS, SEEN = "periods", "cohorts", "seen"
@@ -70,21 +70,22 @@ class Retention:
 
     def reduce(self, state: Tables) -> pl.DataFrame:
         """`cohort`, the keys, `offset` and `actors`; and LAST, in a row that has nothing else."""
-        return self.change(state, find_nothing).result
+        return self.change(state).result
 
     @property
     def orders(self) -> Mapping[str, str | None]:
         """The periods of an actor in their order, and its cohort."""
         return {PERIODS: PERIOD, COHORTS: None}
 
-    def change(self, new: Tables, find: Find) -> Change:
+    def change(self, new: Tables, find: Find | None = None) -> Change:
         """What comes to the cohorts of the actors of some events, and to their returns."""
         periods = new[PERIODS].drop(BUCKET)
         actors = self._actors(periods, find)
-        looked_up = actors.filter(pl.col(_LOW) <= pl.col(_HIGH))
-        before = pl.concat([periods.clear(), *find(PERIODS, spans(looked_up, _LOW, _HIGH))])
-        after = self.settle(PERIODS, pl.concat([before, periods]))
-        before = self.settle(PERIODS, before)
+        before, after = periods.clear(), periods
+        if find is not None:
+            looked_up = actors.filter(pl.col(_LOW) <= pl.col(_HIGH))
+            found = [before, *find(PERIODS, spans(looked_up, _LOW, _HIGH))]
+            before, after = (self.settle(PERIODS, pl.concat(rows)) for rows in (found, [*found, periods]))
         moved = actors.filter(pl.col(_COHORT).ne_missing(pl.col(_BEFORE)))
         counted = [
             self._returns(before, actors, _BEFORE, -1),
@@ -113,13 +114,14 @@ class Retention:
         rows = pl.concat(results)
         return self._summed(rows.drop_nulls("cohort").drop(LAST), rows.select(pl.col(LAST).max()).drop_nulls())
 
-    def _actors(self, periods: pl.DataFrame, find: Find) -> pl.DataFrame:
+    def _actors(self, periods: pl.DataFrame, find: Find | None) -> pl.DataFrame:
         """The groups of some rows, their cohort, before and now, and between which periods that may count."""
         first = pl.col(PERIOD).filter(START).min().alias(_COHORT)
         extremes = pl.col(PERIOD).min().alias(_LOW), pl.col(PERIOD).max().alias(_HIGH)
         actors = periods.group_by(self._group).agg(first, *extremes)
-        nothing = actors.select(*self._group, _COHORT).clear()
-        known = self.settle(COHORTS, pl.concat([nothing, *find(COHORTS, everything(periods))]))
+        known = actors.select(*self._group, _COHORT).clear()
+        if find is not None:
+            known = self.settle(COHORTS, pl.concat([known, *find(COHORTS, everything(actors))]))
         known = known.rename({_COHORT: _BEFORE})
         actors = actors.join(known, on=self._group, how="left", nulls_equal=True)
         actors = actors.with_columns(pl.min_horizontal(_COHORT, _BEFORE).alias(_COHORT))

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from evtool.projections.actors import ACTOR, Runs, bucket_of, in_runs, spans, with_hash
-from evtool.projections.kind import BUCKET, Change, Find, Tables, find_nothing
+from evtool.projections.kind import BUCKET, Change, Find, Tables
 from evtool.projections.sortedrun import HASH
 
 SESSIONS, STARTS = "sessions", "starts"
@@ -87,19 +87,18 @@ class Sessions:
 
     def reduce(self, state: Tables) -> pl.DataFrame:
         """The columns of the read model that are no average; of each session, that it is one."""
-        return self.change(state, find_nothing).result
+        return self.change(state).result
 
     @property
     def orders(self) -> Mapping[str, str | None]:
         """Sessions by their start, and where they are counted how many start in a period."""
         return {SESSIONS: STARTED} if self.each else {SESSIONS: STARTED, STARTS: _PERIOD}
 
-    def change(self, new: Tables, find: Find) -> Change:
+    def change(self, new: Tables, find: Find | None = None) -> Change:
         """What sessions become by new stretches."""
         stretches = new[SESSIONS].drop(BUCKET)
-        found = find(SESSIONS, spans(stretches, STARTED, ENDED, self.gap_ns, with_previous=True))
         before, after = stretches.clear(), stretches
-        if found:
+        if find and (found := find(SESSIONS, spans(stretches, STARTED, ENDED, self.gap_ns, with_previous=True))):
             before, after = self._joined_with(self.settle(SESSIONS, pl.concat(found)), stretches)
         count = [pl.lit(number, pl.Int64).alias(_COUNT) for number in (-1, 1)]
         forms = pl.concat([before.with_columns(count[0]), after.with_columns(count[1])])
@@ -184,14 +183,15 @@ class Sessions:
             (count * _duration_ms()).alias("duration_ms_total"),
         )
 
-    def _starts(self, forms: pl.DataFrame, find: Find) -> pl.DataFrame:
+    def _starts(self, forms: pl.DataFrame, find: Find | None) -> pl.DataFrame:
         """How many sessions of an actor more start in a period, where that are others; and how many there were."""
         by = [*self._group, _PERIOD]
         more = (
             forms.group_by(*dict.fromkeys([*by, *self._by])).agg(pl.col(_COUNT).sum()).filter(pl.col(_COUNT) != 0)
         )
-        found = find(STARTS, spans(more, _PERIOD, _PERIOD))
-        known = self.settle(STARTS, pl.concat([more.select(*by, _COUNT).clear(), *found]))
+        known = more.select(*by, _COUNT).clear()
+        if find is not None:
+            known = self.settle(STARTS, pl.concat([known, *find(STARTS, spans(more, _PERIOD, _PERIOD))]))
         return more.join(known, on=by, how="left", nulls_equal=True, suffix=".before")
 
     def _actors(self, starts: pl.DataFrame) -> pl.DataFrame:

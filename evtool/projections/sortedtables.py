@@ -36,6 +36,11 @@ class SortedTables:
         self._next_number = next_number
         self._runs: dict[int, Run] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no run."""
+        return not any(self._refs.values())
+
     def find(self, table: str, spans: Spans) -> list[pl.DataFrame]:
         """What each run of a table has in some spans. Raises StateDamagedError."""
         found: list[pl.DataFrame] = []

@@ -116,11 +116,12 @@ class Work:
 
     def _changes(self, kind: ChangingKind) -> Iterable[Change]:
         """What the new rows change, those of one bucket after the other, or all at once where they are few."""
+        find = None if self._store.sorted.is_empty else self._store.sorted.find
         if not self._store.touched() and self._waiting_rows() < FEW_ROWS:
-            return [kind.change(kind.merge(self._parts), self._store.sorted.find)] if self._parts else []
+            return [kind.change(kind.merge(self._parts), find)] if self._parts else []
 
         def change(bucket: int) -> Change:
-            return kind.change(kind.merge(self._store.load(bucket)), self._store.sorted.find)
+            return kind.change(kind.merge(self._store.load(bucket)), find)
 
         self._stage()
         return parallel.ordered(change, sorted(self._store.touched()))

@@ -20,7 +20,7 @@ from merging import at_once, frames, in_parts, needed, read_model, same
 
 from evtool.projections.actors import ACTOR_BUCKETS, bucket_of, hash_of
 from evtool.projections.funnel import DEPTH, DEPTHS, Funnel
-from evtool.projections.kind import Tables, find_nothing
+from evtool.projections.kind import Tables
 from evtool.projections.windows import STEPS_MAX
 
 STRICT = ("strict_once", "strict_order", "strict_deduplication", "strict_increase")
@@ -59,7 +59,7 @@ def random_events(
 
 
 def depths(kind: Funnel, state: Tables) -> pl.DataFrame:
-    return kind.change(state, find_nothing).tables[DEPTHS].select(*kind.keys, "actor", DEPTH)
+    return kind.change(state).tables[DEPTHS].select(*kind.keys, "actor", DEPTH)
 
 
 def our_levels(kind: Funnel, events: pl.DataFrame) -> dict[str, int]:
