@@ -7,8 +7,8 @@ found last of each actor, and from when on an actor is settled, as more events d
 More events make more chains, and no chain is longer than the window. So an actor's depth only grows, by chains of
 its new events with those at most a window away, which are looked up; and who has come through all steps is settled
 for good, so that its events are let go of as soon as that is known. In the modes that let an actor's events end
-somewhere this is not so, as a late event may end them earlier or later. There all events of an actor are looked up,
-unless it is settled and what is new comes behind.
+somewhere this is not so, as a late event may end them earlier or later. There all events of an actor are looked
+up, unless it is settled and what is new comes behind.
 """
 
 from __future__ import annotations
