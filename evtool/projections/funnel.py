@@ -6,8 +6,9 @@ found last of each actor, and from when on an actor is settled, as more events d
 
 More events make more chains, and no chain is longer than the window. So an actor's depth only grows, by chains of
 its new events with those at most a window away, which are looked up; and who has come through all steps is settled
-for good. In the modes that let an actor's events end somewhere this is not so, as a late event may end them
-earlier or later. There all events of an actor are looked up, unless it is settled and what is new comes behind.
+for good, so that its events are let go of as soon as that is known. In the modes that let an actor's events end
+somewhere this is not so, as a late event may end them earlier or later. There all events of an actor are looked
+up, unless it is settled and what is new comes behind.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from evtool.projections.actors import ACTOR, Runs, as_ratio, everything, in_runs, spans, with_hash
+from evtool.projections.actors import ACTOR, Runs, as_ratio, bucket_of, everything, in_runs, spans, with_hash
 from evtool.projections.kind import BUCKET, Change, Find, Tables
 from evtool.projections.sortedrun import HASH
 from evtool.projections.windows import STEPS, STEPS_MAX, TIMESTAMP, Mode, outcomes
 
-EVENTS, DEPTHS = "events", "depths"
+EVENTS, THROUGH, DEPTHS = "events", "through", "depths"
 POSITION = "position"
 DEPTH = "actor.depth"
 
@@ -73,12 +73,16 @@ class Funnel:
         rows = rows.with_columns(reduce(or_, self._bits()).alias(STEPS))
         if "strict_order" not in self.modes:
             rows = rows.filter(pl.col(STEPS) != 0)
-        columns = [BUCKET, HASH, *self.keys, ACTOR, TIMESTAMP, POSITION, STEPS]
-        return {EVENTS: with_hash(rows, self.keys).select(columns)}
+        columns = [BUCKET, *self._group, TIMESTAMP, POSITION, STEPS]
+        events = with_hash(rows, self.keys).select(columns)
+        through = events.select(BUCKET, *self._group, POSITION).clear()
+        return {EVENTS: events, THROUGH: through} if self._may_end else self._without_those_through(events)
 
     def merge(self, parts: Sequence[Tables]) -> Tables:
-        """All events of the parts."""
-        return {EVENTS: pl.concat([part[EVENTS] for part in parts])}
+        """All events of the parts, and who is through in any of them."""
+        events, through = (pl.concat([part[name] for part in parts]) for name in (EVENTS, THROUGH))
+        latest = through.group_by(BUCKET, *self._group).agg(pl.col(POSITION).max())
+        return {EVENTS: events, THROUGH: latest}
 
     def reduce(self, state: Tables) -> pl.DataFrame:
         """The keys, `step` and `actors`."""
@@ -91,20 +95,20 @@ class Funnel:
 
     def change(self, new: Tables, find: Find | None = None) -> Change:
         """What comes to the depths of the actors of some events."""
-        events = new[EVENTS].drop(BUCKET)
-        considered, known = (events, None) if find is None else self._looked_up(events, find)
-        order = [TIMESTAMP, POSITION]
-        runs = in_runs(considered, self.keys, order, [*order, STEPS])
-        after = self._depths(runs)
+        through = new[THROUGH].drop(BUCKET)
+        events = new[EVENTS].drop(BUCKET).join(through, on=self._group, how="anti", nulls_equal=True)
+        considered, known = (events, None) if find is None else self._looked_up(events, through, find)
+        runs = in_runs(considered, self.keys, [TIMESTAMP, POSITION], [TIMESTAMP, STEPS])
+        after = pl.concat([self._depths(runs), self._depths_of_those_through(through)])
         grown = self._differing(after.filter(_HAS_STEP).drop(_HAS_STEP), known)
         before = grown.drop(DEPTH).rename({_BEFORE: DEPTH}).drop_nulls(DEPTH)
-        as_of = pl.lit(events[POSITION].max(), pl.Int64).alias(_AS_OF)
-        depths = grown.select(*self._group, DEPTH, _SETTLED, as_of)
-        if self._may_end:
-            kept = events.sort(HASH, TIMESTAMP)
-        else:
-            kept = self._kept(runs, after[_SETTLED].is_null().to_numpy(), events[POSITION].min())
-        return Change(self._result(before, grown), {EVENTS: kept, DEPTHS: depths.sort(HASH)})
+        as_of = pl.concat([events[POSITION], through[POSITION]]).max()
+        depths = grown.select(*self._group, DEPTH, _SETTLED, pl.lit(as_of, pl.Int64).alias(_AS_OF))
+        if not self._may_end:
+            is_open = pl.col(HASH).is_in(after.filter(pl.col(_SETTLED).is_null())[HASH].implode())
+            events = events.filter(is_open)
+        tables = {EVENTS: events.sort(HASH, TIMESTAMP), DEPTHS: depths.sort(HASH)}
+        return Change(self._result(before, grown), tables)
 
     def settle(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
         """Events as they are; of an actor what was found last."""
@@ -120,9 +124,27 @@ class Funnel:
     def _may_end(self) -> bool:
         return bool(self.modes & _ENDING)
 
-    def _looked_up(self, events: pl.DataFrame, find: Find) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    def _without_those_through(self, events: pl.DataFrame) -> Tables:
+        """Some events, but for those of who comes through all steps by these: that is all there is to know."""
+        runs = in_runs(events, self.keys, [TIMESTAMP, POSITION], [TIMESTAMP, STEPS])
+        is_through = pl.col(_SETTLED).is_not_null() & ~pl.col(HASH).is_duplicated()
+        through = self._depths(runs).filter(is_through).select(self._group)
+        position = pl.lit(events[POSITION].max(), pl.Int64).alias(POSITION)
+        return {
+            EVENTS: events.filter(~pl.col(HASH).is_in(through[HASH].implode())),
+            THROUGH: through.select(bucket_of(through[HASH]), pl.all(), position),
+        }
+
+    def _depths_of_those_through(self, through: pl.DataFrame) -> pl.DataFrame:
+        depth = pl.lit(len(self.names), pl.Int32).alias(DEPTH)
+        settled = pl.lit(0, pl.Int64).alias(_SETTLED)
+        return through.select(*self._group, depth, settled, pl.lit(True).alias(_HAS_STEP))
+
+    def _looked_up(
+        self, events: pl.DataFrame, through: pl.DataFrame, find: Find
+    ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
         """What has to be considered with some new events, and what was known of their groups."""
-        found = find(DEPTHS, everything(events))
+        found = find(DEPTHS, everything(pl.concat([events.select(HASH), through.select(HASH)])))
         known = self.settle(DEPTHS, pl.concat(found)) if found else None
         considered = events if known is None else self._open(events, known)
         around = spans(considered, TIMESTAMP, TIMESTAMP, self.within_ns)
@@ -160,13 +182,6 @@ class Funnel:
             both = both.with_columns(pl.max_horizontal(DEPTH, _BEFORE), pl.coalesce(_SETTLED_BEFORE, _SETTLED))
         differs = pl.col(DEPTH).ne_missing(pl.col(_BEFORE)) | pl.col(_SETTLED).ne_missing(pl.col(_SETTLED_BEFORE))
         return both.filter(differs).drop(_SETTLED_BEFORE)
-
-    def _kept(self, runs: Runs, is_open: np.ndarray[Any, np.dtype[np.bool_]], first_position: Any) -> pl.DataFrame:
-        """The new events of groups that may still get further, in the order of their table."""
-        group_of = runs.group_of_rows()
-        rows = np.flatnonzero(is_open[group_of] & (runs.columns[POSITION] >= (first_position or 0)))
-        columns = [pl.Series(name, runs.columns[name][rows]) for name in (TIMESTAMP, POSITION, STEPS)]
-        return runs.groups[group_of[rows]].with_columns(columns).sort(HASH, TIMESTAMP)
 
     def _result(self, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
         """How many actors more came to each step, where the depths of some are others than before."""

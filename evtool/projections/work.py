@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from evtool.projections.plan import Plan  # and with it all that expressions need
 
 MERGE_ROWS = 2_000_000  # partials are merged and staged when they have so many rows
-FEW_ROWS = 262_144  # so many rows of a kind by actor are taken up without buckets, in one thread
+FEW_ROWS = 1 << 20  # so many rows of a kind by actor are taken up without buckets, in one thread
 RUNS_MAX = 8  # a bucket that would be read from more runs than this is written anew
 
 Progress = Callable[[int, int], None]  # events read, and how many there are to read

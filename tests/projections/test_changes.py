@@ -105,7 +105,7 @@ def agrees(kind: ChangingKind, rows: pl.DataFrame, cuts: list[int]) -> None:
 
 
 CUTS = st.lists(st.integers(0, 40), max_size=8)
-some = settings(max_examples=20)
+some = settings(max_examples=12)
 
 
 @pytest.mark.usefixtures("small")
@@ -126,7 +126,7 @@ class TestInAnyCut:
         agrees(kind, rows, cuts)
 
     @given(kind=st.one_of(funnels, sessions), rows=steps, cuts=CUTS)
-    @settings(max_examples=20)
+    @settings(max_examples=8)
     def test_where_all_actors_have_the_same_hash(self, kind: Any, rows: pl.DataFrame, cuts: list[int]) -> None:
         with pytest.MonkeyPatch.context() as patched:
             zeros = lambda codes, *_, **__: np.zeros(len(codes), np.uint64)  # noqa: E731

@@ -55,7 +55,7 @@ def events(first: int, count: int) -> list[Event]:
     ]
 
 
-BATCHES = [events(0, 60), *(events(60 + 8 * at, 8) for at in range(12))]
+BATCHES = [events(0, 60), *(events(60 + 8 * at, 8) for at in range(7))]
 
 
 @pytest.fixture
