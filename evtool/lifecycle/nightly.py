@@ -144,7 +144,7 @@ def _check(names: Sequence[str], only: Collection[str], skip: Collection[str]) -
         for name in asked:
             if name not in names:
                 raise ConfigError(f"{flag}: there is no step {name!r}", f"The steps are {', '.join(names)}.")
-    if not [name for name in names if (not only or name in only) and name not in skip]:
+    if names and not [name for name in names if (not only or name in only) and name not in skip]:
         raise ConfigError("--only and --skip leave no step", f"The steps are {', '.join(names)}.")
 
 

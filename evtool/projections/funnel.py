@@ -1,26 +1,39 @@
 """Funnels: how many actors came how far along a row of steps within a window of time.
 
-The state is the table `events`: the events of some step, each with a number whose bits are its steps. What an
-actor reached is worked out in `reduce`, as an event that arrives late may change it; windows.py has the algorithm.
+The state is the table `events`: the events of some step, each with a number whose bits are its steps. windows.py
+has the algorithm that finds how far an actor came, however late its events arrive. The table `depths` has what it
+found last of each actor, and from when on an actor is settled, as more events do not change that.
+
+More events make more chains, and no chain is longer than the window. So an actor's depth only grows, by chains of
+its new events with those at most a window away, which are looked up; and who has come through all steps is settled
+for good. In the modes that let an actor's events end somewhere this is not so, as a late event may end them
+earlier or later. There all events of an actor are looked up, unless it is settled and what is new comes behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from evtool.projections.actors import ACTOR, as_ratio, in_runs, with_bucket
-from evtool.projections.kind import BUCKET, Tables
-from evtool.projections.windows import STEPS, STEPS_MAX, TIMESTAMP, Mode, deepest
+from evtool.projections.actors import ACTOR, Runs, as_ratio, everything, in_runs, spans, with_hash
+from evtool.projections.kind import BUCKET, Change, Find, Tables, find_nothing
+from evtool.projections.sortedrun import HASH
+from evtool.projections.windows import STEPS, STEPS_MAX, TIMESTAMP, Mode, outcomes
 
-EVENTS = "events"
+EVENTS, DEPTHS = "events", "depths"
 POSITION = "position"
 DEPTH = "actor.depth"
+
+_BEFORE, _SETTLED_BEFORE = "actor.before", "actor.settled_before"
+_SETTLED, _AS_OF, _HAS_STEP = "actor.settled", "actor.as_of", "actor.has_step"
+_WEIGHT = "actor.weight"
+_ENDING: frozenset[Mode] = frozenset({"strict_order", "strict_deduplication"})
 
 
 @dataclass(frozen=True)
@@ -60,20 +73,110 @@ class Funnel:
         rows = rows.with_columns(reduce(or_, self._bits()).alias(STEPS))
         if "strict_order" not in self.modes:
             rows = rows.filter(pl.col(STEPS) != 0)
-        columns = [BUCKET, *self.keys, ACTOR, TIMESTAMP, POSITION, STEPS]
-        return {EVENTS: with_bucket(rows, self.keys).select(columns)}
+        columns = [BUCKET, HASH, *self.keys, ACTOR, TIMESTAMP, POSITION, STEPS]
+        return {EVENTS: with_hash(rows, self.keys).select(columns)}
 
     def merge(self, parts: Sequence[Tables]) -> Tables:
         """All events of the parts."""
         return {EVENTS: pl.concat([part[EVENTS] for part in parts])}
 
     def reduce(self, state: Tables) -> pl.DataFrame:
-        """BUCKET, the keys, `step` and `actors`."""
-        by = [BUCKET, *self.keys]
-        counts = depths(self, state).group_by(*by, DEPTH).agg(pl.len().cast(pl.Int64).alias("actors"))
-        reaching = pl.col("actors").filter(pl.col(DEPTH) >= pl.col("step")).sum()
+        """The keys, `step` and `actors`."""
+        return self.change(state, find_nothing).result
+
+    @property
+    def orders(self) -> Mapping[str, str | None]:
+        """Events in order of time, and depths."""
+        return {EVENTS: TIMESTAMP, DEPTHS: None}
+
+    def change(self, new: Tables, find: Find) -> Change:
+        """What comes to the depths of the actors of some events."""
+        events = new[EVENTS].drop(BUCKET)
+        found = find(DEPTHS, everything(events))
+        known = self.settle(DEPTHS, pl.concat(found)) if found else None
+        considered = events if known is None else self._open(events, known)
+        if self._may_end:
+            around = find(EVENTS, everything(considered))
+        else:
+            around = find(EVENTS, spans(considered, TIMESTAMP, TIMESTAMP, self.within_ns))
+        order = [TIMESTAMP, POSITION]
+        runs = in_runs(pl.concat([considered, *around]), self.keys, order, [*order, STEPS])
+        after = self._depths(runs)
+        grown = self._differing(after.filter(_HAS_STEP).drop(_HAS_STEP), known)
+        before = grown.drop(DEPTH).rename({_BEFORE: DEPTH}).drop_nulls(DEPTH)
+        as_of = pl.lit(events[POSITION].max(), pl.Int64).alias(_AS_OF)
+        depths = grown.select(*self._group, DEPTH, _SETTLED, as_of)
+        if self._may_end:
+            kept = events.sort(HASH, TIMESTAMP)
+        else:
+            kept = self._kept(runs, after[_SETTLED].is_null().to_numpy(), events[POSITION].min())
+        return Change(self._result(before, grown), {EVENTS: kept, DEPTHS: depths.sort(HASH)})
+
+    def settle(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """Events as they are; of an actor what was found last."""
+        if table == EVENTS:
+            return rows.sort(HASH, TIMESTAMP)
+        return rows.sort(HASH, _AS_OF).unique(self._group, keep="last", maintain_order=True)
+
+    def total(self, results: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        """The sums. A row whose actors are none stays: its keys have events."""
+        return pl.concat(results).group_by(*self.keys, "step").agg(pl.col("actors").sum())
+
+    @property
+    def _may_end(self) -> bool:
+        return bool(self.modes & _ENDING)
+
+    def _open(self, events: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+        """The events of the groups to which some of them may matter."""
+        settled = known.filter(pl.col(_SETTLED).is_not_null()).select(*self._group, _SETTLED)
+        if self._may_end:
+            late = events.select(*self._group, TIMESTAMP).join(settled, on=self._group, nulls_equal=True)
+            late = late.filter(pl.col(TIMESTAMP) < pl.col(_SETTLED))
+            settled = settled.join(late, on=self._group, how="anti", nulls_equal=True)
+        return events.join(settled, on=self._group, how="anti", nulls_equal=True)
+
+    def _depths(self, runs: Runs) -> pl.DataFrame:
+        """The groups, DEPTH and _SETTLED of each, and whether it has an event of any step."""
+        found = outcomes(runs, len(self.names), self.within_ns, self.modes)
+        times = np.append(runs.columns[TIMESTAMP], 0)
+        is_settled = pl.Series(found.settled < len(times) - 1)
+        has_step = np.maximum.reduceat(runs.columns[STEPS], runs.first) > 0
+        return runs.groups.with_columns(
+            pl.Series(DEPTH, found.depths, dtype=pl.Int32),
+            pl.when(is_settled).then(pl.Series(times[found.settled])).alias(_SETTLED),
+            pl.Series(_HAS_STEP, has_step),
+        )
+
+    def _differing(self, after: pl.DataFrame, known: pl.DataFrame | None) -> pl.DataFrame:
+        """The groups about which something else is found than was known, with their depth of _BEFORE, or null."""
+        if known is None:
+            return after.with_columns(pl.lit(None, pl.Int32).alias(_BEFORE))
+        before = known.select(*self._group, pl.col(DEPTH).alias(_BEFORE), pl.col(_SETTLED).alias(_SETTLED_BEFORE))
+        both = after.join(before, on=self._group, how="left", nulls_equal=True)
+        if not self._may_end:  # what was not looked up may have got it further
+            both = both.with_columns(pl.max_horizontal(DEPTH, _BEFORE), pl.coalesce(_SETTLED_BEFORE, _SETTLED))
+        differs = pl.col(DEPTH).ne_missing(pl.col(_BEFORE)) | pl.col(_SETTLED).ne_missing(pl.col(_SETTLED_BEFORE))
+        return both.filter(differs).drop(_SETTLED_BEFORE)
+
+    def _kept(self, runs: Runs, is_open: np.ndarray[Any, np.dtype[np.bool_]], first_position: Any) -> pl.DataFrame:
+        """The new events of groups that may still get further, in the order of their table."""
+        group_of = runs.group_of_rows()
+        rows = np.flatnonzero(is_open[group_of] & (runs.columns[POSITION] >= (first_position or 0)))
+        columns = [pl.Series(name, runs.columns[name][rows]) for name in (TIMESTAMP, POSITION, STEPS)]
+        return runs.groups[group_of[rows]].with_columns(columns).sort(HASH, TIMESTAMP)
+
+    def _result(self, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+        """How many actors more came to each step, where the depths of some are others than before."""
+        weighted = pl.concat(
+            [
+                after.select(*self.keys, DEPTH, pl.lit(1, pl.Int64).alias(_WEIGHT)),
+                before.select(*self.keys, DEPTH, pl.lit(-1, pl.Int64).alias(_WEIGHT)),
+            ]
+        )
+        counts = weighted.group_by(*self.keys, DEPTH).agg(pl.col(_WEIGHT).sum())
+        reaching = pl.col(_WEIGHT).filter(pl.col(DEPTH) >= pl.col("step")).sum().alias("actors")
         each = counts.join(self._steps().select("step"), how="cross")
-        return each.group_by(*by, "step").agg(reaching)
+        return each.group_by(*self.keys, "step").agg(reaching)
 
     def finalize(self, reduced: pl.DataFrame) -> pl.DataFrame:
         """All steps of all keys, in the order of both. Without keys all steps are there, if only with 0 actors."""
@@ -87,6 +190,10 @@ class Funnel:
         of_first = as_ratio("actors", actors.gather(row - row % len(self.names)))
         ratios = conversion.alias("conversion"), of_first.alias("conversion_total")
         return ordered.select(*self.keys, "step", "name", "actors", *ratios)
+
+    @property
+    def _group(self) -> list[str]:
+        return [HASH, *self.keys, ACTOR]
 
     @property
     def _mask(self) -> type[pl.DataType]:
@@ -103,15 +210,3 @@ class Funnel:
     def _steps(self) -> pl.DataFrame:
         numbers = pl.Series("step", range(1, len(self.names) + 1), dtype=pl.Int32)
         return pl.DataFrame([numbers, pl.Series("name", self.names, dtype=pl.String)])
-
-
-def depths(funnel: Funnel, state: Tables) -> pl.DataFrame:
-    """BUCKET, the keys, `actor` and DEPTH (Int32): how far each actor came, of those with an event of some step.
-
-    The depth is 0 where there is none of the first step.
-    """
-    events = state[EVENTS]
-    runs = in_runs(events, funnel.keys, [TIMESTAMP, POSITION], [TIMESTAMP, STEPS])
-    depth = deepest(runs, len(funnel.names), funnel.within_ns, funnel.modes)
-    has_step = np.maximum.reduceat(runs.columns[STEPS], runs.first) > 0
-    return runs.groups.with_columns(pl.Series(DEPTH, depth, dtype=pl.Int32)).filter(pl.Series(has_step))

@@ -6,18 +6,45 @@ The state of a projection lies in buckets (a period of event time, or a share of
 one bucket decide its result alone. So new events touch only some of them, and memory holds one at a time.
 Merging is associative and commutative: any cut of the log into parts, in any order, gives the same state, up to
 the order of rows, which `finalize` makes total.
+
+Where new events would touch all buckets, as those of actors do, a kind says instead how they change the result:
+it is a `ChangingKind`, whose state is sorted tables that can be asked for the rows of some actors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import polars as pl
+
+if TYPE_CHECKING:
+    from evtool.projections.sortedrun import Spans
 
 BUCKET = "bucket"
 
 Tables: TypeAlias = Mapping[str, pl.DataFrame]  # by name; each has the column BUCKET (Int32), then others
+
+Find: TypeAlias = Callable[[str, "Spans"], list[pl.DataFrame]]
+"""Rows of a sorted table in some spans, in any order, of every run that has some.
+
+A row of a span is there, and perhaps earlier forms of it, as `settle` tells apart.
+"""
+
+
+class Change(NamedTuple):
+    """What some new rows do: what is added to the result, and to the sorted tables, in order of hash and number.
+
+    Counts of `result` may be negative.
+    """
+
+    result: pl.DataFrame
+    tables: Mapping[str, pl.DataFrame]
+
+
+def find_nothing(table: str, spans: Spans) -> list[pl.DataFrame]:
+    """What is found where there is no state yet."""
+    return []
 
 
 class Kind(Protocol):
@@ -54,4 +81,29 @@ class Kind(Protocol):
 
         Without any bucket `reduced` has no rows, and the columns that `reduce` gives for tables without rows.
         """
+        ...
+
+
+@runtime_checkable
+class ChangingKind(Kind, Protocol):
+    """A kind whose result is a sum over actors: what new events change is found by what is near them."""
+
+    @property
+    def orders(self) -> Mapping[str, str | None]:
+        """The sorted tables, and of each the column (Int64) that is its number besides the hash; None: 0."""
+        ...
+
+    def change(self, new: Tables, find: Find) -> Change:
+        """What merged rows do that are in no sorted table yet. For all that there is, `reduce` gives the same."""
+        ...
+
+    def settle(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows of several runs of a sorted table, each as it is last, in order of hash and number.
+
+        Any rows of a table may be settled before others come to them.
+        """
+        ...
+
+    def total(self, results: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        """The sum of some results, as `change` would give it for all at once."""
         ...

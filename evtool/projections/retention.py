@@ -2,23 +2,31 @@
 
 Periods are numbers here (days, weeks or months since some origin); the caller makes them out of timestamps, and
 makes dates of them again. The state is the table `periods`, for each (keys, actor) the periods in which it began
-or came back, a set that merges in any order, and the table `seen`, the last period of any event, one row a
-bucket.
+or came back, a set that merges in any order, and the table `seen`, the last period of any event.
+
+An actor's cohort, kept in the table `cohorts`, only moves to earlier periods. So what lies behind its last offset
+does not count any more, and is not kept; what is looked up for new events is their own periods, and of an actor
+whose cohort moves those that count before or after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from evtool.projections.actors import ACTOR, as_ratio, with_bucket
-from evtool.projections.kind import BUCKET, Tables
+from evtool.projections.actors import ACTOR, as_ratio, everything, spans, with_hash
+from evtool.projections.kind import BUCKET, Change, Find, Tables, find_nothing
+from evtool.projections.sortedrun import HASH
 
-PERIODS, SEEN = "periods", "seen"
+PERIODS, COHORTS, SEEN = "periods", "cohorts", "seen"
 PERIOD, START, RETURN = "period", "start", "return"
 LAST = "seen.last"  # no key has a dot in its name
+
+_COHORT, _BEFORE = "actor.cohort", "actor.cohort_before"
+_LOW, _HIGH = "actor.low", "actor.high"
+_WEIGHT = "actor.weight"
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,10 @@ class Retention:
 
     def partial(self, rows: pl.DataFrame) -> Tables:
         """The periods of each actor."""
-        rows = with_bucket(rows, self.keys).with_columns(pl.col(START, RETURN).fill_null(False))
+        rows = with_hash(rows, self.keys).with_columns(pl.col(START, RETURN).fill_null(False))
         seen = rows.select(BUCKET, pl.col(PERIOD).alias(LAST))
-        return self._distinct(rows.filter(pl.col(START) | pl.col(RETURN)), seen)
+        of_period = rows.filter(pl.col(START) | pl.col(RETURN)).with_columns(pl.col(PERIOD).cast(pl.Int64))
+        return self._distinct(of_period, seen)
 
     def merge(self, parts: Sequence[Tables]) -> Tables:
         """The periods of each actor, of all parts."""
@@ -60,18 +69,91 @@ class Retention:
         return self._distinct(periods, seen)
 
     def reduce(self, state: Tables) -> pl.DataFrame:
-        """BUCKET, `cohort`, the keys, `offset` and `actors`; and LAST, in a row that has nothing else."""
-        periods, by = state[PERIODS], [*self.keys, ACTOR]
-        cohorts = (
-            periods.filter(START).group_by(by).agg(pl.col(BUCKET).first(), pl.col(PERIOD).min().alias("cohort"))
+        """`cohort`, the keys, `offset` and `actors`; and LAST, in a row that has nothing else."""
+        return self.change(state, find_nothing).result
+
+    @property
+    def orders(self) -> Mapping[str, str | None]:
+        """The periods of an actor in their order, and its cohort."""
+        return {PERIODS: PERIOD, COHORTS: None}
+
+    def change(self, new: Tables, find: Find) -> Change:
+        """What comes to the cohorts of the actors of some events, and to their returns."""
+        periods = new[PERIODS].drop(BUCKET)
+        actors = self._actors(periods, find)
+        looked_up = actors.filter(pl.col(_LOW) <= pl.col(_HIGH))
+        before = pl.concat([periods.clear(), *find(PERIODS, spans(looked_up, _LOW, _HIGH))])
+        after = self.settle(PERIODS, pl.concat([before, periods]))
+        before = self.settle(PERIODS, before)
+        moved = actors.filter(pl.col(_COHORT).ne_missing(pl.col(_BEFORE)))
+        counted = [
+            self._returns(before, actors, _BEFORE, -1),
+            self._returns(after, actors, _COHORT, 1),
+            self._cohorts(moved, _BEFORE, -1),
+            self._cohorts(moved, _COHORT, 1),
+        ]
+        seen = new[SEEN].select(pl.col(LAST).max()).drop_nulls()
+        known = periods.join(actors.select(*self._group, _COHORT), on=self._group, how="left", nulls_equal=True)
+        may_count = (pl.col(PERIOD) <= pl.col(_COHORT) + self.periods).fill_null(True)
+        tables = {
+            PERIODS: known.filter(may_count).drop(_COHORT).sort(HASH, PERIOD),
+            COHORTS: moved.select(*self._group, _COHORT).sort(HASH),
+        }
+        return Change(self._summed(pl.concat(counted), seen), tables)
+
+    def settle(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """What an actor did in a period by any of them; the first of its cohorts."""
+        if table == COHORTS:
+            return rows.group_by(self._group).agg(pl.col(_COHORT).min()).sort(HASH)
+        each = rows.group_by(*self._group, PERIOD).agg(pl.col(START, RETURN).any())
+        return each.sort(HASH, PERIOD)
+
+    def total(self, results: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        """The sums, and the last period of all. An actor leaves its cohort for an earlier one, so some vanish."""
+        rows = pl.concat(results)
+        return self._summed(rows.drop_nulls("cohort").drop(LAST), rows.select(pl.col(LAST).max()).drop_nulls())
+
+    def _actors(self, periods: pl.DataFrame, find: Find) -> pl.DataFrame:
+        """The groups of some rows, their cohort, before and now, and between which periods that may count."""
+        first = pl.col(PERIOD).filter(START).min().alias(_COHORT)
+        extremes = pl.col(PERIOD).min().alias(_LOW), pl.col(PERIOD).max().alias(_HIGH)
+        actors = periods.group_by(self._group).agg(first, *extremes)
+        nothing = actors.select(*self._group, _COHORT).clear()
+        known = self.settle(COHORTS, pl.concat([nothing, *find(COHORTS, everything(periods))]))
+        known = known.rename({_COHORT: _BEFORE})
+        actors = actors.join(known, on=self._group, how="left", nulls_equal=True)
+        actors = actors.with_columns(pl.min_horizontal(_COHORT, _BEFORE).alias(_COHORT))
+        has_moved = pl.col(_COHORT).ne_missing(pl.col(_BEFORE))
+        low, until = pl.col(_COHORT), pl.coalesce(_BEFORE, _COHORT) + self.periods
+        return actors.with_columns(
+            pl.when(has_moved).then(low).otherwise(pl.max_horizontal(low, _LOW)).alias(_LOW),
+            pl.when(has_moved).then(until).otherwise(pl.min_horizontal(until, _HIGH)).alias(_HIGH),
         )
-        returns = periods.filter(RETURN).drop(BUCKET).join(cohorts, on=by, nulls_equal=True)
-        offset = pl.col(PERIOD).cast(pl.Int64) - pl.col("cohort")
-        later = returns.with_columns(offset=offset).filter(pl.col("offset").is_between(1, self.periods))
-        columns = [BUCKET, "cohort", *self.keys, pl.col("offset").cast(pl.Int32)]
-        each = pl.concat([cohorts.with_columns(offset=pl.lit(0, pl.Int32)).select(columns), later.select(columns)])
-        counts = each.group_by(BUCKET, "cohort", *self.keys, "offset").agg(actors=pl.len().cast(pl.Int64))
-        return pl.concat([counts, state[SEEN]], how="diagonal")
+
+    def _returns(self, periods: pl.DataFrame, actors: pl.DataFrame, cohort: str, weight: int) -> pl.DataFrame:
+        """One row for each return that counts, with the cohorts of one of the columns of `actors`."""
+        returns = periods.filter(RETURN).join(
+            actors.select(*self._group, pl.col(cohort).alias("cohort")).drop_nulls("cohort"),
+            on=self._group,
+            nulls_equal=True,
+        )
+        offset = (pl.col(PERIOD) - pl.col("cohort")).alias("offset")
+        return self._counted(
+            returns.with_columns(offset).filter(pl.col("offset").is_between(1, self.periods)), weight
+        )
+
+    def _cohorts(self, actors: pl.DataFrame, cohort: str, weight: int) -> pl.DataFrame:
+        """One row for each actor that is in one of the cohorts in a column."""
+        began = actors.select(*self.keys, pl.col(cohort).alias("cohort"), pl.lit(0, pl.Int64).alias("offset"))
+        return self._counted(began.drop_nulls("cohort"), weight)
+
+    def _counted(self, rows: pl.DataFrame, weight: int) -> pl.DataFrame:
+        cohort, offset = (pl.col(name).cast(pl.Int32) for name in ("cohort", "offset"))
+        return rows.select(cohort, *self.keys, offset, pl.lit(weight, pl.Int64).alias("actors"))
+
+    def _summed(self, counted: pl.DataFrame, seen: pl.DataFrame) -> pl.DataFrame:
+        sums = counted.group_by("cohort", *self.keys, "offset").agg(pl.col("actors").sum())
+        return pl.concat([sums.filter(pl.col("actors") != 0), seen], how="diagonal")
 
     def finalize(self, reduced: pl.DataFrame) -> pl.DataFrame:
         """All offsets of all cohorts, in order of cohort, keys and offset."""
@@ -86,9 +168,10 @@ class Retention:
         ordered = filled.with_columns(pl.col("actors").fill_null(0)).sort(*by, "offset")
         return ordered.select(*by, "offset", "actors", as_ratio("actors", pl.col("retention")).alias("retention"))
 
+    @property
+    def _group(self) -> list[str]:
+        return [HASH, *self.keys, ACTOR]
+
     def _distinct(self, periods: pl.DataFrame, seen: pl.DataFrame) -> Tables:
-        by = [BUCKET, *self.keys, ACTOR, PERIOD]
-        return {
-            PERIODS: periods.group_by(by).agg(pl.col(START, RETURN).any()),
-            SEEN: seen.group_by(BUCKET).agg(pl.col(LAST).max()),
-        }
+        each = periods.group_by(*self._group, PERIOD).agg(pl.col(BUCKET).first(), pl.col(START, RETURN).any())
+        return {PERIODS: each, SEEN: seen.group_by(BUCKET).agg(pl.col(LAST).max())}

@@ -5,9 +5,7 @@
     keep       a refresh whose state is copied before anybody changes it
     stale      the read model as the last refresh left it
 
-A refresh takes up whole batches, as far as the snapshot that it began with. Partials are made in parallel,
-gathered to MERGE_ROWS, and staged; then every bucket that they touch is merged and reduced by itself. So memory
-holds the state of one bucket for each thread, and a batch or two of events.
+A refresh takes up whole batches, as far as the snapshot that it began with; work.py says how.
 """
 
 from __future__ import annotations
@@ -22,28 +20,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from evtool import parallel
 from evtool.errors import LogDamagedError, ProjectionError
 from evtool.files import Files
 from evtool.log.log import Log
 from evtool.log.selection import Selection
 from evtool.projections import snapshots
+from evtool.projections.checkpoint import ENGINE, Binding, StateDamagedError
 from evtool.projections.definition import Identity
-from evtool.projections.kind import BUCKET, Tables
 from evtool.projections.lineage import Lineage, of_answer
 from evtool.projections.places import Places
 from evtool.projections.readmodel import Written, read, write
-from evtool.projections.source import Part, Source
-from evtool.projections.store import ENGINE, Binding, StateDamagedError, StateStore
+from evtool.projections.source import Source
+from evtool.projections.store import StateStore
+from evtool.projections.work import Progress, Tally, Work
 
 if TYPE_CHECKING:
     from evtool.projections.plan import Plan  # and with it all that expressions need
 
-MERGE_ROWS = 2_000_000  # partials are merged and staged when they have so many rows
-RUNS_MAX = 8  # a bucket that would be read from more runs than this is written anew
-
 Kept = TypeVar("Kept")
-Progress = Callable[[int, int], None]  # events read, and how many there are to read
 
 
 @dataclass(frozen=True)
@@ -66,18 +60,6 @@ class Answer:
     def lineage(self) -> dict[str, Any]:
         """What a file of it says of where it comes from."""
         return of_answer(self.identity, self.position, self.events, self.failed_casts)
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Of all events that went in: how many count, and how many casts failed on them."""
-
-    events: int = 0
-    failed_casts: int = 0
-
-    def plus(self, part: Part) -> Tally:
-        """With those of one more part."""
-        return Tally(self.events + part.events, self.failed_casts + part.failed_casts)
 
 
 class Runner:
@@ -146,7 +128,7 @@ class Runner:
                     if answer is not None:
                         return answer
         with tempfile.TemporaryDirectory(prefix="evtool-") as name:
-            work = _Work(self._plan, StateStore(Files(), Path(name)))
+            work = Work(self._plan, StateStore(Files(), Path(name)))
             start = 0 if selection.start is None else selection.start - 1
             return self._worked(work, source, selection, on_progress, start, end)
 
@@ -157,17 +139,17 @@ class Runner:
                 Path(name, path.name).symlink_to(path.absolute())
             store = StateStore(Files(), Path(name))
             kept = store.binding()
-            if kept is None or not self._is_ours(kept, source):
+            if kept is None or self._refusal(kept, source) or not self._is_readable(kept, source):
                 return None
-            work = _Work(self._plan, store, _tally(store))
+            work = Work(self._plan, store, _tally(store))
             rest = Selection(start=kept.position + 1, end=end + 1)
             return self._worked(work, source, rest, on_progress, kept.position, end)
 
     def _worked(
-        self, work: _Work, source: Source, selection: Selection, on_progress: Progress, start: int, end: int
+        self, work: Work, source: Source, selection: Selection, on_progress: Progress, start: int, end: int
     ) -> Answer:
         work.take_up(source, selection, on_progress, start, end)
-        frame = self._plan.read_model(work.reduced())
+        frame = self._plan.read_model(work.reduced(is_kept=False))
         return Answer(frame, self._plan.keys, end, work.tally.events, work.tally.failed_casts, self._identity)
 
     def stale(self) -> Answer:
@@ -186,8 +168,9 @@ class Runner:
 
     def _check(self, lineage: Lineage) -> None:
         """Raise ProjectionError when a read model is of another definition or log, or of more than the log has."""
-        if self._identity.definition_hash:  # "" for any: that of a version which is not the one at hand
-            self._check_definition(lineage.definition_hash)
+        # "" stands for any: that of a version which is not the one at hand
+        if self._identity.definition_hash not in ("", lineage.definition_hash):
+            raise self._other_definition()
         name = f"{self._identity.name} version {self._identity.version}"
         if lineage.log_id != self._log.manifest.id or lineage.position > self._log.position:
             raise ProjectionError(
@@ -195,13 +178,12 @@ class Runner:
                 "Was an older copy of the log brought back? --full makes the read model from what is there.",
             )
 
-    def _check_definition(self, kept_hash: str) -> None:
-        if kept_hash != self._identity.definition_hash:
-            raise ProjectionError(
-                f"{self._identity.name} version {self._identity.version} has another definition than the one that "
-                "its read model was made by",
-                "Raise its version, so that both can be read; --full makes this version anew.",
-            )
+    def _other_definition(self) -> ProjectionError:
+        return ProjectionError(
+            f"{self._identity.name} version {self._identity.version} has another definition than the one that "
+            "its read model was made by",
+            "Raise its version, so that both can be read; --full makes this version anew.",
+        )
 
     def _source(self) -> Source:
         return Source(self._log.snapshot(), self._log.partitions, self._log.schemas.current())
@@ -216,33 +198,35 @@ class Runner:
             self._store.clear()
             return self._catch_up(source, on_progress, end)
 
-    def _is_ours(self, kept: Binding, source: Source) -> bool:
-        """Whether a state is of this log, definition, parameters and program."""
-        return (
-            kept.definition_hash == self._identity.definition_hash
-            and kept.parameters_hash == self._identity.parameters_hash
-            and kept.log_id == self._log.manifest.id
-            and kept.chain == source.snapshot.chain_at(kept.position)
-            and kept.engine == self._engine(source)
-        )
-
     def _goes_on(self, source: Source) -> bool:
-        """Whether what is kept is of this log and definition. Raises ProjectionError when it is of another one."""
+        """Whether to go on from what is kept. Raises ProjectionError when it is of another log or definition."""
         kept = self._store.binding()
         if kept is None:
             return False
-        self._check_definition(kept.definition_hash)
+        refusal = self._refusal(kept, source)
+        if refusal:
+            raise refusal
+        return self._is_readable(kept, source)
+
+    def _refusal(self, kept: Binding, source: Source) -> ProjectionError | None:
+        """Why a state is of another log or definition; None if it is of these."""
         name = f"{self._identity.name} version {self._identity.version}"
+        if kept.definition_hash != self._identity.definition_hash:
+            return self._other_definition()
         if kept.log_id != self._log.manifest.id:
-            raise ProjectionError(
+            return ProjectionError(
                 f"{name} was made from another log",
                 "--full makes it from this one; or name another folder for it.",
             )
         if source.snapshot.chain_at(kept.position) != kept.chain:
-            raise ProjectionError(
+            return ProjectionError(
                 f"{name} was made up to position {kept.position:,}, and the log has not these events any more",
                 "Was an older copy of the log brought back? --full makes the read model from what is there.",
             )
+        return None
+
+    def _is_readable(self, kept: Binding, source: Source) -> bool:
+        """Whether a state was made by this program, with these parameters."""
         return kept.engine == self._engine(source) and kept.parameters_hash == self._identity.parameters_hash
 
     def _engine(self, source: Source) -> str:
@@ -262,7 +246,7 @@ class Runner:
             return Answer(
                 found[0], tuple(facts.get("keys", ())), end, tally.events, tally.failed_casts, self._identity
             )
-        work = _Work(self._plan, self._store, tally)
+        work = Work(self._plan, self._store, tally)
         work.take_up(source, Selection(start=start + 1, end=end + 1), on_progress, start, end)
         reduced, tally = work.reduced(), work.tally
         frame = self._plan.read_model(reduced)
@@ -310,42 +294,3 @@ def _tally(store: StateStore) -> Tally:
     """What went into a kept state."""
     facts = store.facts()
     return Tally(int(facts.get("events", 0)), int(facts.get("failed_casts", 0)))
-
-
-class _Work:
-    """Takes up events into a store, and reduces what they touch."""
-
-    def __init__(self, plan: Plan, store: StateStore, tally: Tally | None = None) -> None:
-        self._plan = plan
-        self._store = store
-        self.tally = tally or Tally()
-
-    def take_up(self, source: Source, selection: Selection, on_progress: Progress, start: int, end: int) -> None:
-        """Stage the partials of a selection, which lies between two positions."""
-        parts: list[Tables] = []
-        for part in source.parts(self._plan, selection):
-            parts.append(part.tables)
-            self.tally = self.tally.plus(part)
-            if sum(len(table) for tables in parts for table in tables.values()) >= MERGE_ROWS:
-                self._store.add(self._plan.kind.merge(parts))
-                parts = []
-            on_progress(min(part.last_position, end) - start, end - start)
-        if parts:
-            self._store.add(self._plan.kind.merge(parts))
-
-    def reduced(self) -> pl.DataFrame | None:
-        """The results of all buckets: those of untouched ones as they were, the others anew."""
-        touched = sorted(self._store.touched())
-        before = self._store.reduced()
-        results = [] if before is None else [before.filter(~pl.col(BUCKET).is_in(touched))]
-        for bucket, (result, state) in zip(touched, parallel.ordered(self._reduce, touched), strict=True):
-            results.append(result)
-            if state is not None:
-                self._store.put(bucket, state)
-        return pl.concat(results) if results else None
-
-    def _reduce(self, bucket: int) -> tuple[pl.DataFrame, Tables | None]:
-        """The result of a bucket, and its state if that shall take the place of its runs."""
-        runs = self._store.load(bucket)
-        state = self._plan.kind.merge(runs)
-        return self._plan.kind.reduce(state), state if len(runs) > RUNS_MAX else None

@@ -28,10 +28,11 @@ from evtool.errors import LogReadOnlyError, ProjectionError
 from evtool.files import Files, translated
 from evtool.log.log import Log
 from evtool.projections import readmodel, record
+from evtool.projections.checkpoint import StateDamagedError
 from evtool.projections.definition import Identity
 from evtool.projections.lineage import Lineage
 from evtool.projections.places import STATE_FOLDER
-from evtool.projections.store import StateDamagedError, StateStore
+from evtool.projections.store import StateStore
 from evtool.timestamps import SECOND_NS
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ that is, and count the steps that were reached first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -42,8 +42,19 @@ STEPS = "event.steps"  # no key has a dot in its name
 STEPS_MAX = 64
 
 
-def deepest(events: Runs, step_count: int, within_ns: int, modes: Set[Mode]) -> Rows:
-    """The depth of each actor, 0 to `step_count`.
+class Outcomes(NamedTuple):
+    """How far each actor came, 0 to all steps, and the row behind which none of its events would change that.
+
+    That is the one of the last step, or the one where its events end; the number of all rows where there is none.
+    Events that come in before it may move it, and how far the actor came.
+    """
+
+    depths: Rows
+    settled: Rows
+
+
+def outcomes(events: Runs, step_count: int, within_ns: int, modes: Set[Mode]) -> Outcomes:
+    """The outcome of each actor, for `step_count` steps.
 
     The columns of `events` are TIMESTAMP (Int64, ns), ascending within an actor, and STEPS, an unsigned number
     with the bit k - 1 for step k. Events of one timestamp count as one after the other, in the order of their
@@ -54,12 +65,16 @@ def deepest(events: Runs, step_count: int, within_ns: int, modes: Set[Mode]) -> 
     for step, rows in enumerate(_reaching(events, group_of, step_count, within_ns, modes)):
         reached[step, group_of[rows[::-1]]] = rows[::-1]  # the first of an actor's rows is written last
     counts: np.ndarray[Any, np.dtype[np.bool_]] = reached < len(steps)
+    settled = reached[-1]
     if "strict_deduplication" in modes:
-        counts &= reached < _first_repetition(steps, group_of, reached)
+        ends = _first_repetition(steps, group_of, reached)
+        counts &= reached < ends
+        settled = np.minimum(settled, ends)
     if "strict_order" in modes:
-        counts &= reached <= _first_out_of_order(steps, group_of, reached)
-    depths: Rows = np.count_nonzero(counts, axis=0)
-    return depths
+        ends = _first_out_of_order(steps, group_of, reached)
+        counts &= reached <= ends
+        settled = np.minimum(settled, ends)
+    return Outcomes(np.count_nonzero(counts, axis=0), settled)
 
 
 def _reaching(events: Runs, group_of: Rows, step_count: int, within_ns: int, modes: Set[Mode]) -> Iterator[Rows]:

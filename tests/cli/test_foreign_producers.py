@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_github_s_events_with_their_own_payload(tmp_path: Path):
 def test_a_mapping_that_names_nothing_stops_before_anything_is_stored(tmp_path: Path):
     configured(tmp_path, GITHUB_TOML.replace("actor.id", "actor.uid"))
     said = run("ingest", cwd=tmp_path, stdin="".join(GITHUB).encode() * 100, code=3).stderr.decode()
-    assert 'ingest.fields.stream_id = "actor.uid" names nothing in the first 400 events' in said
+    assert re.search(r'ingest\.fields\.stream_id = "actor\.uid" names nothing in the first \d+ events', said)
     assert "Did you mean 'actor.id'?" in said
     assert "1: id, type, actor, repo, payload, public, created_at; 2: id" in said
     assert as_json("stats", cwd=tmp_path)["events"] == 0

@@ -18,7 +18,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log of 20,000 events in two batches, one of mixed partitions."""
     folder = tmp_path_factory.mktemp("inside")
     data = b"".join(shop.blocks(20_000, 9))
-    run("ingest", "--log", folder / "log", cwd=folder, stdin=data)
+    run("ingest", "--max-latency", "1h", "--log", folder / "log", cwd=folder, stdin=data)
     run("ingest", "--log", folder / "log", cwd=folder, stdin=lines(*range(10)))
     return folder / "log"
 

@@ -15,6 +15,7 @@ from evtool import envelope
 from evtool.config import IngestConfig
 from evtool.errors import EvtoolError, IdConflictError, VersionConflictError
 from evtool.ingest.pipeline import Ingest, Summary
+from evtool.lifecycle import indexchecks, segmentchecks
 from evtool.log import caches, identity
 from evtool.log.identity import IdConflict
 from evtool.log.ids import EventIds
@@ -397,7 +398,8 @@ def few_hashes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(identity, "hash_one", hash_one)
     monkeypatch.setattr(identity, "hash_events", hash_events)
-    monkeypatch.setattr(caches, "hash_events", hash_events)
+    for module in (caches, indexchecks, segmentchecks):
+        monkeypatch.setattr(module, "hash_events", hash_events)
     return int(mask) + 1
 
 

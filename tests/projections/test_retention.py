@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merging import at_once, frames, in_parts, read_model, same
 
-from evtool.projections.actors import bucket_of
+from evtool.projections.actors import bucket_of, hash_of
 from evtool.projections.retention import Retention
 
 COLUMNS = {"period": pl.Int32, "start": pl.Boolean, "return": pl.Boolean}
@@ -97,7 +97,7 @@ def test_parts_in_any_order_and_association_are_one(frame, periods, rng: random.
 
 def test_the_last_period_is_that_of_any_actor_whatever_it_did() -> None:
     """An actor of another bucket, and an event that is neither start nor return, say how far the log goes."""
-    assert bucket_of(pl.Series(["a", "b"])).n_unique() == 2
+    assert bucket_of(hash_of(pl.DataFrame({"actor": ["a", "b"]}), ())).n_unique() == 2
     frame = framed(("a", 1, True, False), ("b", 3, False, False))
     assert at_once(Retention((), 9), frame)["offset"].to_list() == [0, 1, 2]
     assert at_once(Retention((), 1), frame)["offset"].to_list() == [0, 1]

@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from evtool.errors import NoSpaceError
 from evtool.files import Files
-from evtool.projections.store import ENGINE, Binding, StateDamagedError, StateStore
+from evtool.projections.checkpoint import ENGINE, Binding, StateDamagedError
+from evtool.projections.store import StateStore
 
 Row: TypeAlias = tuple[int, str, int]
 Runs: TypeAlias = dict[int, list[list[Row]]]
