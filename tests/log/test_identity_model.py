@@ -26,6 +26,7 @@ from evtool.config import IngestConfig
 from evtool.errors import IdConflictError, VersionConflictError
 from evtool.event import EVENT_SCHEMA
 from evtool.ingest.pipeline import Ingest
+from evtool.lifecycle import indexchecks, segmentchecks
 from evtool.log import caches, identity
 from evtool.log.identity import IdConflict
 from evtool.log.preparing import Conflict
@@ -105,7 +106,7 @@ class IdentityMachine(RuleBasedStateMachine):
     @initialize(segment_bytes=segment_sizes)
     def make(self, segment_bytes: int) -> None:
         real, mask = identity.hash_events, np.uint64(self.hash_mask)
-        for module in (identity, caches):
+        for module in (identity, caches, indexchecks, segmentchecks):
             self.patch.setattr(module, "hash_events", lambda *given: real(*given) & mask)
         real_one = identity.hash_one
         self.patch.setattr(identity, "hash_one", lambda *given: real_one(*given) & int(mask))

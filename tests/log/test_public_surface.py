@@ -15,7 +15,7 @@ import pytest
 import evtool
 from evtool import errors
 from evtool.config import load
-from evtool.errors import EvtoolError, IdConflictError, VersionConflictError
+from evtool.errors import EvtoolError, IdConflictError, LogDamagedError, VersionConflictError
 
 EXPORTS = ["Commit", "EvtoolError", "Log", "Selection", "open"]
 # Codes that mean something else on a command line: success, a usage error, and signals.
@@ -148,7 +148,7 @@ WITH_FIELDS: list[tuple[EvtoolError, str]] = [
         "event 3 of the batch: version_conflict: stream 'user-1' expects version 6, and 4 was given",
     ),
 ]
-PLAIN = [cls for cls in CLASSES if "__init__" not in vars(cls) or cls is EvtoolError]
+PLAIN = [cls for cls in CLASSES if "__init__" not in vars(cls) or cls in (EvtoolError, LogDamagedError)]
 
 
 def test_every_error_is_made_in_one_of_these_ways():
@@ -174,3 +174,10 @@ def test_an_error_carries_its_message_and_hint_everywhere(cls: type[EvtoolError]
     copy = pickle.loads(pickle.dumps(error))  # as it comes from another process
     assert type(copy) is cls
     assert (copy.message, copy.hint, copy.exit_code) == ("what happened", "what to do", cls.exit_code)
+
+
+def test_damage_says_what_it_is_without_where_in_a_copy_too():
+    error = LogDamagedError("a/b: it is torn", "Bring it back.", "it is torn")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.message, copy.hint, copy.what) == ("a/b: it is torn", "Bring it back.", "it is torn")
+    assert LogDamagedError("all of it").what == "all of it"

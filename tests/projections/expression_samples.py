@@ -158,7 +158,7 @@ def moments(depth: int) -> Pairs:
         st.sampled_from(ZONES).flatmap(
             lambda zone: joined(f"date_trunc('hour', {{}}, '{zone}')", leaves, duck=_hour(zone))
         ),
-        joined("bucket({}, 'hour', 'Asia/Kolkata')", leaves, duck="date_trunc('hour', {})"),
+        joined("bucket({}, 'hour', 'Asia/Kolkata')", leaves, duck=_hour("Asia/Kolkata")),
         *choices(leaves, depth),
     )
 
