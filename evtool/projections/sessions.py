@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import polars as pl
 
-from evtool.projections.actors import ACTOR, Runs, bucket_of, in_runs, spans, with_hash
+from evtool.projections.actors import ACTOR, Runs, bucket_of, everything, in_runs, spans, with_hash
 from evtool.projections.kind import BUCKET, Change, Find, Tables
 from evtool.projections.sortedrun import HASH
 
@@ -98,7 +98,7 @@ class Sessions:
         """What sessions become by new stretches."""
         stretches = new[SESSIONS].drop(BUCKET)
         before, after = stretches.clear(), stretches
-        if find and (found := find(SESSIONS, spans(stretches, STARTED, ENDED, self.gap_ns, with_previous=True))):
+        if find and (found := self._near(stretches, find)):
             before, after = self._joined_with(self.settle(SESSIONS, pl.concat(found)), stretches)
         count = [pl.lit(number, pl.Int64).alias(_COUNT) for number in (-1, 1)]
         forms = pl.concat([before.with_columns(count[0]), after.with_columns(count[1])])
@@ -149,6 +149,15 @@ class Sessions:
         """Stretches of different events, joined, in their buckets."""
         joined = self._joined(stretches, np.add)[0]
         return joined.with_columns(bucket_of(joined[HASH]))
+
+    def _near(self, stretches: pl.DataFrame, find: Find) -> list[pl.DataFrame]:
+        """All forms of sessions that may be no further than the gap from some stretches, and others."""
+        found = find(SESSIONS, spans(stretches, STARTED, ENDED, self.gap_ns, with_previous=True))
+        groups = pl.concat([rows.select(self._group) for rows in (stretches, *found)]).unique()
+        shared = groups.filter(pl.col(HASH).is_duplicated())
+        if len(shared):  # what comes before may be of another group, and stand before what comes before
+            found += find(SESSIONS, everything(shared))
+        return found
 
     def _joined_with(self, sessions: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Those of some sessions that new stretches change, and what they become with them."""

@@ -104,28 +104,51 @@ def agrees(kind: ChangingKind, rows: pl.DataFrame, cuts: list[int]) -> None:
             assert same(found, at_once(kind, so_far)), (found, at_once(kind, so_far))
 
 
+def crowd(seed: int) -> pl.DataFrame:
+    """Events of 20 actors at 60 times, a fifth of them late, with all columns that a kind asks for."""
+    rng = np.random.default_rng(seed)
+    count = 240
+    late = np.where(rng.random(count) < 0.2, rng.integers(0, 60, count), 0)
+    moments = np.arange(count) // 4 - late
+    columns: dict[str, Any] = {
+        "actor": np.array([*"abcdefghijklmnopqrst"])[np.minimum(rng.geometric(0.15, count), 20) - 1],
+        "key": np.array([0.0, -0.0, 1.5, float("nan")])[rng.integers(0, 4, count)],
+        "country": np.array(["AT", "DE"])[rng.integers(0, 2, count)],
+        "timestamp": moments,
+        "position": np.arange(count) + 1,
+        "period": moments // rng.integers(1, 9),
+    }
+    names = ("step_1", "step_2", "step_3", "start", "return")
+    flags = {name: rng.random(count) < share for name, share in zip(names, rng.random(5), strict=True)}
+    return pl.DataFrame(columns | flags).with_columns(
+        pl.col("period").cast(pl.Int32), pl.when(pl.col("position") % 29 != 0).then("actor").alias("actor")
+    )
+
+
+crowds = st.integers(0, 2**32 - 1).map(crowd)
 CUTS = st.lists(st.integers(0, 40), max_size=8)
+CUTS_OF_CROWDS = st.lists(st.integers(0, 240), min_size=4, max_size=9)
 some = settings(max_examples=12)
 
 
 @pytest.mark.usefixtures("small")
 class TestInAnyCut:
-    @given(kind=funnels, rows=steps, cuts=CUTS)
+    @given(kind=funnels, data=st.data())
     @some
-    def test_of_a_funnel(self, kind: Funnel, rows: pl.DataFrame, cuts: list[int]) -> None:
-        agrees(kind, rows, cuts)
+    def test_of_a_funnel(self, kind: Funnel, data: st.DataObject) -> None:
+        agrees(kind, *data.draw(st.one_of(st.tuples(steps, CUTS), st.tuples(crowds, CUTS_OF_CROWDS))))
 
-    @given(kind=retentions, rows=returns, cuts=CUTS)
+    @given(kind=retentions, data=st.data())
     @some
-    def test_of_retention(self, kind: Retention, rows: pl.DataFrame, cuts: list[int]) -> None:
-        agrees(kind, rows, cuts)
+    def test_of_retention(self, kind: Retention, data: st.DataObject) -> None:
+        agrees(kind, *data.draw(st.one_of(st.tuples(returns, CUTS), st.tuples(crowds, CUTS_OF_CROWDS))))
 
-    @given(kind=sessions, rows=frames(), cuts=CUTS)
+    @given(kind=sessions, data=st.data())
     @some
-    def test_of_sessions(self, kind: Sessions, rows: pl.DataFrame, cuts: list[int]) -> None:
-        agrees(kind, rows, cuts)
+    def test_of_sessions(self, kind: Sessions, data: st.DataObject) -> None:
+        agrees(kind, *data.draw(st.one_of(st.tuples(frames(), CUTS), st.tuples(crowds, CUTS_OF_CROWDS))))
 
-    @given(kind=st.one_of(funnels, sessions), rows=steps, cuts=CUTS)
+    @given(kind=st.one_of(funnels, retentions, sessions), rows=crowds, cuts=CUTS_OF_CROWDS)
     @settings(max_examples=8)
     def test_where_all_actors_have_the_same_hash(self, kind: Any, rows: pl.DataFrame, cuts: list[int]) -> None:
         with pytest.MonkeyPatch.context() as patched:
