@@ -128,7 +128,7 @@ def crowd(seed: int) -> pl.DataFrame:
 crowds = st.integers(0, 2**32 - 1).map(crowd)
 CUTS = st.lists(st.integers(0, 40), max_size=8)
 CUTS_OF_CROWDS = st.lists(st.integers(0, 240), min_size=4, max_size=9)
-some = settings(max_examples=12)
+some = settings(max_examples=8)
 
 
 @pytest.mark.usefixtures("small")
@@ -149,7 +149,7 @@ class TestInAnyCut:
         agrees(kind, *data.draw(st.one_of(st.tuples(frames(), CUTS), st.tuples(crowds, CUTS_OF_CROWDS))))
 
     @given(kind=st.one_of(funnels, retentions, sessions), rows=crowds, cuts=CUTS_OF_CROWDS)
-    @settings(max_examples=8)
+    @settings(max_examples=5)
     def test_where_all_actors_have_the_same_hash(self, kind: Any, rows: pl.DataFrame, cuts: list[int]) -> None:
         with pytest.MonkeyPatch.context() as patched:
             zeros = lambda codes, *_, **__: np.zeros(len(codes), np.uint64)  # noqa: E731
