@@ -38,7 +38,7 @@ def compact(
     """Store sealed segments as Parquet, and small neighbours as one. No event changes.
 
     What projections read of payloads and metadata gets columns, so that they are fast over such segments.
-    It runs beside everything else, at a lower priority (nice 10), and what is cut short is taken up by the next
+    It runs beside everything else, on what processors others leave, and what is cut short is taken up by the next
     run. A segment that is damaged is left as it is; then the exit code is 14.
     """
     from evtool.parallel import keep_freed_memory, step_back
