@@ -37,21 +37,6 @@ class LogicalDigest:
             if lengths is not None:
                 self._lengths[name].update(lengths)
 
-    def update(self, events: pl.DataFrame) -> None:
-        """Take the next events: a frame with the columns of EVENT_SCHEMA."""
-        for name, dtype in EVENT_SCHEMA.items():
-            column = events[name]
-            if dtype != pl.String:
-                self._values[name].update(np.ascontiguousarray(column.to_numpy().astype("<i8")).data)
-                continue
-            lengths = column.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy()
-            texts = column.to_arrow(compat_level=pl.CompatLevel.oldest())
-            offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
-            data = texts.buffers()[2]
-            if data is not None and len(texts):
-                self._values[name].update(memoryview(data)[offsets[0] : offsets[-1]])
-            self._lengths[name].update(np.ascontiguousarray(lengths, "<i8").data)
-
     def hexdigest(self) -> str:
         """32 hexadecimal digits."""
         whole = xxhash.xxh3_128()
