@@ -40,6 +40,15 @@ def test_it_says_what_there_is(log: Path):
     assert digest(log) == before
 
 
+def test_progress_is_told(log: Path):
+    told: list[tuple[int, int]] = []
+    with evtool.open(log) as opened:
+        opened.reindex(lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert len(told) > 1
+    assert told[-1] == (COUNT, COUNT)
+
+
 def test_an_index_that_lies_is_made_true(log: Path):
     manifest = evtool.open(log, read_only=True).manifest
     table = EventIds(Files(), log / "index", manifest.id_bytes)
