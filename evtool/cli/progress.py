@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _DELAY_SECONDS = 1.0  # what ends sooner shows nothing
 _REFRESH_SECONDS = 0.2
-_BAR_WIDTH_MIN, _BAR_WIDTH_MAX = 10, 40
+_BAR_WIDTH_MIN, _BAR_WIDTH_MAX = 10, 30
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Line:
 
     def __init__(self, what: str, look: Callable[[], Standing], things: str) -> None:
         self._what, self._look, self._things = what, look, things
-        self._began = time.monotonic()
+        self._began = self._looked = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="evtool-progress", daemon=True)
 
@@ -111,12 +111,13 @@ class _Line:
                 progress.refresh()
 
     def _look_again(self, progress: Progress) -> None:
-        standing, (task,) = self._look(), progress.tasks
-        if standing.done < task.completed:  # the next piece of work has begun
-            self._began = time.monotonic()
+        now, standing, (task,) = time.monotonic(), self._look(), progress.tasks
+        if standing.done < task.completed:  # the next piece of work has begun, since the last look
+            self._began = self._looked
             progress.reset(task.id)
+        self._looked = now
         progress.update(task.id, total=standing.total or None, completed=standing.done)
-        texts = _texts(standing, self._things, time.monotonic() - self._began, task.time_remaining)
+        texts = _texts(standing, self._things, now - self._began, task.time_remaining)
         progress.columns = self._columns(texts, bool(standing.total), progress.console.width)
 
     def _columns(self, texts: list[str], has_total: bool, width: int) -> tuple[ProgressColumn, ...]:

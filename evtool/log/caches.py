@@ -73,7 +73,7 @@ class Caches:
         if min(self.versions.applied, self._ids.applied) < committed:
             self._ids.make_room(committed - self._ids.applied)
             for segment in self._reader.take().segments:
-                self._apply(segment, lambda position: on_progress(position, committed))
+                self._apply(segment, lambda done: on_progress(done, committed))
 
         self._synced = self._ids.applied
 
@@ -116,8 +116,8 @@ class Caches:
         self._ids.close()
         self.versions.close()
 
-    def _apply(self, segment: SegmentView, on_position: Callable[[int], None]) -> None:
-        """Bring all up to the end of a segment; `on_position` is told the position reached."""
+    def _apply(self, segment: SegmentView, on_done: Callable[[int], None]) -> None:
+        """Bring all up to the end of a segment; `on_done` is told how many events of the log are in."""
         after_versions, after_ids = self.versions.applied, self._ids.applied
         if min(after_versions, after_ids) >= segment.last_position:
             return
@@ -127,19 +127,17 @@ class Caches:
             events = segment.events(row, ("stream_id", "stream_version"))
             last = events.group_by("stream_id").agg(pl.col("stream_version").max())
             self.versions.apply(last["stream_id"].cast(pl.Binary).to_list(), last["stream_version"].to_numpy())
-        self._apply_ids(segment, rows[ends > after_ids], after_ids, on_position)
+        self._apply_ids(segment, rows[ends > after_ids], after_ids, on_done)
         segment.forget(rows)
         self.versions.mark_applied(max(after_versions, segment.last_position))
         self._ids.mark_applied(max(after_ids, segment.last_position))
 
-    def _apply_ids(
-        self, segment: SegmentView, rows: Table, after: int, on_position: Callable[[int], None]
-    ) -> None:
+    def _apply_ids(self, segment: SegmentView, rows: Table, after: int, on_done: Callable[[int], None]) -> None:
         """Store the ids of some frames, behind a position, many at once: of a large table few would need as many
         pages.
         """
         gathered: list[tuple[Hashes, Positions]] = []
-        count = 0
+        count, done = 0, max(after, segment.first_position - 1)
         for number, row in enumerate(rows, 1):
             batch = segment.batch(row, _IDENTITY)
             if row["header"]["first_position"] <= after:  # of several batches, of which some are known
@@ -150,5 +148,6 @@ class Caches:
             if count >= _IDS_TOGETHER or number == len(rows):
                 hashes, positions = (np.concatenate(columns) for columns in zip(*gathered, strict=True))
                 self._ids.add(hashes, positions)
-                on_position(int(row["header"]["last_position"]))
+                done += count
+                on_done(done)
                 gathered, count = [], 0
