@@ -21,7 +21,7 @@ import polars as pl
 
 from evtool.errors import LogDamagedError
 from evtool.files import Files
-from evtool.lifecycle.findings import BEING_COMPACTED, REINDEX, Finding, excused, note, stale
+from evtool.lifecycle.findings import BEING_COMPACTED, REINDEX, Finding, damaged, excused, note, stale
 from evtool.lifecycle.fingerprints import (
     RANGE_EVENTS,
     IdSums,
@@ -111,7 +111,7 @@ def _header(files: Files, folder: Path, kind: type[MappedTable], log_id: bytes) 
     if not path.exists():
         return [note(path, "it is missing", _NEXT_WRITER)]
     if kind.open_read(files, folder, log_id) is None:
-        return [stale(path, "it is no table of this log", _NEXT_WRITER)]
+        return [stale(path, "it is no table of this log, or has changed", _NEXT_WRITER)]
     return []
 
 
@@ -233,6 +233,7 @@ def streams(
         is_asked[together] = True
         held = _held(table, is_asked)
         at_least, at_most = _versions(views(), is_asked, reached), _versions(newest(), is_asked, None)
+        findings += _gaps(tables.folder.parent, at_most)
         joined = at_most.join(at_least, on="stream_id", how="left", suffix="_then")
         joined = joined.with_columns(_keyed(joined["stream_id"]))
         joined = joined.join(held, on=["high", "low"], how="left", suffix="_held").fill_null(0)
@@ -246,14 +247,24 @@ def streams(
     return findings
 
 
+def _gaps(log_folder: Path, versions: pl.DataFrame) -> list[Finding]:
+    """The streams whose versions are not 1, 2, 3 …: an index that was damaged gave them."""
+    hint = "Events keep the versions that they have. What expects a version of this stream goes by the last one."
+    wrong = versions.filter(pl.col("count") != pl.col("version")).sort("stream_id")
+    return [
+        damaged(log_folder, f"stream {stream!r} has {count:,} events, and the last has version {version:,}", hint)
+        for stream, version, count in wrong.rows()
+    ]
+
+
 def _some(parts: Numbers, slots: int) -> list[Numbers]:
     """The parts, as many together as have so many streams that they are no burden."""
     return np.array_split(parts, max(1, slots * len(parts) // (4_096 * _SLOTS_TOGETHER)))
 
 
 def _versions(views: Iterable[SegmentView], is_asked: Mask, end: int | None) -> pl.DataFrame:
-    """The last version of each stream of some parts, up to a position."""
-    found = pl.DataFrame(schema={"stream_id": pl.String, "version": pl.Int64})
+    """The last version of each stream of some parts, and the count of its events, up to a position."""
+    found = pl.DataFrame(schema={"stream_id": pl.String, "version": pl.Int64, "count": pl.UInt32})
     for view in views:
         for row in view.event_rows():
             if end is not None and row["header"]["first_position"] > end:
@@ -263,10 +274,13 @@ def _versions(views: Iterable[SegmentView], is_asked: Mask, end: int | None) -> 
             except LogDamagedError:  # said of the piece itself
                 continue
             events = events if end is None else events.filter(pl.col("position") <= end)
-            last = events.group_by("stream_id").agg(pl.col("stream_version").max().alias("version"))
+            last = events.group_by("stream_id").agg(
+                pl.col("stream_version").max().alias("version"), pl.len().alias("count")
+            )
             if not last.is_empty():
                 last = last.filter(pl.Series(is_asked[parts_of(_keys(last["stream_id"]))]))
-                found = pl.concat([found, last]).group_by("stream_id").agg(pl.col("version").max())
+                together = pl.concat([found, last]).group_by("stream_id")
+                found = together.agg(pl.col("version").max(), pl.col("count").sum())
         view.forget(view.event_rows())
     return found
 

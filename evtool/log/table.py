@@ -10,6 +10,10 @@ it are applied again at the next open, which must change nothing where they were
 is the same for what has reached stable storage: after a power cut the table goes on from there. Of its
 pages any may then be newer than that, so a slot may be there, or a part of one, that no count knows of.
 
+A table that is closed says what its slots hold, by a checksum, and is not believed when they hold anything else: a
+flipped bit would let an event in twice. The checksum goes when a writer opens the table, and a table of more than
+CHECKED_BYTES has none, as each start would have to read all of it: `evtool verify` does.
+
 Pages that were used count as memory of the process. Of a table of any size no more than about RESIDENT_BYTES
 do: rows are worked on in the order of the slots that they want, in parts, and what a part used is forgotten.
 """
@@ -24,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
+import xxhash
 
 from evtool.files import Files, boot_identity, forget_all, translated
 
@@ -37,11 +42,13 @@ HEADER = np.dtype(
         ("applied", "<i8"),
         ("synced", "<i8"),
         ("boot", "<u8"),
+        ("checksum", "<u8"),  # XXH3-64 of the slots, where nobody has opened the table to write since; else 0
     ]
 )
 
 SMALL_SLOTS, SMALL_GROWTH = 1 << 21, 4  # below so many slots space matters less than growing again and again
 RESIDENT_BYTES = 128 << 20
+CHECKED_BYTES = RESIDENT_BYTES
 _SCAN_SLOTS = 1 << 18
 _FAULT_BYTES = 64 << 10  # which the kernel maps at once around a byte that is asked for
 PART_ROWS = 1 << 15  # what is worked on at once stays in the processor's cache
@@ -90,6 +97,7 @@ class MappedTable(ABC):
             self.reset()
             return
         self._mapped = mapped
+        mapped.header["checksum"] = 0
         if not self._is_of_this_boot():  # a power cut may have kept a slot and lost its count
             mapped.header["count"] = self._count_used(mapped)
 
@@ -125,10 +133,7 @@ class MappedTable(ABC):
 
     def sync(self) -> None:
         """Bring the table to stable storage. Called when a segment is sealed and at the end."""
-        mapped, applied = self._mapped, self.applied
-        self._flush(self._path, mapped)
-        mapped.header["synced"] = applied
-        self._flush(self._path, mapped)
+        self._sync(0)
 
     def reset(self) -> None:
         """Forget everything, to be built from the log anew."""
@@ -136,8 +141,14 @@ class MappedTable(ABC):
 
     def close(self) -> None:
         """Sync and unmap."""
-        self.sync()
+        self._sync(_checksum(self._mapped.memory))
         del self._mapped
+
+    def _sync(self, checksum: int) -> None:
+        mapped, applied = self._mapped, self.applied
+        self._flush(self._path, mapped)
+        mapped.header["synced"], mapped.header["checksum"] = applied, checksum
+        self._flush(self._path, mapped)
 
     def kept(self) -> Iterator[tuple[Column, ...]]:
         """The columns of all slots that are in use and are met by who starts at the slot that they want, in
@@ -220,7 +231,7 @@ class MappedTable(ABC):
         capacity = int(header["capacity"])
         fits = len(memory) == cls._size_of(capacity) and cls._is_capacity(capacity)
         mine = header["magic"] == cls.magic and header["log_id"].tobytes() == log_id
-        return cls._take(memory, capacity) if fits and mine else None
+        return cls._take(memory, capacity) if fits and mine and _is_as_closed(memory, header) else None
 
     @classmethod
     def _size_of(cls, capacity: int) -> int:
@@ -266,3 +277,19 @@ class MappedTable(ABC):
 
     def _is_of_this_boot(self) -> bool:
         return boot_identity() != 0 and int(self._mapped.header["boot"]) == boot_identity()
+
+
+def _is_as_closed(memory: mmap.mmap | memoryview, header: np.ndarray[Any, Any]) -> bool:
+    """Whether the slots are those that the table was closed with, as far as is known. A writer may open it now."""
+    if not header["checksum"]:
+        return True
+    found = _checksum(memory)
+    return not found or not header["checksum"] or bool(header["checksum"] == found)
+
+
+def _checksum(memory: mmap.mmap | memoryview) -> int:
+    """Of all slots; 0 where they are too many."""
+    if len(memory) > CHECKED_BYTES:
+        return 0
+    with memoryview(memory) as data, data[HEADER_BYTES:] as slots:
+        return xxhash.xxh3_64_intdigest(slots)

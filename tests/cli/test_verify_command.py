@@ -55,7 +55,7 @@ def test_every_finding_has_its_place_and_what_to_do(here: Path):
         "segments/00000000000000000001/frames.log: damaged: frame 0 at byte 64 (positions 1 to 10): "
         "its body does not match its checksum",
         "  Bring this segment back from a backup; the others are not affected.",
-        "segments/index/ids.table: damaged, can be made again: it is no table of this log",
+        "segments/index/ids.table: damaged, can be made again: it is no table of this log, or has changed",
         "  It is only a cache: the next writer, or `evtool reindex`, makes it again.",
         "segments/index/sources.msgpack: note: it is missing",
         "  It is only a cache: the next writer, or `evtool reindex`, makes it again.",

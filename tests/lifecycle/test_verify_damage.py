@@ -12,7 +12,7 @@ import pytest
 from compacting import compacted
 from faults import flip
 from projecting import configuration, purchase, write
-from samples import config, frame, segments
+from samples import config, event, frame, segments
 
 import evtool
 from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
@@ -21,6 +21,7 @@ from evtool.lifecycle.verify import Report, verify
 from evtool.log.format import INDEX_ROW
 from evtool.log.segmentview import SegmentView
 from evtool.log.table import HEADER_BYTES
+from evtool.log.versions import StreamVersions, stream_keys
 from evtool.projections import places, projection, snapshots
 from evtool.schemas import document
 from evtool.schemas.registry import Registry
@@ -266,8 +267,16 @@ def slots(path: Path, width: int, is_used: Callable[[bytes], bool]) -> list[int]
     return [start for start in starts if is_used(data[start : start + width])]
 
 
+def leave_open(path: Path) -> None:
+    """Let a table be as a writer leaves it that was killed: no checksum tells of its slots."""
+    data = bytearray(path.read_bytes())
+    data[64:72] = bytes(8)
+    path.write_bytes(data)
+
+
 def test_an_id_that_is_not_found_any_more_is_named_by_its_position(log_folder: Path):
     path = log_folder / "index" / "ids.table"
+    leave_open(path)
     choose = random.Random(SEED)
     print(f"seed {SEED}")
     for start in choose.sample(slots(path, 8, lambda low: any(low[:5])), 12):
@@ -285,6 +294,7 @@ def test_an_id_that_is_not_found_any_more_is_named_by_its_position(log_folder: P
 
 def test_a_stream_whose_version_is_wrong_is_named(log_folder: Path):
     path = log_folder / "index" / "streams.table"
+    leave_open(path)
     choose = random.Random(SEED)
     print(f"seed {SEED}")
     for start in choose.sample(slots(path, 24, lambda slot: any(slot[16:])), 8):
@@ -296,8 +306,27 @@ def test_a_stream_whose_version_is_wrong_is_named(log_folder: Path):
         flip(path, start + bit // 8, bit % 8)
 
 
+def test_a_version_that_was_given_by_a_damaged_table_is_damage_of_the_log(log_folder: Path):
+    path = log_folder / "index" / "streams.table"
+    leave_open(path)
+    start = slots(path, 24, lambda slot: any(slot[16:]))[0]
+    flip(path, start + 16 + 5)
+    with evtool.open(log_folder) as log:
+        table = StreamVersions.open_read(log.files, path.parent, log.manifest.id_bytes)
+        assert table is not None
+        streams = log.scan(columns=["stream_id"])
+        names = sorted({name for frame in streams for name in frame["stream_id"]})
+        keys = stream_keys([name.encode() for name in names])
+        wrong = next(name for name, last in zip(names, table.lookup([], keys), strict=True) if last > 1 << 40)
+        log.append([event(100_000, wrong)])
+    report = check(log_folder)
+    assert [one.severity for one in report.findings] == ["log"]
+    assert f"stream {wrong!r} has" in report.findings[0].message
+
+
 def test_what_a_power_cut_leaves_in_a_table_is_no_damage(log_folder: Path):
     path = log_folder / "index" / "ids.table"
+    leave_open(path)
     data = bytearray(path.read_bytes())
     empty = next(at for at in range(HEADER_BYTES, len(data), 8) if not any(data[at : at + 8]))
     data[empty : empty + 8] = (7 << 40 | 333).to_bytes(8, "little")

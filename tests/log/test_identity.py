@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults import flip
 from samples import MOMENT_NS, ODD_IDS, Event, check_sound, config, event, frame, ids, make_log, many, rows
 
 import evtool
@@ -20,6 +21,7 @@ from evtool.log import caches, identity
 from evtool.log.identity import IdConflict
 from evtool.log.ids import EventIds
 from evtool.log.sequence import VersionConflict
+from evtool.log.table import HEADER_BYTES
 from evtool.log.writer import Encoded, Writer
 
 UUIDS = [f"7cbadfce-ad60-4a3e-8799-{number:012x}" for number in range(4)]
@@ -460,3 +462,20 @@ def test_conflicts_are_told_in_the_order_of_the_batch(folder: Path):
             log.append([event(2, stream_version=9), event(1, "x")])
         with pytest.raises(IdConflictError, match=r"^event 0 of the batch"):
             log.append([event(1, "x"), event(2, stream_version=9)])
+
+
+@pytest.mark.parametrize("name", ["ids.table", "streams.table"])
+def test_a_flipped_bit_of_the_index_lets_no_event_in_twice_and_no_version_in_wrong(folder: Path, name: str):
+    sent = [event(number, f"user-{number % 7}") for number in range(200)]
+    make_log(folder, [sent])
+    path = folder / "index" / name
+    for start in range(HEADER_BYTES, path.stat().st_size, 4_099):
+        flip(path, start, start % 8)
+        with evtool.open(folder) as log:
+            assert outcome(log.append(sent)) == (0, len(sent))
+            number = log.position
+            log.append([event(number, "user-0")])
+            sent.append(event(number, "user-0"))
+    versions = evtool.open(folder, read_only=True).stream("user-0")["stream_version"].to_list()
+    assert versions == list(range(1, len(versions) + 1))
+    check_sound(folder)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 import mmap
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-from faults import Fault, FaultyFiles, Killed, boot_again
+from faults import Fault, FaultyFiles, Killed, boot_again, flip
 
 from evtool.errors import NoSpaceError
 from evtool.files import Files, translated
 from evtool.log import ids as ids_module
+from evtool.log import table as table_module
 from evtool.log import versions as versions_module
 from evtool.log.ids import EventIds
 from evtool.log.table import HEADER, HEADER_BYTES, MappedTable
@@ -216,3 +218,31 @@ def test_process_that_ends_while_it_stores_leaves_no_count_that_is_too_low(
         with pytest.raises(Killed):
             table.add(np.arange(3, dtype=np.uint64), np.arange(1, 4))
         assert len(EventIds(Files(), closed, LOG_ID)) == 3
+
+
+@pytest.mark.parametrize("bit", range(0, 8 * 24 * 16, 37))
+def test_a_flipped_bit_of_a_closed_table_is_not_believed(closed: Path, bit: int):
+    flip(closed / "index" / "streams.table", HEADER_BYTES + bit // 8, bit % 8)
+    assert StreamVersions.open_read(Files(), closed / "index", LOG_ID) is None
+    table = open_table(closed)
+    assert (table.applied, len(table)) == (0, 0)
+    table.close()
+
+
+def test_a_table_that_a_writer_left_open_is_believed(closed: Path):
+    table = open_table(closed)
+    apply(table, 6, 9)
+    table.mark_applied(8)
+    copy = closed / "copy"
+    shutil.copytree(closed / "index", copy / "index")  # as a killed writer leaves it
+    assert header(copy)["checksum"] == 0
+    assert versions(open_table(copy), 1, 10) == [1, 2, 3, 4, 5, 6, 7, 8, 0]
+    table.close()
+    assert header(closed)["checksum"] != 0
+
+
+def test_a_large_table_is_opened_without_reading_all_of_it(closed: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(table_module, "CHECKED_BYTES", HEADER_BYTES)
+    open_table(closed).close()
+    assert header(closed)["checksum"] == 0
+    assert versions(open_table(closed), 1, 6) == [1, 2, 3, 4, 5]
