@@ -18,8 +18,11 @@ from evtool.projections.kind import Tables
 from evtool.schemas.record import Schemas
 
 if TYPE_CHECKING:  # and what reads events is imported by who does: there may be none that are new
+    from evtool.log.lookup import Positions
     from evtool.log.scan import Group
     from evtool.projections.plan import Plan
+
+_EVENTS_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,15 @@ class Source:
             return plan.selected(plan.with_paths(self._upcast(load(group, chosen, self.partitions))))
 
         return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=0)
+
+    def at(self, positions: Positions) -> Iterator[pl.DataFrame]:
+        """The events at some rising positions, a part at a time. Raises LogDamagedError, SchemaError."""
+        from evtool.log.frame import to_frame
+        from evtool.log.lookup import events_at
+
+        for first in range(0, len(positions), _EVENTS_AT_ONCE):
+            stored = events_at(self.snapshot, positions[first : first + _EVENTS_AT_ONCE])
+            yield self._upcast(to_frame(stored, set(STORED_SCHEMA)).select(list(STORED_SCHEMA)))
 
     def _rows(self, plan: Plan, group: Group, selection: Selection, spared: set[str]) -> tuple[pl.DataFrame, int]:
         """The rows of a group, and how many casts failed. No payload is upcast of a type that needs it not."""
