@@ -109,7 +109,7 @@ def shop(folder: Path) -> Path:
 
 def test_a_step_a_day_or_a_cohort_is_asked_for_by_its_columns(shop: Path) -> None:
     with evtool.open(shop, read_only=True) as log:
-        steps = {"steps": '["ItemViewed", "ItemPurchased"]', "within": "1h"}
+        steps = {"steps": "ItemViewed > ItemPurchased", "within": "1h"}
         assert behind(log, "funnel-conversion", {"step": "2"}, **steps) == ["e-1", "e-2"]
         assert behind(log, "funnel-conversion", {"name": "ItemViewed"}, **steps) == ["e-3", "e-5", "e-6"]
         days = [
@@ -125,7 +125,7 @@ def test_a_step_a_day_or_a_cohort_is_asked_for_by_its_columns(shop: Path) -> Non
 
 def test_a_row_that_counts_nobody_has_no_events_and_one_that_is_not_there_is_an_error(shop: Path) -> None:
     with evtool.open(shop, read_only=True) as log:
-        steps = {"steps": '["ItemPurchased", "ButtonClicked"]'}
+        steps = {"steps": "ItemPurchased > ButtonClicked"}
         assert behind(log, "funnel-conversion", {"step": "2"}, **steps) == []
         with pytest.raises(ConfigError, match="no row with step=3"):
             behind(log, "funnel-conversion", {"step": "3"}, **steps)
