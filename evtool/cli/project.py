@@ -83,9 +83,13 @@ def project(
             return
         asked = _open(opened, config, projection or "", settings or [])
         bounds = {"from": start, "to": end, "as_of": as_of}
+        part = {name: bound for name, bound in bounds.items() if bound is not None}
+        is_first = not stale  # which answers at once
         for answer in _answers(opened, asked, list(bounds.values()), full, stale, pause):
-            part = {name: bound for name, bound in bounds.items() if bound is not None}
             _show(answer, asked, kind, out, opened, part)
+            if is_first:
+                _say_unknown_types(answer, asked, opened)
+            is_first = False
 
 
 def _check(
@@ -171,6 +175,17 @@ def _show(
         render.say(f"{values} did not cast and counted as absent; {stop} shows the first one")
     if answer.behind:
         render.say(f"as of position {answer.position:,}; {render.count(answer.behind, 'event')} came after that")
+
+
+def _say_unknown_types(answer: Answer, asked: Projection, opened: Log) -> None:
+    """Where a result has nothing in it: the event types that no event has."""
+    from evtool.projections.unknowntypes import absent, lacks_something
+
+    if asked.definition is None or not lacks_something(answer.frame, asked.definition.kind):
+        return
+    for name, near in absent(asked.plan.named_types, opened.snapshot(), opened.partitions).items():
+        meant = "" if near is None else f"; did you mean {near!r}?"
+        render.say(f"no event of the log has the type {name!r}{meant}")
 
 
 def _refresh_all(opened: Log, config: Config, full: bool) -> None:

@@ -178,6 +178,7 @@ class Compiler:
             paths=tuple(paths),
             where=lower(condition) if condition else None,
             types=tree.types_needed(condition) if condition else None,
+            named_types=frozenset().union(*map(tree.types_named, read)),
             casts_where=tree.casts(condition) if condition else (),
             casts=tuple(casts),
             stops_at_casts=self._stops_at_casts(),

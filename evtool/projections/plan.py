@@ -27,7 +27,7 @@ class Plan:
 
     `columns` of the log are looked at, of the events whose type is one of `types` (None: of all). The values at
     `paths` in payload and metadata become columns, and rows are the `inputs` of the events for which `where` is
-    true.
+    true. `named_types` are all event types that any of its expressions asks for.
     `casts_where` and `casts` (of the inputs) may fail on a value: that is counted, or, with `stops_at_casts`, an
     error.
     Of `spare` columns no value is looked at unless one of their paths has none.
@@ -41,6 +41,7 @@ class Plan:
     paths: tuple[JsonPath, ...]
     where: pl.Expr | None = None
     types: frozenset[str] | None = None
+    named_types: frozenset[str] = frozenset()
     spare: Mapping[str, frozenset[JsonPath]] = field(default_factory=dict)
     casts_where: tuple[Cast, ...] = ()
     casts: tuple[Cast, ...] = ()

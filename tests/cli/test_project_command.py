@@ -259,3 +259,12 @@ def test_a_long_table_is_cut_in_the_middle_and_says_so(here: Path):
     done = run("project", "event-counts", "--set", "grain=all", cwd=here)
     assert len(done.stdout.splitlines()) == 52
     assert b"71 rows, of which 50 are shown" in done.stderr
+
+
+def test_a_type_that_no_event_has_is_told_beside_the_result(here: Path):
+    steps = ("project", "funnel-conversion", "--set", "steps=ItemPurchased > ItemPurchsed", "--format", "json")
+    done = run(*steps, cwd=here)
+    assert [row["actors"] for row in json.loads(done.stdout)] == [3, 0]
+    assert b"no event of the log has the type 'ItemPurchsed'; did you mean 'ItemPurchased'?" in done.stderr
+    assert b"no event of the log" not in run(*steps, "--stale", cwd=here).stderr  # which answers at once
+    assert b"no event of the log" not in run("project", "mine", cwd=here).stderr

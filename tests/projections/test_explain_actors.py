@@ -9,10 +9,12 @@ from typing import Any, get_args
 import duckdb
 import polars as pl
 import pytest
+from compacting import compacted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from merging import at_once, frames
 from projecting import Event, make, open_projection, purchase, write
+from samples import make_segments
 
 import evtool
 from evtool.errors import ConfigError
@@ -47,7 +49,7 @@ def by_row(kind: TracingKind, events: pl.DataFrame) -> dict[str, list[int]]:
 
 
 @given(events=of_steps, within=st.integers(0, 20), modes=st.sampled_from(MODES))
-@settings(max_examples=20)
+@settings(max_examples=35)
 def test_the_events_behind_a_step_of_a_funnel_get_its_actors_there(events, within, modes) -> None:
     kind = Funnel(KEYS, ["a", "b", "c"], within, modes)
     found = by_row(kind, events)
@@ -100,11 +102,16 @@ def viewed(number: int, user: str | None, hours: float, **fields: Any) -> Event:
     return purchase(number, user, hours=hours, event_type="ItemViewed", **fields)
 
 
-@pytest.fixture
-def shop(folder: Path) -> Path:
-    """Two users whose days begin at 0:00, one of whom comes back the next day. Event 5 came late."""
+@pytest.fixture(params=["hot", "cold"])
+def shop(folder: Path, request: pytest.FixtureRequest) -> Path:
+    """Two users, one of whom comes back the next day. Event 5 came late, and event 6 has no user."""
     first = [viewed(1, "u1", 1), purchase(2, "u1", hours=1.25), viewed(3, "u2", 2)]
-    return make(folder, [first, [purchase(4, "u1", hours=25), viewed(5, "u1", 0.75)], [viewed(6, None, 9)]])
+    batches = [first, [purchase(4, "u1", hours=25), viewed(5, "u1", 0.75)], [viewed(6, None, 9)]]
+    if request.param == "hot":
+        return make(folder, batches)
+    make_segments(folder, *([batch] for batch in batches))
+    assert compacted(folder).compacted
+    return folder
 
 
 def test_a_step_a_day_or_a_cohort_is_asked_for_by_its_columns(shop: Path) -> None:
