@@ -104,7 +104,7 @@ class Aggregate:
         return tables
 
     def reduce(self, state: Tables) -> pl.DataFrame:
-        """The measures of each group of a bucket."""
+        """The measures of each group of a bucket, in the order of their keys."""
         groups = state[GROUPS]
         for slot in self._sets():
             found = self._counted(slot, state[slot.name])
@@ -113,7 +113,9 @@ class Aggregate:
                 groups = groups.with_columns(pl.col(slot.name).fill_null(0))
             else:
                 groups = groups.with_columns(pl.col(slot.name).fill_null("[]"))
-        return groups.select(*self._by, *(measure.alias(name) for name, measure in self.measures.items()))
+        result = groups.select(*self._by, *(measure.alias(name) for name, measure in self.measures.items()))
+        # In order here, two buckets at once: what is in order already is sorted in a fifth of the time.
+        return result.sort(self.keys) if self.keys else result
 
     def finalize(self, reduced: pl.DataFrame) -> pl.DataFrame:
         """All groups in the order of their keys."""

@@ -14,9 +14,9 @@ from evtool.errors import ProjectionError
 from evtool.projections.definition import Definition
 from evtool.projections.language import expression as tree
 from evtool.projections.language.expression import Call, Cast, Column, Expression, ExpressionError, JsonPath
-from evtool.projections.language.lowering import lower
+from evtool.projections.language.lowering import failures, lower
 from evtool.projections.language.parsing import parse
-from evtool.projections.plan import Plan
+from evtool.projections.plan import Plan, input_column
 
 GRAINS = ("hour", "day", "week", "month", "all")
 
@@ -40,12 +40,15 @@ class Inputs:
 
     columns: dict[str, pl.Expr] = field(default_factory=dict)
     expressions: list[Expression] = field(default_factory=list)
+    values: dict[Expression, pl.Expr] = field(default_factory=dict)  # of expressions that are inputs as they are
 
     def add(self, name: str, expression: Expression, change: Callable[[pl.Expr], pl.Expr] | None = None) -> None:
         """One more column: an expression, or what `change` makes of its values."""
         lowered = lower(expression)
         self.columns[name] = change(lowered) if change else lowered
         self.expressions.append(expression)
+        if not change:
+            self.values[expression] = pl.col(input_column(name))
 
 
 class Compiler:
@@ -166,8 +169,10 @@ class Compiler:
         columns = {name for expression in read for name in tree.columns(expression)} - {
             path.root for path in paths
         }
-        casts: dict[Cast, None] = {
-            cast: None for expression in self.inputs.expressions for cast in tree.casts(expression)
+        casts: dict[Cast, pl.Expr] = {
+            cast: failures(cast, self.inputs.values.get(cast))
+            for expression in self.inputs.expressions
+            for cast in tree.casts(expression)
         }
         return Plan(
             identity=self.definition.identity(self.values),
@@ -179,8 +184,8 @@ class Compiler:
             where=lower(condition) if condition else None,
             types=tree.types_needed(condition) if condition else None,
             named_types=frozenset().union(*map(tree.types_named, read)),
-            casts_where=tree.casts(condition) if condition else (),
-            casts=tuple(casts),
+            casts_where={cast: failures(cast) for cast in tree.casts(condition)} if condition else {},
+            casts=casts,
             stops_at_casts=self._stops_at_casts(),
             **more,
         )

@@ -19,7 +19,7 @@ from evtool.files import Files
 from evtool.log.selection import Selection
 from evtool.projections.actors import with_hash
 from evtool.projections.kind import BUCKET, EVENT, Tables, TracingKind
-from evtool.projections.plan import Plan
+from evtool.projections.plan import Plan, input_column
 from evtool.projections.source import Source
 from evtool.projections.store import StateStore
 from evtool.projections.work import Work
@@ -41,7 +41,7 @@ def events(plan: Plan, source: Source, row: Mapping[str, str]) -> Iterator[pl.Da
     names = [name for name in plan.keys if name in plan.inputs]
     schema = plan.read_model(None).schema
     _check(plan, row, names)
-    conditions = [_is(f"input.{name}", schema[name], value) for name, value in row.items()]
+    conditions = [_is(input_column(name), schema[name], value) for name, value in row.items()]
     is_empty = True
     for found in source.selected(plan, Selection()):
         chosen = found.filter(*conditions)

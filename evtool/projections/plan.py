@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,9 +16,13 @@ from evtool.projections.definition import Identity
 from evtool.projections.extraction import extract
 from evtool.projections.kind import Kind
 from evtool.projections.language.expression import Cast, JsonPath
-from evtool.projections.language.lowering import failures
 
 _JSON_COLUMNS = {"payload", "metadata"}
+
+
+def input_column(name: str) -> str:
+    """What an input is called where it stands beside the columns of events, none of which has such a name."""
+    return f"input.{name}"
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Plan:
     `columns` of the log are looked at, of the events whose type is one of `types` (None: of all). The values at
     `paths` in payload and metadata become columns, and rows are the `inputs` of the events for which `where` is
     true. `named_types` are all event types that any of its expressions asks for.
-    `casts_where` and `casts` (of the inputs) may fail on a value: that is counted, or, with `stops_at_casts`, an
-    error.
+    `casts_where` and `casts` (of the inputs) may fail on a value: that is counted, each by its expression, or,
+    with `stops_at_casts`, an error. Those of `casts` find the inputs beside the events, by `input_column`.
     Of `spare` columns no value is looked at unless one of their paths has none.
     `present` makes the read model of what the kind gives: its names and types for whoever reads it.
     """
@@ -43,8 +47,8 @@ class Plan:
     types: frozenset[str] | None = None
     named_types: frozenset[str] = frozenset()
     spare: Mapping[str, frozenset[JsonPath]] = field(default_factory=dict)
-    casts_where: tuple[Cast, ...] = ()
-    casts: tuple[Cast, ...] = ()
+    casts_where: Mapping[Cast, pl.Expr] = field(default_factory=dict)
+    casts: Mapping[Cast, pl.Expr] = field(default_factory=dict)
     stops_at_casts: bool = False
     keys: tuple[str, ...] = ()
     present: Callable[[pl.DataFrame], pl.DataFrame] = field(default=lambda frame: frame, compare=False)
@@ -109,19 +113,18 @@ class Plan:
         if self.where is not None:
             failed += self._failed(events, self.casts_where)
             events = events.filter(self.where)
-        failed += self._failed(events, self.casts)
+        # Beside the events, as constants alone would be one row.
+        beside = self._with_inputs(events)
+        failed += self._failed(beside, self.casts)
         order = ["timestamp", "position"] if self.kind.needs_order else []
-        named = [expression.alias(name) for name, expression in self.inputs.items()]
-        if not named and not order:
+        if not self.inputs and not order:
             return events.select(pl.first().is_null().alias("nothing")), failed
         kept = [name for name in order if name not in self.inputs]
-        # Beside the events, as constants alone would be one row.
-        return events.with_columns(named).select(*self.inputs, *kept), failed
+        return beside.select(*(pl.col(input_column(name)).alias(name) for name in self.inputs), *kept), failed
 
     def selected(self, events: pl.DataFrame) -> pl.DataFrame:
         """Those of some events with their paths that the projection counts, with the inputs as further columns."""
-        chosen = events if self.where is None else events.filter(self.where)
-        return chosen.with_columns(expression.alias(f"input.{name}") for name, expression in self.inputs.items())
+        return self._with_inputs(events if self.where is None else events.filter(self.where))
 
     def no_rows(self) -> pl.DataFrame:
         """No row, with the columns that rows have."""
@@ -136,6 +139,9 @@ class Plan:
             reduced = nothing if reduced is None else pl.concat([reduced, nothing])
         return self.present(self.kind.finalize(reduced))
 
+    def _with_inputs(self, events: pl.DataFrame) -> pl.DataFrame:
+        return events.with_columns(value.alias(input_column(name)) for name, value in self.inputs.items())
+
     def _found(self, columns: Mapping[str, Any], but: Collection[JsonPath] = ()) -> list[pl.Series]:
         """A column for each path (but for some), from the columns of JSON."""
         found: list[pl.Series] = []
@@ -146,21 +152,21 @@ class Plan:
                 found += [series.alias(path.column) for series, path in zip(values, paths, strict=True)]
         return found
 
-    def _failed(self, events: pl.DataFrame, casts: Sequence[Cast]) -> int:
+    def _failed(self, events: pl.DataFrame, casts: Mapping[Cast, pl.Expr]) -> int:
         if not casts:
             return 0
-        counts = events.select(failures(cast).alias(str(at)) for at, cast in enumerate(casts)).row(0)
+        counts = events.select(count.alias(str(at)) for at, count in enumerate(casts.values())).row(0)
         failed = sum(counts)
         if failed and self.stops_at_casts:
             self._stop(events, casts)
         return int(failed)
 
-    def _stop(self, events: pl.DataFrame, casts: Sequence[Cast]) -> None:
+    def _stop(self, events: pl.DataFrame, casts: Mapping[Cast, pl.Expr]) -> None:
         """Raise ProjectionError at the first event on which a cast fails."""
         for at in range(len(events)):  # one by one: it ends everything, so it may take its time
             row = events[at : at + 1]
-            for cast in casts:
-                if row.select(failures(cast)).item():
+            for cast, count in casts.items():
+                if row.select(count).item():
                     raise ProjectionError(
                         f"{self.identity.name}: the event at position {row['position'][0]} has a value that is no "
                         f"{cast.type}: {cast}",

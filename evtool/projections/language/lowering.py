@@ -27,14 +27,18 @@ def lower(expression: Expression) -> pl.Expr:
     return _lowered(_settled(expression))
 
 
-def failures(cast: Cast) -> pl.Expr:
-    """How many values have none of the wanted type, an integer: those that are there and come out as null."""
+def failures(cast: Cast, value: pl.Expr | None = None) -> pl.Expr:
+    """How many values have none of the wanted type, an integer: those that are there and come out as null.
+
+    `value` is what the cast gives, where that is known.
+    """
     argument = cast.argument
     if isinstance(argument, Call) and argument.type == cast.type:  # arithmetic that outgrows its type
         is_there = reduce(pl.Expr.and_, (lower(operand).is_not_null() for operand in argument.arguments))
     else:
         is_there = lower(argument).is_not_null()
-    return (is_there & lower(cast).is_null()).sum().cast(pl.Int64)
+    is_null = (lower(cast) if value is None else value).is_null()
+    return (is_there & is_null).sum().cast(pl.Int64)
 
 
 def _lowered(expression: Expression) -> pl.Expr:
