@@ -168,11 +168,13 @@ def _show(
         with output.opened(out, opened.folder) as target:
             frames.write(answer.frame, kind, target, answer.lineage | part)
     if answer.failed_casts:
-        values = render.count(answer.failed_casts, "value")
+        values = render.count(sum(answer.failed_casts.values()), "value")
+        casts = ", ".join(f"{count:,} by {cast}" for cast, count in sorted(answer.failed_casts.items()) if cast)
+        named = f" ({casts})" if casts else ""
         stop = 'on_cast_error = "stop" in a definition'
         if asked.definition and "on_cast_error" in asked.definition.parameters:
             stop = "--set on_cast_error=stop"
-        render.say(f"{values} did not cast and counted as absent; {stop} shows the first one")
+        render.say(f"{values} did not cast and counted as absent{named}; {stop} shows the first one")
     if answer.behind:
         render.say(f"as of position {answer.position:,}; {render.count(answer.behind, 'event')} came after that")
 

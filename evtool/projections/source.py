@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -27,11 +28,11 @@ _EVENTS_AT_ONCE = 1 << 17
 
 @dataclass(frozen=True)
 class Part:
-    """What became of some events, up to `last_position`: their tables, how many count, how many casts failed."""
+    """What became of some events, up to `last_position`: their tables, how many count, which casts failed."""
 
     tables: Tables
     events: int
-    failed_casts: int
+    failed_casts: Counter[str]
     last_position: int
 
 
@@ -90,8 +91,10 @@ class Source:
             stored = events_at(self.snapshot, positions[first : first + _EVENTS_AT_ONCE])
             yield self._upcast(to_frame(stored, set(STORED_SCHEMA)).select(list(STORED_SCHEMA)))
 
-    def _rows(self, plan: Plan, group: Group, selection: Selection, spared: set[str]) -> tuple[pl.DataFrame, int]:
-        """The rows of a group, and how many casts failed. No payload is upcast of a type that needs it not."""
+    def _rows(
+        self, plan: Plan, group: Group, selection: Selection, spared: set[str]
+    ) -> tuple[pl.DataFrame, Counter[str]]:
+        """The rows of a group, and which casts failed. No payload is upcast of a type that needs it not."""
         from evtool.log.scan import load
 
         changed = self._changed(plan)

@@ -143,7 +143,8 @@ def test_values_that_do_not_cast_are_counted_aloud(here: Path):
     run("ingest", cwd=here, stdin=event(31, amount="n/a") + event(32, amount="1.005"))
     for options in ([], ["--stale"], ["--from", "@1"]):
         done = run("project", "mine", *options, cwd=here)
-        assert done.stderr.decode().startswith("2 values did not cast and counted as absent; ")
+        amount = '2 by CAST(payload."amount" AS DECIMAL(18, 2))'
+        assert done.stderr.decode().startswith(f"2 values did not cast and counted as absent ({amount}); ")
 
 
 def test_all_goes_on_behind_one_that_is_wrong(here: Path):
