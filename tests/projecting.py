@@ -74,6 +74,12 @@ def make(folder: Path, batches: Iterable[Sequence[Event]]) -> Path:
     return folder
 
 
+def append(folder: Path, batch: Sequence[Event]) -> None:
+    """One more batch of a log."""
+    with evtool.open(folder) as log:
+        log.append(frame(batch))
+
+
 def purchase(number: int, user: str | None = "u1", amount: Any = "1.50", hours: float = 0, **fields: Any) -> Event:
     """One event of a shop: a purchase unless `event_type` says otherwise."""
     payload = {"user_id": user, "amount": amount, "product_id": f"p{number % 3}"}
@@ -85,6 +91,22 @@ def purchase(number: int, user: str | None = "u1", amount: Any = "1.50", hours: 
         "timestamp": MOMENT_NS + int(hours * HOUR_NS),
         "payload": json.dumps(payload, ensure_ascii=False),
     } | fields
+
+
+# What a definition can sum, count and rank, by a grain that is a parameter; and purchases over some days.
+SUMS = """
+[time]
+grain = ":grain"
+[keys]
+product = "payload.product_id"
+[measures]
+revenue = "sum(cast(payload.amount as decimal(18,2)))"
+buyers = "count(distinct payload.user_id)"
+best = "top_k(payload.user_id, 2)"
+[parameters]
+grain = { value = "day" }
+"""
+FIRST = [purchase(number, f"u{number % 4}", f"{number}.25", hours=number * 7) for number in range(20)]
 
 
 @st.composite

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import render
+from evtool.cli import progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -52,22 +51,15 @@ def compact(
     from evtool.log.log import open as open_log
 
     config = configuration.load(log)
-    show = sys.stderr.isatty() and not as_json
     started = time.monotonic()
-
-    def on_progress(done: int, total: int) -> None:
-        if show:
-            sys.stderr.write(f"\r{100 * done // max(total, 1)} % ")
-
     target_bytes = config.log.segment_bytes
     columns = materialising.choose(config, materialise or [], rewrite)
     with open_log(config.log_path, config=config) as opened:
         if dry_run:
             report = compacting.estimate(opened, target_bytes, columns)
         else:
-            report = compacting.compact(opened, target_bytes, columns, on_progress)
-    if show:
-        sys.stderr.write("\r\033[K")
+            with progress.shown("compact", wanted=not as_json) as on_progress:
+                report = compacting.compact(opened, target_bytes, columns, on_progress)
     seconds = time.monotonic() - started
     if as_json:
         facts = {"log": str(config.log_path), "dry_run": dry_run, **_facts(report)}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import sys
-import threading
-from collections.abc import Iterator
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import render
+from evtool.cli import progress, render
 from evtool.cli.interrupts import stopped_by_signals
 from evtool.cli.options import JsonOption, LogOption
 from evtool.errors import EvtoolError, RejectedLinesError, RejectedShareError
@@ -18,8 +17,6 @@ from evtool.errors import EvtoolError, RejectedLinesError, RejectedShareError
 if TYPE_CHECKING:
     from evtool.ingest.pipeline import Ingest
     from evtool.ingest.summary import Acknowledgement, Summary
-
-_REFRESH_SECONDS = 0.2
 
 
 def ingest(
@@ -94,7 +91,8 @@ def ingest(
         check_name(resume)
     inputs = paths or [sources.STDIN]
     total_bytes = sources.check(inputs, config.log_path / deadletters.FOLDER / deadletters.FILE)
-    if sources.STDIN in inputs and sys.stdin.isatty():
+    is_typed = sources.STDIN in inputs and sys.stdin.isatty()
+    if is_typed:
         render.say("reading events from the terminal, one a line; Ctrl-D ends them")
     with open_log(config.log_path, create=True, config=config) as opened:
         work = Ingest(
@@ -109,9 +107,11 @@ def ingest(
             render.say(f"going on behind line {work.resumed.line:,} of {work.resumed.input}")
         if work.cut_bytes:
             render.say(f"recovered: {work.cut_bytes:,} bytes of a batch that was never acknowledged were cut")
-        with stopped_by_signals(work.stop) as caught, _progress(work, total_bytes, as_json or ack):
+        look = functools.partial(_standing, work, total_bytes, time.monotonic())
+        with stopped_by_signals(work.stop) as caught:
             try:
-                summary = work.run()
+                with progress.watched("ingest", look, wanted=not (as_json or ack or is_typed)):
+                    summary = work.run()
             except Exception:
                 _report_failed(work.summary, as_json)
                 raise
@@ -198,44 +198,9 @@ def _as_dict(summary: Summary) -> dict[str, Any]:
     return result
 
 
-@contextlib.contextmanager
-def _progress(work: Ingest, total_bytes: int | None, as_json: bool) -> Iterator[None]:
-    """A progress bar on standard error while the work goes on, if that is a terminal."""
-    if as_json or not sys.stderr.isatty():
-        yield
-        return
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        *((BarColumn(), TextColumn("{task.percentage:>3.0f} %")) if total_bytes else ()),
-        TextColumn("{task.fields[events]} events"),
-        TextColumn("{task.fields[rate]} events/s"),
-        TextColumn("{task.fields[megabytes]} MB/s"),
-        TextColumn("{task.fields[rejects]} rejects"),
-        TimeElapsedColumn(),
-    )
-    done = threading.Event()
-    with Progress(*columns, console=render.error_console(), transient=True) as bar:
-        task = bar.add_task("", total=total_bytes, events="0", rate="-", megabytes="-", rejects="0")
-
-        def refresh() -> None:
-            while not done.wait(_REFRESH_SECONDS):
-                elapsed = bar.tasks[0].elapsed or 1e-9
-                summary = work.summary
-                bar.update(
-                    task,
-                    completed=work.progress.raw_bytes,
-                    events=f"{summary.accepted:,}",
-                    rate=f"{summary.accepted / elapsed:,.0f}",
-                    megabytes=f"{work.progress.text_bytes / elapsed / 1e6:,.0f}",
-                    rejects=f"{summary.dead_letters:,}",
-                )
-
-        thread = threading.Thread(target=refresh, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+def _standing(work: Ingest, total_bytes: int | None, began: float) -> progress.Standing:
+    """Where an ingest stands that began then (time.monotonic()): how far in the bytes of its inputs, if known."""
+    megabytes = work.progress.text_bytes / (time.monotonic() - began) / 1e6
+    letters = render.count(work.summary.dead_letters, "dead letter")
+    note = f"{megabytes:,.0f} MB/s, {letters}"
+    return progress.Standing(work.summary.accepted, work.progress.raw_bytes, total_bytes or 0, note)

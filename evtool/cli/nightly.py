@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import render
+from evtool.cli import progress, render
 from evtool.cli.options import JsonOption, LogOption, seconds
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def nightly(
     config = configuration.load(log)
     config = replace(config, nightly=configuration.with_flags(config.nightly, projections=projection or None))
     with open_log(config.log_path, config=config) as opened:
-        report = nights.run(opened, config, STEPS, only or (), skip or (), budget_seconds, _tell)
+        watched = functools.partial(progress.shown, wanted=not as_json)
+        report = nights.run(opened, config, STEPS, only or (), skip or (), budget_seconds, _tell, watched)
     if as_json:
         render.print_json(asdict(report))
     elif sys.stdout.isatty():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from evtool.cli import frames, render
+from evtool.cli import frames, progress, render
 from evtool.cli.options import LogOption, seconds
 from evtool.errors import ConfigError
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from evtool.projections.projection import Projection
     from evtool.projections.runner import Answer
 
-_PROGRESS_AFTER_SECONDS = 1.0
 _BOUND = "a time, an event id, or a position (@123)"
 
 
@@ -137,11 +135,11 @@ def _answers(
     if any(bound is not None for bound in bounds):
         from evtool.projections.bounds import select
 
-        with _progress() as on_progress:
+        with progress.shown(asked.identity.name) as on_progress:
             answer = asked.runner.compute(select(opened, *bounds), on_progress)
         yield answer
         return
-    with _progress() as on_progress:
+    with progress.shown(asked.identity.name) as on_progress:
         answer = asked.runner.refresh(full, on_progress)
     yield answer
     while pause is not None:
@@ -199,7 +197,7 @@ def _refresh_all(opened: Log, config: Config, full: bool) -> None:
     for name in catalogue.entries(config.definitions_path):
         started = time.perf_counter()
         try:
-            with _progress() as on_progress:
+            with progress.shown(name) as on_progress:
                 answer = projections.open(opened, name, config).runner.refresh(full, on_progress)
         except EvtoolError as error:  # one that is wrong does not keep the others from being refreshed
             render.print_error(error)
@@ -209,32 +207,3 @@ def _refresh_all(opened: Log, config: Config, full: bool) -> None:
         render.say(f"{name}: {rows} at position {answer.position:,} in {seconds:.2f} s")
     if failed:
         raise typer.Exit(failed.exit_code)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, if that is a terminal and it takes longer than a second."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[events]} events"))
-    bar: Any = Progress(*columns, TimeRemainingColumn(), console=render.error_console(), transient=True)
-    began = time.perf_counter()
-    tasks: list[Any] = []
-
-    def on_progress(done: int, total: int) -> None:
-        if time.perf_counter() - began < _PROGRESS_AFTER_SECONDS:
-            return
-        if not tasks:
-            bar.start()
-            tasks.append(bar.add_task("", total=total, events="0"))
-        bar.update(tasks[0], completed=done, events=f"{done:,}")
-
-    try:
-        yield on_progress
-    finally:
-        bar.stop()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
-from evtool.cli import render
+from evtool.cli import progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 
@@ -21,17 +20,9 @@ def reindex(log: LogOption = None, as_json: JsonOption = False) -> None:
     from evtool.log.log import open as open_log
 
     config = configuration.load(log)
-    show = sys.stderr.isatty() and not as_json
     started = time.monotonic()
-
-    def on_progress(position: int) -> None:
-        if show:
-            sys.stderr.write(f"\r{position:,} events indexed ")
-
-    with open_log(config.log_path, config=config) as opened:
-        indexed = opened.reindex(on_progress)
-    if show:
-        sys.stderr.write("\r\033[K")
+    with open_log(config.log_path, config=config) as opened, progress.shown("reindex", wanted=not as_json) as tell:
+        indexed = opened.reindex(tell)
     seconds = time.monotonic() - started
     if as_json:
         counts = {"ids": indexed.ids, "streams": indexed.streams, "sources": indexed.sources}

@@ -1,6 +1,6 @@
 """Everything that evtool says: results on standard output, talk on standard error.
 
-People get tables and sentences, programs get JSON; colour and progress only where a terminal is.
+People get tables and sentences, programs get JSON; colour only where a terminal is.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import contextlib
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 _PIPE_WIDTH_MAX = 1_000_000
 _GAP = 2  # between two columns of a table
 _TEXT_WIDTH_MIN = 12  # to which texts are cut where a terminal is narrow
-_BAR_WIDTH, _BAR_SECONDS = 30, 0.1
 
 
 def error_console() -> Console:
@@ -65,30 +63,6 @@ def say(text: str) -> None:
     with _heard_or_not():
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
-
-
-@contextlib.contextmanager
-def progress(things: str, wanted: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, which is told how many `things` are done and how many there are; nothing in a pipe."""
-    shows = wanted and sys.stderr.isatty()
-    shown_at = 0.0
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown_at
-        now = time.monotonic()
-        if shows and now - shown_at >= _BAR_SECONDS:
-            shown_at = now
-            filled = _BAR_WIDTH * done // max(total, 1)
-            bar = "#" * filled + "." * (_BAR_WIDTH - filled)
-            sys.stderr.write(f"\r{bar} {100 * done // max(total, 1):3} % of {total:,} {things} ")
-            sys.stderr.flush()
-
-    try:
-        with _heard_or_not():
-            yield show
-    finally:
-        if shown_at:
-            sys.stderr.write("\r\033[K")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import render
+from evtool.cli import progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def check(
 
     with _opened(log) as opened:
         proposal = _proposal(opened, file, event_type, version, compatibility, upcast, keep=False)
-        report = conformance.check(opened, proposal.schema, from_version)
+        with progress.shown("check", wanted=not as_json) as tell:
+            report = conformance.check(opened, proposal.schema, from_version, lambda events: tell(events, 0))
     if as_json:
         render.print_json(_checked(proposal, report))
     else:

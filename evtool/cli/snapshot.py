@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evtool.cli import frames, render
+from evtool.cli import frames, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def take(
     with _open(log) as (opened, config):
         for name in names or catalogue.entries(config.definitions_path):
             try:
-                taken.append(snapshots.take(opened, projections.open(opened, name, config), label))
+                with progress.shown(name, wanted=not as_json) as on_progress:
+                    asked = projections.open(opened, name, config)
+                    taken.append(snapshots.take(opened, asked, label, on_progress))
             except EvtoolError as error:
                 render.print_error(error)
                 failed = failed or error

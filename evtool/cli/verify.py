@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evtool.cli import render
+from evtool.cli import progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def verify(
     config = configuration.load(log)
     with open_log(config.log_path, read_only=True, config=config) as opened:
         bound = None if since is None else parse_bound(since, opened, time.time_ns())
-        with render.progress("events", not as_json) as on_progress:
+        with progress.shown("verify", wanted=not as_json) as on_progress:
             report = verifying.verify(
                 opened, on_progress, fast=fast, since=bound, read_models=config.read_models_path
             )

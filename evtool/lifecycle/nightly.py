@@ -12,9 +12,11 @@ whatever the clock does; of many the oldest are removed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,16 +34,21 @@ REPORT_SUFFIX = ".json"
 _NAME_FORMAT = f"%Y%m%dT%H%M%S.%fZ{REPORT_SUFFIX}"
 
 Outcome = Literal["ok", "failed", "skipped", "postponed"]
+Progress = Callable[[int, int], None]  # events done, and how many there are
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a step works on. `folder` has the reports; `reports` gives the earlier ones, the newest first."""
+    """What a step works on, and whom it tells of its progress.
+
+    `folder` has the reports; `reports` gives the earlier ones, the newest first.
+    """
 
     log: Log
     config: Config
     folder: Path
     reports: Callable[[], Iterator[Mapping[str, Any]]]
+    on_progress: Progress
 
 
 @dataclass(frozen=True)
@@ -91,9 +98,11 @@ def run(
     skip: Collection[str] = (),
     budget_seconds: float | None = None,
     on_step: Callable[[Done], None] = lambda done: None,
+    watched: Callable[[str], AbstractContextManager[Progress]] = lambda name: contextlib.nullcontext(_unheard),
 ) -> Report:
     """Run the steps, but for those that are not asked for; `on_step` is told of each that has run.
 
+    `watched` is entered with the name of a step while it runs, and gives whom that tells of its progress.
     Raises ConfigError (no such step), LogReadOnlyError, LogLockedError (another one runs) and StorageError (no
     report can be written); what a step raises is in the report.
     """
@@ -102,9 +111,13 @@ def run(
         raise LogReadOnlyError(f"{log.folder} was opened to be read only")
     lock = _lock(log)
     try:
-        return _Night(log, config, steps, budget_seconds, on_step).run(only, skip)
+        return _Night(log, config, steps, budget_seconds, on_step, watched).run(only, skip)
     finally:
         lock.release()
+
+
+def _unheard(done: int, total: int) -> None:
+    pass
 
 
 def reports(files: Files, folder: Path) -> Iterator[Mapping[str, Any]]:
@@ -166,18 +179,20 @@ class _Night:
         steps: Sequence[Step],
         budget_seconds: float | None,
         on_step: Callable[[Done], None],
+        watched: Callable[[str], AbstractContextManager[Progress]],
     ) -> None:
         self._log = log
         self._steps = {step.name: step for step in steps}
         self._budget_seconds = budget_seconds
         self._on_step = on_step
+        self._watched = watched
         self._began = time.monotonic()
         now = datetime.now(UTC)
         folder = log.folder / FOLDER
         self._keep_reports = config.nightly.keep_reports
         self._path = folder / _behind([path.name for path in _paths(log.folder)], now)
         self._report = Report(str(log.folder), f"{now:%Y-%m-%dT%H:%M:%S.%f}Z", 0.0, 0, ())
-        self._context = Context(log, config, folder, lambda: reports(log.files, log.folder))
+        self._context = Context(log, config, folder, lambda: reports(log.files, log.folder), _unheard)
 
     def run(self, only: Collection[str], skip: Collection[str]) -> Report:
         last: Mapping[str, Any] = next(self._context.reports(), {"steps": []})
@@ -206,7 +221,8 @@ class _Night:
         self._put(number, Done(step.name, "failed", message="it was cut short"))
         began = time.monotonic()
         try:
-            result = step.run(self._context)
+            with self._watched(step.name) as on_progress:
+                result = step.run(replace(self._context, on_progress=on_progress))
         except EvtoolError as error:
             result = Result(error=error)
         except OSError as error:

@@ -20,7 +20,7 @@ RECOMPUTE_FOLDER = "recompute"
 
 
 def _verify(context: Context) -> Result:
-    report = verifying.verify(context.log, read_models=context.config.read_models_path)
+    report = verifying.verify(context.log, context.on_progress, read_models=context.config.read_models_path)
     return Result(report.as_dict(), report.error)
 
 
@@ -43,7 +43,7 @@ def _recompute(context: Context) -> Result:
         try:
             files.remove_folder(folder)
             asked = projections.open(context.log, name, context.config)
-            result = recompute(asked, folder, _agreed(context, asked))
+            result = recompute(asked, folder, _agreed(context, asked), context.on_progress)
         except EvtoolError as error:
             found.append({"projection": name, "message": error.message, "hint": error.hint})
             failure = failure or error
@@ -92,7 +92,9 @@ def _snapshot(context: Context) -> Result:
     failure: EvtoolError | None = None
     for name in _projections(context):
         try:
-            found = snapshots.take(context.log, projections.open(context.log, name, context.config))
+            found = snapshots.take(
+                context.log, projections.open(context.log, name, context.config), on_progress=context.on_progress
+            )
         except EvtoolError as error:
             taken.append({"projection": name, "message": error.message, "hint": error.hint})
             failure = failure or error
@@ -106,7 +108,8 @@ def _snapshot(context: Context) -> Result:
 
 def _compact(context: Context) -> Result:
     config = context.config
-    report = compacting.compact(context.log, config.log.segment_bytes, materialising.choose(config))
+    columns = materialising.choose(config)
+    report = compacting.compact(context.log, config.log.segment_bytes, columns, context.on_progress)
     facts = asdict(report)
     if not report.failures:
         return Result(facts)

@@ -20,6 +20,7 @@ from evtool.log.selection import Selection
 from evtool.projections import readmodel, snapshots
 from evtool.projections.projection import Projection
 from evtool.projections.runner import Answer
+from evtool.projections.work import Progress
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,21 @@ class Recomputed:
         return self.sha256 == self.refreshed_sha256
 
 
-def recompute(asked: Projection, folder: Path, agreed: int = 0) -> Recomputed:
+def recompute(
+    asked: Projection,
+    folder: Path,
+    agreed: int = 0,
+    on_progress: Progress = lambda done, total: None,
+) -> Recomputed:
     """Refresh a projection and compute it from nothing, below `folder`; make it anew if that differs.
 
     `agreed` is a position up to which both were the same. Raises ProjectionError, LogDamagedError, SchemaError,
     StorageError.
     """
     # Another refresh may come right behind this one: what is compared is looked at before.
-    refreshed, refreshed_sha256 = asked.runner.keep(lambda store, answer: (answer, _sha256(asked)))
+    refreshed, refreshed_sha256 = asked.runner.keep(lambda store, answer: (answer, _sha256(asked)), on_progress)
     aside = asked.aside(folder / "full")
-    full = aside.runner.refresh(full=True, end=refreshed.position)
+    full = aside.runner.refresh(True, on_progress, refreshed.position)
     sha256 = _sha256(aside)
     first, is_reproduced = None, False
     wrong: list[str] = []

@@ -187,7 +187,7 @@ class Appender:
         with self._mutex:
             return self._open_writer()
 
-    def reindex(self, on_progress: Callable[[int], None]) -> Indexed:
+    def reindex(self, on_progress: Callable[[int, int], None]) -> Indexed:
         """Become the writer anew, and build the indexes; see `Log.reindex`."""
         with self._mutex:
             if self._writer is not None:

@@ -44,8 +44,8 @@ class Indexed:
 class Caches:
     """The derived tables of a log, for its writer. `committed` is the log's last position.
 
-    `on_progress` is told the position reached while they are built from the log. Raises LogDamagedError when
-    what they are built from cannot be read, StorageError.
+    `on_progress` is told how many events are done, and how many there are, while they are built from the log.
+    Raises LogDamagedError when what they are built from cannot be read, StorageError.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Caches:
         manifest: Manifest,
         committed: int,
         is_anew: bool = False,
-        on_progress: Callable[[int], None] = lambda position: None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         folder, log_id = log_folder / INDEX_FOLDER, manifest.id_bytes
         self._reader = SnapshotReader(files, log_folder, manifest)
@@ -73,8 +73,7 @@ class Caches:
         if min(self.versions.applied, self._ids.applied) < committed:
             self._ids.make_room(committed - self._ids.applied)
             for segment in self._reader.take().segments:
-                self._apply(segment)
-                on_progress(segment.last_position)
+                self._apply(segment, lambda done: on_progress(done, committed))
 
         self._synced = self._ids.applied
 
@@ -117,8 +116,8 @@ class Caches:
         self._ids.close()
         self.versions.close()
 
-    def _apply(self, segment: SegmentView) -> None:
-        """Bring all up to the end of a segment."""
+    def _apply(self, segment: SegmentView, on_done: Callable[[int], None]) -> None:
+        """Bring all up to the end of a segment; `on_done` is told how many events of the log are in."""
         after_versions, after_ids = self.versions.applied, self._ids.applied
         if min(after_versions, after_ids) >= segment.last_position:
             return
@@ -128,17 +127,17 @@ class Caches:
             events = segment.events(row, ("stream_id", "stream_version"))
             last = events.group_by("stream_id").agg(pl.col("stream_version").max())
             self.versions.apply(last["stream_id"].cast(pl.Binary).to_list(), last["stream_version"].to_numpy())
-        self._apply_ids(segment, rows[ends > after_ids], after_ids)
+        self._apply_ids(segment, rows[ends > after_ids], after_ids, on_done)
         segment.forget(rows)
         self.versions.mark_applied(max(after_versions, segment.last_position))
         self._ids.mark_applied(max(after_ids, segment.last_position))
 
-    def _apply_ids(self, segment: SegmentView, rows: Table, after: int) -> None:
+    def _apply_ids(self, segment: SegmentView, rows: Table, after: int, on_done: Callable[[int], None]) -> None:
         """Store the ids of some frames, behind a position, many at once: of a large table few would need as many
         pages.
         """
         gathered: list[tuple[Hashes, Positions]] = []
-        count = 0
+        count, done = 0, max(after, segment.first_position - 1)
         for number, row in enumerate(rows, 1):
             batch = segment.batch(row, _IDENTITY)
             if row["header"]["first_position"] <= after:  # of several batches, of which some are known
@@ -149,4 +148,6 @@ class Caches:
             if count >= _IDS_TOGETHER or number == len(rows):
                 hashes, positions = (np.concatenate(columns) for columns in zip(*gathered, strict=True))
                 self._ids.add(hashes, positions)
+                done += count
+                on_done(done)
                 gathered, count = [], 0

@@ -200,10 +200,10 @@ class Log:
             )
         return position
 
-    def reindex(self, on_progress: Callable[[int], None] = lambda position: None) -> Indexed:
+    def reindex(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Indexed:
         """Build index/ and each streams.idx anew from the log, and say what index/ holds.
 
-        `on_progress` is told the position reached.
+        `on_progress` is told how many events are done, and how many there are.
         Raises LogReadOnlyError, LogLockedError, LogDamagedError, StorageError.
         """
         indexed = self._writing_side().reindex(on_progress)

@@ -92,7 +92,8 @@ class Encoded:
 class Writer:
     """Holds the writer's lock of a log from its making to `close`.
 
-    With `reindex`, which is told the position reached, the indexes are built anew, those of sealed segments too.
+    With `reindex`, which is told how many events are done and how many there are, the indexes are built anew,
+    those of sealed segments too.
     Raises LogLockedError when another process has it, LogDamagedError when recovery finds damage.
     """
 
@@ -103,7 +104,7 @@ class Writer:
         manifest: Manifest,
         config: LogConfig,
         now_ns: Callable[[], int] = time.time_ns,
-        reindex: Callable[[int], None] | None = None,
+        reindex: Callable[[int, int], None] | None = None,
     ) -> None:
         self._files = files
         self._folder = folder
@@ -223,7 +224,7 @@ class Writer:
                 "Reopen the log: it recovers to its last acknowledged batch.",
             ) from self._dead
 
-    def _recover(self, now_ns: Callable[[], int], reindex: Callable[[int], None] | None) -> None:
+    def _recover(self, now_ns: Callable[[], int], reindex: Callable[[int, int], None] | None) -> None:
         previous, first_position = self._seal_leftovers()
         folder = self._folder / segment_name(first_position)
         self._batch = int(previous["last_batch"]) if previous else 0
@@ -263,7 +264,7 @@ class Writer:
             self._manifest,
             self._committed,
             is_anew=may_lose_synced or reindex is not None,
-            on_progress=reindex or (lambda position: None),
+            on_progress=reindex or (lambda done, total: None),
         )
         if reindex is not None:
             lock = self._files.lock(self._folder / COMPACT_LOCK_FILE)

@@ -95,17 +95,21 @@ class Runner:
         with self._store.lock():
             return self._refresh(full, on_progress, end)
 
-    def keep(self, copy: Callable[[StateStore, Answer], Kept]) -> Kept:
+    def keep(
+        self,
+        copy: Callable[[StateStore, Answer], Kept],
+        on_progress: Progress = lambda done, total: None,
+    ) -> Kept:
         """Refresh, and let `copy` have the state and the answer while nobody changes them.
 
         If it raises StateDamagedError, both are made anew for it.
         """
         with self._store.lock():
-            answer = self._refresh(False, lambda done, total: None, None)
+            answer = self._refresh(False, on_progress, None)
             try:
                 return copy(self._store, answer)
             except StateDamagedError:
-                answer = self._refresh(True, lambda done, total: None, None)
+                answer = self._refresh(True, on_progress, None)
                 return copy(self._store, answer)
 
     def compute(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -73,7 +73,12 @@ class Snapshot:
         return self.projection, self.version, self.definition_hash, self.parameters_hash
 
 
-def take(log: Log, asked: Projection, label: str | None = None) -> Snapshot:
+def take(
+    log: Log,
+    asked: Projection,
+    label: str | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Snapshot:
     """Refresh a projection and keep what it is then. What is kept already, with this label, is not kept twice.
 
     Raises LogReadOnlyError, and as `Runner.refresh` does.
@@ -92,7 +97,7 @@ def take(log: Log, asked: Projection, label: str | None = None) -> Snapshot:
                     return each
             return _make(log.files, folder, store, answer, found[1], wanted)
 
-    return asked.runner.keep(copy)
+    return asked.runner.keep(copy, on_progress)
 
 
 def every(log: Log) -> list[Snapshot]:

@@ -11,7 +11,9 @@ from command_line import as_json, digest, failed, line, lines, numbers, run
 import evtool
 from evtool.errors import LogReadOnlyError
 from evtool.files import Files
+from evtool.log import caches
 from evtool.log.ids import EventIds
+from evtool.log.sequence import SPLIT_EVENTS_MIN
 
 COUNT = 300
 
@@ -38,6 +40,19 @@ def test_it_says_what_there_is(log: Path):
     assert found.pop("seconds") > 0
     assert found == {"log": str(log), "ids": COUNT, "streams": 5, "sources": 3}
     assert digest(log) == before
+
+
+def test_progress_counts_events_whatever_frame_they_are_in(log: Path, monkeypatch: pytest.MonkeyPatch):
+    run("ingest", cwd=log.parent, stdin=lines(*range(COUNT, COUNT + SPLIT_EVENTS_MIN)))  # a frame a partition
+    monkeypatch.setattr(caches, "_IDS_TOGETHER", 1)
+    told: list[tuple[int, int]] = []
+    with evtool.open(log) as opened:
+        opened.reindex(lambda done, total: told.append((done, total)))
+    frames = sum(len(segment.event_rows()) for segment in evtool.open(log, read_only=True).snapshot().segments)
+    count = COUNT + SPLIT_EVENTS_MIN
+    assert (len(told), told) == (frames, sorted(told))
+    assert {total for _, total in told} == {count}
+    assert told[-1] == (count, count)
 
 
 def test_an_index_that_lies_is_made_true(log: Path):
@@ -69,10 +84,7 @@ def test_it_is_a_writer_like_any_other(log: Path):
         opened.writer()
         assert f"process {os.getpid()}" in failed(13, "reindex", cwd=log.parent)
         # In a program it goes on with the log that it has.
-        positions: list[int] = []
-        assert opened.reindex(positions.append).ids == COUNT
-        assert positions[-1] == COUNT
-        assert positions == sorted(positions)
+        assert opened.reindex().ids == COUNT
         event = {"event_id": "new", "source_id": "s", "stream_id": "u", "event_type": "t"}
         assert opened.append([event]).first_position == COUNT + 1
         assert opened.append([event]).duplicates == 1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,6 @@ import pytest
 from command_line import lines
 from faults import flip
 from within import failed, run
-
-from evtool.cli import render
 
 
 @pytest.fixture
@@ -87,19 +83,3 @@ def test_since_takes_what_replay_takes(here: Path):
         assert (found["since"], found["skipped"], found["events"]) == (bound, 0, 20)
     assert "is no position" in failed(3, "verify", "--since", "@x", cwd=here)
     assert "has the id 'nobody'" in failed(16, "verify", "--since", "nobody", cwd=here)
-
-
-def test_a_terminal_gets_a_bar_and_a_pipe_gets_none(here: Path, monkeypatch: pytest.MonkeyPatch):
-    assert run("verify", cwd=here).stderr == b""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    for wanted in (True, False):
-        terminal = Terminal()
-        monkeypatch.setattr(sys, "stderr", terminal)
-        with render.progress("events", wanted) as show:
-            show(250, 1_000)
-        bar = "#######......................."
-        assert terminal.getvalue() == (f"\r{bar}  25 % of 1,000 events \r\033[K" if wanted else "")

@@ -109,6 +109,16 @@ def test_nothing_changes_but_the_files(small: Path, state: str):
     )
 
 
+def test_progress_counts_each_event_once(small: Path):
+    told: list[tuple[int, int]] = []
+    with evtool.open(small) as log:
+        report = compact(log, TARGET_BYTES, on_progress=lambda done, total: told.append((done, total)))
+    events = sum(one.events for one in report.compacted)
+    assert {total for _, total in told} == {events}
+    assert told == sorted(told)
+    assert told[-1] == (events, events)
+
+
 @pytest.mark.parametrize("state", ["cold", "merged", "mixed"])
 def test_a_compacted_log_is_gone_on_with(small: Path, state: str):
     bring_to(small, state)

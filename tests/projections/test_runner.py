@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults import Fault, FaultyFiles, Killed, flip
-from projecting import Event, configuration, make, open_projection, purchase, refreshed, write
-from samples import frame
+from projecting import FIRST, SUMS, append, configuration, make, open_projection, purchase, refreshed, write
 
 import evtool
 from evtool.errors import ProjectionError
@@ -19,29 +18,12 @@ from evtool.projections import store
 from evtool.schemas import document
 from evtool.schemas import steps as writing
 
-SUMS = """
-[time]
-grain = ":grain"
-[keys]
-product = "payload.product_id"
-[measures]
-revenue = "sum(cast(payload.amount as decimal(18,2)))"
-buyers = "count(distinct payload.user_id)"
-[parameters]
-grain = { value = "day" }
-"""
-FIRST = [purchase(number, f"u{number % 4}", f"{number}.25", hours=number * 7) for number in range(20)]
 LATER = [purchase(number, f"u{number % 5}", f"{number}.5", hours=90 - number) for number in range(20, 32)]
 
 
 @pytest.fixture
 def name(tmp_path: Path) -> str:
     return write(tmp_path / "own", SUMS)
-
-
-def append(folder: Path, batch: list[Event]) -> None:
-    with evtool.open(folder) as log:
-        log.append(frame(batch))
 
 
 def run(folder: Path, name: str, full: bool = False, **settings: str) -> bytes:

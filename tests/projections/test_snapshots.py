@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import Fault, FaultyFiles, Killed, flip, full_disk
-from projecting import make, open_projection, purchase, write
-from samples import frame
+from projecting import FIRST, SUMS, append, make, open_projection, purchase, write
 
 import evtool
 from evtool.errors import LogReadOnlyError, NoSpaceError, ProjectionError
@@ -21,19 +20,6 @@ from evtool.projections.bounds import select
 from evtool.projections.snapshots import Snapshot
 from evtool.projections.source import Source
 
-SUMS = """
-[time]
-grain = ":grain"
-[keys]
-product = "payload.product_id"
-[measures]
-revenue = "sum(cast(payload.amount as decimal(18,2)))"
-buyers = "count(distinct payload.user_id)"
-best = "top_k(payload.user_id, 2)"
-[parameters]
-grain = { value = "day" }
-"""
-FIRST = [purchase(number, f"u{number % 4}", f"{number}.25", hours=number * 7) for number in range(20)]
 LATER = [purchase(number, f"u{number % 5}", f"{number}.x", hours=90 - number) for number in range(20, 32)]
 DAY_NS = 86_400_000_000_000
 
@@ -41,11 +27,6 @@ DAY_NS = 86_400_000_000_000
 @pytest.fixture
 def name(tmp_path: Path) -> str:
     return write(tmp_path / "own", SUMS)
-
-
-def append(folder: Path, batch: list[dict[str, object]]) -> None:
-    with evtool.open(folder) as log:
-        log.append(frame(batch))
 
 
 def take(folder: Path, name: str, label: str | None = None, **settings: str) -> Snapshot:
