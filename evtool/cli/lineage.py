@@ -43,7 +43,8 @@ def explain(
     row: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE", help="The row: the value of a key, as in day=2026-11-01; may be repeated."
+            metavar="KEY=VALUE",
+            help="Which rows: a value by which they are found, as day=2026-11-01 or step=2; may be repeated.",
         ),
     ] = None,
     settings: Annotated[

@@ -81,9 +81,13 @@ def project(
             return
         asked = _open(opened, config, projection or "", settings or [])
         bounds = {"from": start, "to": end, "as_of": as_of}
+        part = {name: bound for name, bound in bounds.items() if bound is not None}
+        is_first = not stale  # which answers at once
         for answer in _answers(opened, asked, list(bounds.values()), full, stale, pause):
-            part = {name: bound for name, bound in bounds.items() if bound is not None}
             _show(answer, asked, kind, out, opened, part)
+            if is_first:
+                _say_unknown_types(answer, asked, opened)
+            is_first = False
 
 
 def _check(
@@ -162,13 +166,26 @@ def _show(
         with output.opened(out, opened.folder) as target:
             frames.write(answer.frame, kind, target, answer.lineage | part)
     if answer.failed_casts:
-        values = render.count(answer.failed_casts, "value")
+        values = render.count(sum(answer.failed_casts.values()), "value")
+        casts = ", ".join(f"{count:,} by {cast}" for cast, count in sorted(answer.failed_casts.items()) if cast)
+        named = f" ({casts})" if casts else ""
         stop = 'on_cast_error = "stop" in a definition'
         if asked.definition and "on_cast_error" in asked.definition.parameters:
             stop = "--set on_cast_error=stop"
-        render.say(f"{values} did not cast and counted as absent; {stop} shows the first one")
+        render.say(f"{values} did not cast and counted as absent{named}; {stop} shows the first one")
     if answer.behind:
         render.say(f"as of position {answer.position:,}; {render.count(answer.behind, 'event')} came after that")
+
+
+def _say_unknown_types(answer: Answer, asked: Projection, opened: Log) -> None:
+    """Where a result has nothing in it: the event types that no event has."""
+    from evtool.projections.unknowntypes import absent, lacks_something
+
+    if asked.definition is None or not lacks_something(answer.frame, asked.definition.kind):
+        return
+    for name, near in absent(asked.plan.named_types, opened.snapshot(), opened.partitions).items():
+        meant = "" if near is None else f"; did you mean {near!r}?"
+        render.say(f"no event of the log has the type {name!r}{meant}")
 
 
 def _refresh_all(opened: Log, config: Config, full: bool) -> None:

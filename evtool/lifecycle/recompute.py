@@ -154,7 +154,7 @@ def _of(rows: pl.DataFrame, answer: Answer) -> Answer:
         return answer
     # How many events count changes with every event, and says nothing of these rows.
     found = answer.frame.join(rows, on=answer.keys, how="semi", nulls_equal=True)
-    return replace(answer, frame=found, events=0, failed_casts=0)
+    return replace(answer, frame=found, events=0, failed_casts={})
 
 
 def _equal(one: Answer, other: Answer) -> bool:

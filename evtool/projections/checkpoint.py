@@ -12,7 +12,7 @@ import polars as pl
 from evtool.projections import record
 from evtool.projections.tiers import Ref, RunInfo
 
-FORMAT = 2
+FORMAT = 3
 RUN_SUFFIX, SORTED_SUFFIX = ".arrow", ".sorted"
 
 ENGINE = f"state {FORMAT}, polars {pl.__version__}"  # what reads and writes the files

@@ -183,6 +183,7 @@ class Compiler:
             paths=tuple(paths),
             where=lower(condition) if condition else None,
             types=tree.types_needed(condition) if condition else None,
+            named_types=frozenset().union(*map(tree.types_named, read)),
             casts_where={cast: failures(cast) for cast in tree.casts(condition)} if condition else {},
             casts=casts,
             stops_at_casts=self._stops_at_casts(),

@@ -22,9 +22,9 @@ import numpy as np
 import polars as pl
 
 from evtool.projections.actors import ACTOR, Runs, as_ratio, bucket_of, everything, in_runs, spans, with_hash
-from evtool.projections.kind import BUCKET, Change, Find, Tables
+from evtool.projections.kind import BUCKET, EVENT, Change, Find, Tables
 from evtool.projections.sortedrun import HASH
-from evtool.projections.windows import STEPS, STEPS_MAX, TIMESTAMP, Mode, outcomes
+from evtool.projections.windows import STEPS, STEPS_MAX, TIMESTAMP, Mode, chains, outcomes
 
 EVENTS, THROUGH, DEPTHS = "events", "through", "depths"
 POSITION = "position"
@@ -70,11 +70,8 @@ class Funnel:
 
     def partial(self, rows: pl.DataFrame) -> Tables:
         """The events of some step; with `strict_order` all of them, as any other event ends a chain."""
-        rows = rows.with_columns(reduce(or_, self._bits()).alias(STEPS))
-        if "strict_order" not in self.modes:
-            rows = rows.filter(pl.col(STEPS) != 0)
         columns = [BUCKET, *self._group, TIMESTAMP, POSITION, STEPS]
-        events = with_hash(rows, self.keys).select(columns)
+        events = with_hash(self._with_steps(rows), self.keys).select(columns)
         through = events.select(BUCKET, *self._group, POSITION).clear()
         return {EVENTS: events, THROUGH: through} if self._may_end else self._without_those_through(events)
 
@@ -119,6 +116,18 @@ class Funnel:
     def total(self, results: Sequence[pl.DataFrame]) -> pl.DataFrame:
         """The sums. A row whose actors are none stays: its keys have events."""
         return pl.concat(results).group_by(*self.keys, "step").agg(pl.col("actors").sum())
+
+    def behind(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The keys, `step`, `name` and EVENT: for each actor at a step a chain that got it there first."""
+        runs = in_runs(self._with_steps(rows), self.keys, [TIMESTAMP, EVENT], [TIMESTAMP, STEPS, EVENT])
+        group_of = runs.group_of_rows()
+        parts = [
+            runs.groups[group_of[chosen]].with_columns(
+                pl.lit(step, pl.Int32).alias("step"), pl.Series(EVENT, runs.columns[EVENT][chosen])
+            )
+            for step, chosen in enumerate(chains(runs, len(self.names), self.within_ns, self.modes), 1)
+        ]
+        return pl.concat(parts).join(self._steps(), on="step").select(*self.keys, "step", "name", EVENT)
 
     @property
     def _may_end(self) -> bool:
@@ -224,6 +233,11 @@ class Funnel:
 
     def _step_columns(self) -> list[str]:
         return [f"step_{number}" for number in range(1, len(self.names) + 1)]
+
+    def _with_steps(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows that matter, with their steps as bits."""
+        rows = rows.with_columns(reduce(or_, self._bits()).alias(STEPS))
+        return rows if "strict_order" in self.modes else rows.filter(pl.col(STEPS) != 0)
 
     def _steps(self) -> pl.DataFrame:
         numbers = pl.Series("step", range(1, len(self.names) + 1), dtype=pl.Int32)

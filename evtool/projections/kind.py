@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from evtool.projections.sortedrun import Spans
 
 BUCKET = "bucket"
+EVENT = "event.position"  # no key has a dot in its name
 
 Tables: TypeAlias = Mapping[str, pl.DataFrame]  # by name; each has the column BUCKET (Int32), then others
 
@@ -75,6 +76,23 @@ class Kind(Protocol):
         """The read model, in total order, from the results of all buckets below each other.
 
         Without any bucket `reduced` has no rows, and the columns that `reduce` gives for tables without rows.
+        """
+        ...
+
+
+@runtime_checkable
+class TracingKind(Kind, Protocol):
+    """A kind by actor that can tell which events a row of the read model is made of."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keys, for each combination of which an actor counts by itself."""
+        ...
+
+    def behind(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Which events make which rows: EVENT, and the columns that tell rows of the read model apart.
+
+        `rows` are all those of some actors, with their hash and EVENT (Int64), the positions of their events.
         """
         ...
 

@@ -37,8 +37,9 @@ _OF_THE_WHOLE = ("position", "events", "failed_casts")
 class Lineage:
     """What a read model was made from: the selected `events` of a log up to `position`.
 
-    `failed_casts` counts the values that could not be cast. `recorded_at` (ns UTC) is that of `position`, None in
-    an empty log. `input_digest` is that of the log's batches up to `position` (`Snapshot.digest_at`).
+    `failed_casts` counts the values that could not be cast, by cast; "" is one of a time when they had no names.
+    `recorded_at` (ns UTC) is that of `position`, None in an empty log. `input_digest` is that of the log's batches
+    up to `position` (`Snapshot.digest_at`).
     """
 
     projection: str
@@ -47,7 +48,7 @@ class Lineage:
     parameters: Mapping[str, Any]
     position: int
     events: int
-    failed_casts: int
+    failed_casts: Mapping[str, int]
     log_id: str
     chain: int
     recorded_at: int | None
@@ -79,11 +80,14 @@ class Lineage:
         """The lineage that stands beside a read model. Raises ValueError when it is not as it was written."""
         try:
             values = {each.name: beside[each.name] for each in fields(Lineage)}
-            numbers = [values[name] for name in ("version", "position", "events", "failed_casts")]
+            if type(values["failed_casts"]) is int:
+                values["failed_casts"] = {"": values["failed_casts"]} if values["failed_casts"] else {}
+            numbers = [values[name] for name in ("version", "position", "events")]
+            numbers += values["failed_casts"].values()
             if not all(type(number) is int for number in numbers):
                 raise ValueError("a number is none")
             return Lineage._read(values)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(str(error)) from error
 
     @staticmethod
@@ -93,7 +97,7 @@ class Lineage:
         return Lineage(**values | {"chain": int(values["chain"], 16)})
 
 
-def of_answer(identity: Identity, position: int, events: int, failed_casts: int) -> dict[str, Any]:
+def of_answer(identity: Identity, position: int, events: int, failed_casts: Mapping[str, int]) -> dict[str, Any]:
     """What stands in the file of an answer: what depends on the events and the definition alone."""
     return {
         "format": FORMAT,
@@ -103,7 +107,7 @@ def of_answer(identity: Identity, position: int, events: int, failed_casts: int)
         "parameters": dict(identity.parameters),
         "position": position,
         "events": events,
-        "failed_casts": failed_casts,
+        "failed_casts": dict(failed_casts),
     }
 
 

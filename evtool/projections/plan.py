@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,7 +32,7 @@ class Plan:
 
     `columns` of the log are looked at, of the events whose type is one of `types` (None: of all). The values at
     `paths` in payload and metadata become columns, and rows are the `inputs` of the events for which `where` is
-    true.
+    true. `named_types` are all event types that any of its expressions asks for.
     `casts_where` and `casts` (of the inputs) may fail on a value: that is counted, each by its expression, or,
     with `stops_at_casts`, an error. Those of `casts` find the inputs beside the events, by `input_column`.
     Of `spare` columns no value is looked at unless one of their paths has none.
@@ -45,6 +46,7 @@ class Plan:
     paths: tuple[JsonPath, ...]
     where: pl.Expr | None = None
     types: frozenset[str] | None = None
+    named_types: frozenset[str] = frozenset()
     spare: Mapping[str, frozenset[JsonPath]] = field(default_factory=dict)
     casts_where: Mapping[Cast, pl.Expr] = field(default_factory=dict)
     casts: Mapping[Cast, pl.Expr] = field(default_factory=dict)
@@ -103,12 +105,12 @@ class Plan:
         found = self._found({name: events[name] for name in _JSON_COLUMNS if name in events.columns})
         return events.with_columns(found) if found else events
 
-    def rows(self, events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-        """Events with their paths as the rows that the kind takes, and how many casts failed on them.
+    def rows(self, events: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
+        """Events with their paths as the rows that the kind takes, and how often each cast failed on them.
 
         Raises ProjectionError where a cast must not fail, with the position.
         """
-        failed = 0
+        failed: Counter[str] = Counter()
         if self.where is not None:
             failed += self._failed(events, self.casts_where)
             events = events.filter(self.where)
@@ -151,14 +153,14 @@ class Plan:
                 found += [series.alias(path.column) for series, path in zip(values, paths, strict=True)]
         return found
 
-    def _failed(self, events: pl.DataFrame, casts: Mapping[Cast, pl.Expr]) -> int:
+    def _failed(self, events: pl.DataFrame, casts: Mapping[Cast, pl.Expr]) -> Counter[str]:
         if not casts:
-            return 0
+            return Counter()
         counts = events.select(count.alias(str(at)) for at, count in enumerate(casts.values())).row(0)
-        failed = sum(counts)
+        failed = Counter({str(cast): int(count) for cast, count in zip(casts, counts, strict=True) if count})
         if failed and self.stops_at_casts:
             self._stop(events, casts)
-        return int(failed)
+        return failed
 
     def _stop(self, events: pl.DataFrame, casts: Mapping[Cast, pl.Expr]) -> None:
         """Raise ProjectionError at the first event on which a cast fails."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from evtool.projections.actors import ACTOR, as_ratio, everything, spans, with_hash
-from evtool.projections.kind import BUCKET, Change, Find, Tables
+from evtool.projections.kind import BUCKET, EVENT, Change, Find, Tables
 from evtool.projections.sortedrun import HASH
 
 PERIODS, COHORTS, SEEN = "periods", "cohorts", "seen"
@@ -113,6 +113,16 @@ class Retention:
         """The sums, and the last period of all. An actor leaves its cohort for an earlier one, so some vanish."""
         rows = pl.concat(results)
         return self._summed(rows.drop_nulls("cohort").drop(LAST), rows.select(pl.col(LAST).max()).drop_nulls())
+
+    def behind(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """`cohort`, the keys, `offset` and EVENT: what begins an actor's cohort, and each return that counts."""
+        rows = rows.with_columns(pl.col(START, RETURN).fill_null(False))
+        cohort = pl.col(PERIOD).filter(START).min().over(self._group).alias("cohort")
+        offset = (pl.col(PERIOD) - pl.col("cohort")).alias("offset")
+        begins = pl.col(START) & (pl.col("offset") == 0)
+        returns = pl.col(RETURN) & pl.col("offset").is_between(1, self.periods)
+        counted = rows.with_columns(cohort).with_columns(offset).filter(begins | returns)
+        return counted.select("cohort", *self.keys, "offset", EVENT)
 
     def _actors(self, periods: pl.DataFrame, find: Find | None) -> pl.DataFrame:
         """The groups of some rows, their cohort, before and now, and between which periods that may count."""

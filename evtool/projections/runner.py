@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,14 +45,14 @@ Kept = TypeVar("Kept")
 class Answer:
     """A read model, whose rows `keys` tell apart, made from the log up to `position`, of which `events` count.
 
-    `behind` is how many events the log has beyond; `failed_casts` how many values did not cast.
+    `behind` is how many events the log has beyond; `failed_casts` how many values each cast failed on.
     """
 
     frame: pl.DataFrame
     keys: tuple[str, ...]
     position: int
     events: int
-    failed_casts: int
+    failed_casts: Mapping[str, int]
     identity: Identity
     behind: int = 0
     written: Written | None = None
@@ -265,7 +266,7 @@ class Runner:
             chain=source.snapshot.chain_at(end) or 0,
             engine=self._engine(source),
         )
-        facts = {"events": tally.events, "failed_casts": tally.failed_casts, "keys": self._plan.keys}
+        facts = {"events": tally.events, "failed_casts": dict(tally.failed_casts), "keys": self._plan.keys}
         self._store.commit(binding, facts, reduced)
         return Answer(
             frame, self._plan.keys, end, tally.events, tally.failed_casts, self._identity, written=written
@@ -297,4 +298,4 @@ class Runner:
 def _tally(store: StateStore) -> Tally:
     """What went into a kept state."""
     facts = store.facts()
-    return Tally(int(facts.get("events", 0)), int(facts.get("failed_casts", 0)))
+    return Tally(int(facts.get("events", 0)), Counter(facts.get("failed_casts", {})))

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from evtool.projections.actors import ACTOR, Runs, bucket_of, everything, in_runs, spans, with_hash
-from evtool.projections.kind import BUCKET, Change, Find, Tables
+from evtool.projections.kind import BUCKET, EVENT, Change, Find, Tables
 from evtool.projections.sortedrun import HASH
 
 SESSIONS, STARTS = "sessions", "starts"
@@ -74,9 +74,7 @@ class Sessions:
 
     def partial(self, rows: pl.DataFrame) -> Tables:
         """The stretches of some events."""
-        moment = pl.col("timestamp")
-        events = moment.alias(STARTED), moment.alias(ENDED), pl.lit(1, pl.Int64).alias(EVENTS)
-        columns = [BUCKET, HASH, *self.keys, ACTOR, *events]
+        columns = [BUCKET, HASH, *self.keys, ACTOR, *_of_one_event()]
         return {SESSIONS: self._merged(with_hash(rows, self.keys).select(columns))}
 
     def merge(self, parts: Sequence[Tables]) -> Tables:
@@ -136,6 +134,16 @@ class Sessions:
         by = self._by
         rows = reduced.group_by(by).agg(counts).sort(by) if by else reduced.select(counts)
         return rows.with_columns(pl.Series("duration_ms_avg", _averages(rows), dtype=pl.Float64))
+
+    def behind(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """What tells sessions apart, or the periods in which they began, and EVENT: all events of each."""
+        joined, runs, begins = self._joined(rows.with_columns(_of_one_event()), np.add, EVENT)
+        events = runs.columns[EVENT]
+        session_of = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(events)))
+        found = joined[session_of].with_columns(pl.Series(EVENT, events))
+        if self.each:
+            return found.select(*self.keys, ACTOR, STARTED, ENDED, EVENT)
+        return found.with_columns(self._period()).select(*self._by, EVENT)
 
     @property
     def _by(self) -> list[str]:
@@ -244,6 +252,12 @@ def _running_maximum(values: Numbers, group_of: Numbers) -> Numbers:
     above = group_of * len(values)
     highest: Numbers = values[order[np.maximum.accumulate(ranks + above) - above]]
     return highest
+
+
+def _of_one_event() -> list[pl.Expr]:
+    """The stretch that an event is by itself."""
+    moment = pl.col("timestamp")
+    return [moment.alias(STARTED), moment.alias(ENDED), pl.lit(1, pl.Int64).alias(EVENTS)]
 
 
 def _duration_ms() -> pl.Expr:

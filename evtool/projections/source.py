@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,17 +19,20 @@ from evtool.projections.kind import Tables
 from evtool.schemas.record import Schemas
 
 if TYPE_CHECKING:  # and what reads events is imported by who does: there may be none that are new
+    from evtool.log.lookup import Positions
     from evtool.log.scan import Group
     from evtool.projections.plan import Plan
+
+_EVENTS_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
 class Part:
-    """What became of some events, up to `last_position`: their tables, how many count, how many casts failed."""
+    """What became of some events, up to `last_position`: their tables, how many count, which casts failed."""
 
     tables: Tables
     events: int
-    failed_casts: int
+    failed_casts: Counter[str]
     last_position: int
 
 
@@ -78,8 +82,19 @@ class Source:
 
         return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=0)
 
-    def _rows(self, plan: Plan, group: Group, selection: Selection, spared: set[str]) -> tuple[pl.DataFrame, int]:
-        """The rows of a group, and how many casts failed. No payload is upcast of a type that needs it not."""
+    def at(self, positions: Positions) -> Iterator[pl.DataFrame]:
+        """The events at some rising positions, a part at a time. Raises LogDamagedError, SchemaError."""
+        from evtool.log.frame import to_frame
+        from evtool.log.lookup import events_at
+
+        for first in range(0, len(positions), _EVENTS_AT_ONCE):
+            stored = events_at(self.snapshot, positions[first : first + _EVENTS_AT_ONCE])
+            yield self._upcast(to_frame(stored, set(STORED_SCHEMA)).select(list(STORED_SCHEMA)))
+
+    def _rows(
+        self, plan: Plan, group: Group, selection: Selection, spared: set[str]
+    ) -> tuple[pl.DataFrame, Counter[str]]:
+        """The rows of a group, and which casts failed. No payload is upcast of a type that needs it not."""
         from evtool.log.scan import load
 
         changed = self._changed(plan)

@@ -23,6 +23,9 @@ The strict modes:
 
 Up to the event where an actor's events end nothing is different. So these two modes only ask in addition which row
 that is, and count the steps that were reached first.
+
+Which events got an actor to a step is a chain that ends with the first event that reaches it. The latest start of
+such a chain is known from the pass, and from there the next event of each next step is one that can be taken.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ def outcomes(events: Runs, step_count: int, within_ns: int, modes: Set[Mode]) ->
     """
     steps, group_of = events.columns[STEPS], events.group_of_rows()
     reached = np.full((step_count, len(events.first)), len(steps))
-    for step, rows in enumerate(_reaching(events, group_of, step_count, within_ns, modes)):
+    for step, (rows, _) in enumerate(_reaching(events, group_of, step_count, within_ns, modes)):
         reached[step, group_of[rows[::-1]]] = rows[::-1]  # the first of an actor's rows is written last
     counts: np.ndarray[Any, np.dtype[np.bool_]] = reached < len(steps)
     settled = reached[-1]
@@ -77,14 +80,37 @@ def outcomes(events: Runs, step_count: int, within_ns: int, modes: Set[Mode]) ->
     return Outcomes(np.count_nonzero(counts, axis=0), settled)
 
 
-def _reaching(events: Runs, group_of: Rows, step_count: int, within_ns: int, modes: Set[Mode]) -> Iterator[Rows]:
-    """For each step the rows of its events that end a chain of that length."""
-    timestamps, steps, own = events.columns[TIMESTAMP], events.columns[STEPS], events.first[group_of]
-    before = np.arange(len(steps))  # a chain that an event goes on with ends before this row
+def chains(events: Runs, step_count: int, within_ns: int, modes: Set[Mode]) -> Iterator[Rows]:
+    """For each step the rows of one chain of each actor that came so far: the shortest of those that end first.
+
+    A row stands there as often as its event serves steps of the chain. Arguments as of `outcomes`.
+    """
+    depths = outcomes(events, step_count, within_ns, modes).depths
+    group_of, before = events.group_of_rows(), _ends_before(events, modes)
+    of_steps = [_rows_of(events.columns[STEPS], step) for step in range(step_count)]
+    for step, (rows, starts) in enumerate(_reaching(events, group_of, step_count, within_ns, modes)):
+        groups = group_of[rows]
+        ended = starts[(np.diff(groups, prepend=-1) > 0) & (depths[groups] > step)]
+        found = [ended]
+        for following in of_steps[1 : step + 1]:
+            ended = following[np.searchsorted(before[following], ended, side="right")]
+            found.append(ended)
+        yield np.concatenate(found)
+
+
+def _ends_before(events: Runs, modes: Set[Mode]) -> Rows:
+    """The row before which a chain has to end that an event goes on with."""
     if "strict_increase" in modes:
-        before = _rows_before(timestamps)
-    elif "strict_once" not in modes:
-        before += 1
+        return _rows_before(events.columns[TIMESTAMP])
+    return np.arange(len(events.columns[STEPS])) + ("strict_once" not in modes)
+
+
+def _reaching(
+    events: Runs, group_of: Rows, step_count: int, within_ns: int, modes: Set[Mode]
+) -> Iterator[tuple[Rows, Rows]]:
+    """For each step the rows of its events that end a chain of that length, and the latest start of one."""
+    timestamps, steps, own = events.columns[TIMESTAMP], events.columns[STEPS], events.first[group_of]
+    before = _ends_before(events, modes)
     starts = np.empty(0, np.int64)  # starts[i]: the latest of the chains that end before row i; -1: there is none
     for step in range(step_count):
         rows = _rows_of(steps, step)
@@ -94,7 +120,7 @@ def _reaching(events: Runs, group_of: Rows, step_count: int, within_ns: int, mod
             elapsed = (timestamps[rows] - timestamps[latest]).view(np.uint64)  # right for any two times
             fits = (latest >= own[rows]) & (elapsed <= np.uint64(within_ns))
             rows, latest = rows[fits], latest[fits]
-        yield rows
+        yield rows, latest
         starts = np.full(len(steps) + 1, -1)
         starts[rows + 1] = latest
         np.maximum.accumulate(starts, out=starts)

@@ -10,8 +10,9 @@ few rows go without them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -34,10 +35,10 @@ Progress = Callable[[int, int], None]  # events read, and how many there are to 
 
 @dataclass(frozen=True)
 class Tally:
-    """Of all events that went in: how many count, and how many casts failed on them."""
+    """Of all events that went in: how many count, and how often each cast failed on them."""
 
     events: int = 0
-    failed_casts: int = 0
+    failed_casts: Counter[str] = field(default_factory=Counter)
 
     def plus(self, part: Part) -> Tally:
         """With those of one more part."""

@@ -143,7 +143,8 @@ def test_values_that_do_not_cast_are_counted_aloud(here: Path):
     run("ingest", cwd=here, stdin=event(31, amount="n/a") + event(32, amount="1.005"))
     for options in ([], ["--stale"], ["--from", "@1"]):
         done = run("project", "mine", *options, cwd=here)
-        assert done.stderr.decode().startswith("2 values did not cast and counted as absent; ")
+        amount = '2 by CAST(payload."amount" AS DECIMAL(18, 2))'
+        assert done.stderr.decode().startswith(f"2 values did not cast and counted as absent ({amount}); ")
 
 
 def test_all_goes_on_behind_one_that_is_wrong(here: Path):
@@ -259,3 +260,12 @@ def test_a_long_table_is_cut_in_the_middle_and_says_so(here: Path):
     done = run("project", "event-counts", "--set", "grain=all", cwd=here)
     assert len(done.stdout.splitlines()) == 52
     assert b"71 rows, of which 50 are shown" in done.stderr
+
+
+def test_a_type_that_no_event_has_is_told_beside_the_result(here: Path):
+    steps = ("project", "funnel-conversion", "--set", "steps=ItemPurchased > ItemPurchsed", "--format", "json")
+    done = run(*steps, cwd=here)
+    assert [row["actors"] for row in json.loads(done.stdout)] == [3, 0]
+    assert b"no event of the log has the type 'ItemPurchsed'; did you mean 'ItemPurchased'?" in done.stderr
+    assert b"no event of the log" not in run(*steps, "--stale", cwd=here).stderr  # which answers at once
+    assert b"no event of the log" not in run("project", "mine", cwd=here).stderr

@@ -206,7 +206,7 @@ def test_a_value_that_does_not_cast_is_counted_or_stops_it_with_its_position(fol
     text = '[measures]\ntotal = "sum(cast(payload.amount as decimal(18,2)))"\n'
     with evtool.open(folder, read_only=True) as log:
         answer = open_projection(log, write(tmp_path, text)).runner.refresh()
-        assert (answer.events, answer.failed_casts) == (4, 2)
+        assert (answer.events, answer.failed_casts) == (4, {'CAST(payload."amount" AS DECIMAL(18, 2))': 2})
         stops = open_projection(log, write(tmp_path, f'on_cast_error = "stop"\n{text}', "stops"))
         with pytest.raises(ProjectionError) as caught:
             stops.runner.refresh()
@@ -214,12 +214,30 @@ def test_a_value_that_does_not_cast_is_counted_or_stops_it_with_its_position(fol
     assert "amount" in caught.value.message
 
 
+def test_each_cast_has_a_count_of_its_own(folder: Path, tmp_path: Path):
+    make(folder, [[purchase(1), purchase(2, amount="n/a")], [purchase(3, "7", amount="1.005")]])
+    text = """
+        where = "cast(payload.user_id as bigint) is null or true"
+        [keys]
+        whole = "cast(payload.amount as bigint)"
+        [measures]
+        total = "sum(cast(payload.amount as decimal(18,2)))"
+    """
+    with evtool.open(folder, read_only=True) as log:
+        answer = open_projection(log, write(tmp_path, text)).runner.refresh()
+    assert answer.failed_casts == {
+        'CAST(payload."user_id" AS BIGINT)': 2,
+        'CAST(payload."amount" AS BIGINT)': 3,
+        'CAST(payload."amount" AS DECIMAL(18, 2))': 2,
+    }
+
+
 @pytest.mark.parametrize("name", ["revenue-by-product", "revenue-per-user", "experiment-outcomes"])
 def test_a_built_in_projection_stops_at_casts_where_its_parameter_says_so(folder: Path, name: str):
     in_experiment = {"metadata": '{"experiment_id":"x","cohort_id":"a"}'}
     make(folder, [[purchase(1, **in_experiment), purchase(2, amount="n/a", **in_experiment)]])
     with evtool.open(folder, read_only=True) as log:
-        assert open_projection(log, name).runner.refresh().failed_casts == 1
+        assert list(open_projection(log, name).runner.refresh().failed_casts.values()) == [1]
         with pytest.raises(ProjectionError, match="position 2 has a value that is no decimal"):
             open_projection(log, name, on_cast_error="stop").runner.refresh()
 

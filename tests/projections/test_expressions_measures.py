@@ -152,6 +152,19 @@ def test_the_event_types_that_a_condition_needs(text: str, types: set[str] | Non
     assert tree.types_needed(parse(text)) == types
 
 
+@pytest.mark.parametrize(
+    ("text", "types"),
+    [
+        ("event_type = 'a' or position > 1", {"a"}),
+        ("case when 'b' = event_type and payload.x in ('y') then event_type in ('c', 'd') end", {"b", "c", "d"}),
+        ("not event_type = 'a' and event_type <> 'b' and event_type not in ('c') and stream_id = 'd'", set()),
+        ("count(*) filter (where event_type = 'a')", {"a"}),
+    ],
+)
+def test_the_event_types_that_an_expression_asks_for(text: str, types: set[str]) -> None:
+    assert tree.types_named(parse(text, measure=text.startswith("count"))) == types
+
+
 def test_a_tree_tells_what_it_reads_and_what_may_fail() -> None:
     found = parse("case when payload.a.b = 'x' then cast(metadata.n[0] as bigint) else position + 1 end")
     assert tree.json_paths(found) == {JsonPath("payload", ("a", "b")), JsonPath("metadata", ("n", 0))}

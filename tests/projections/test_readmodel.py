@@ -32,7 +32,7 @@ LINEAGE = Lineage(
     parameters={"grain": "day", "steps": ["ä", "b"]},
     position=70,
     events=50,
-    failed_casts=3,
+    failed_casts={"CAST(a AS DATE)": 2, "CAST(b AS BIGINT)": 1},
     log_id="one log",
     chain=2**64 - 1,
     recorded_at=1_767_225_600_000_000_001,
@@ -158,9 +158,24 @@ def test_logs_of_the_same_events_give_the_same_bytes(tmp_path: Path) -> None:
     metadata = pq.read_metadata(two.path).metadata
     assert list(metadata) == [b"evtool.lineage"]
     assert metadata[b"evtool.lineage"].decode() == (
-        '{"definition_hash":"' + "d" * 32 + '","events":50,"failed_casts":3,"format":1,'
+        '{"definition_hash":"' + "d" * 32 + '","events":50,'
+        '"failed_casts":{"CAST(a AS DATE)":2,"CAST(b AS BIGINT)":1},"format":1,'
         '"parameters":{"grain":"day","steps":["ä","b"]},"position":70,"projection":"orders","version":2}'
     )
+
+
+def test_a_lineage_from_before_casts_had_names_is_read(tmp_path: Path) -> None:
+    put(tmp_path, table(9))
+    path = tmp_path / "orders.lineage.json"
+    for before, after in ((3, {"": 3}), (0, {})):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"failed_casts": before}))
+        found = read(tmp_path, "orders")
+        assert found is not None
+        assert found[1] == replace(LINEAGE, failed_casts=after)
+    for wrong in ("x", [1], {"a": "b"}, None, True):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"failed_casts": wrong}))
+        with pytest.raises(LogDamagedError):
+            read(tmp_path, "orders")
 
 
 def test_what_has_these_bytes_already_stays_and_what_stands_beside_it_is_new(tmp_path: Path) -> None:

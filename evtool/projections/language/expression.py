@@ -327,6 +327,18 @@ def types_needed(condition: Expression) -> frozenset[str] | None:
     return None
 
 
+def types_named(expression: Expression) -> frozenset[str]:
+    """The event types that an expression asks for by name anywhere; not those that it excludes."""
+    match expression:
+        case Call("not"):
+            return frozenset()
+        case Call("=" | "in"):
+            own = types_needed(expression) or frozenset()
+        case _:
+            own = frozenset()
+    return own.union(*map(types_named, children(expression)))
+
+
 def quoted(text: str, quote: str = "'") -> str:
     """A text in quotes, in which the quote stands twice."""
     return quote + text.replace(quote, quote * 2) + quote
