@@ -48,7 +48,10 @@ class Projection:
     def aside(self, root: Path) -> Projection:
         """The same with its read model and state below another folder than that of all read models."""
         places = replace(self.places, root=root)
-        return Projection(self.log, self.identity, places, self.definition)
+        projection = Projection(self.log, self.identity, places, self.definition)
+        if self.definition is None:  # of one in Python the plan is all there is
+            projection.plan = self.plan
+        return projection
 
     @functools.cached_property
     def plan(self) -> Plan:
