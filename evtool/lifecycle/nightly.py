@@ -4,10 +4,10 @@
     nightly/20260131T031700.000000Z.json      the report of a run, by when it began (UTC)
     nightly/recompute/                        where projections are computed from nothing, meanwhile
 
-A step that fails, whatever it raises, does not keep the others from running. What is not begun within the time budget
-is postponed: it comes first the next time. The report is written before and behind each step, so that a run that was
-killed has one too: there the step that it was in has failed, and those behind it are postponed. Their names rise from
-run to run, whatever the clock does; of many the oldest are removed.
+A step that fails, whatever it raises, does not keep the others from running. What is not begun within the time
+budget is postponed: it comes first the next time. The report is written before and behind each step, so that a
+run that was killed has one too: there the step that it was in has failed, and those behind it are postponed.
+Their names rise from run to run, whatever the clock does; of many the oldest are removed.
 """
 
 from __future__ import annotations

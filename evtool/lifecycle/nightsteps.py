@@ -22,7 +22,8 @@ RECOMPUTE_FOLDER = "recompute"
 
 
 def _verify(context: Context) -> Result:
-    report = verifying.verify(context.log, read_models=context.config.read_models_path)
+    config = context.config
+    report = verifying.verify(context.log, read_models=config.read_models_path, config=config)
     return Result(report.as_dict(), report.error)
 
 
