@@ -133,7 +133,7 @@ class NightlyConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All of it. `file` is the evtool.toml that was read, if any."""
+    """All of it. `file` is the evtool.toml that was read, `log_flag` what a flag said of the log."""
 
     log_path: Path = Path(DEFAULT_LOG)
     log: LogConfig = field(default_factory=LogConfig)
@@ -143,6 +143,7 @@ class Config:
     snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
     nightly: NightlyConfig = field(default_factory=NightlyConfig)
     file: Path | None = None
+    log_flag: Path | None = None
 
     @property
     def definitions_path(self) -> Path:
@@ -172,6 +173,7 @@ def load(log_path: Path | None = None, working_folder: Path | None = None) -> Co
         config = read_file(path)
     environment = os.environ.get("EVTOOL_LOG")
     chosen = log_path or (Path(environment) if environment else None)
+    config = replace(config, log_flag=log_path)
     return replace(config, log_path=chosen) if chosen else config
 
 

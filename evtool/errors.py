@@ -10,6 +10,7 @@
      ├─ ProjectionError           19   a definition makes no sense, or its state is of another one
      ├─ RejectedLinesError         9   `ingest --strict` has met lines that are no events
      │   └─ RejectedShareError    18   more lines were rejected than `dead_letter_alert` allows
+     ├─ InternalError            25   something went wrong that evtool does not expect
      ├─ LogError
      │   ├─ LogNotFoundError      10   there is no log in this folder
      │   ├─ LogExistsError        11   there is one already, or something else is in the way
@@ -233,6 +234,12 @@ class WriterDeadError(StorageError):
     """An earlier write or sync failed, so this writer writes nothing more: reopen the log to recover."""
 
     exit_code = 23
+
+
+class InternalError(EvtoolError):
+    """Something went wrong that evtool does not expect: a mistake of its own."""
+
+    exit_code = 25
 
 
 def exit_codes() -> dict[int, str]:

@@ -8,7 +8,7 @@ import typer
 
 from evtool.cli import render
 from evtool.cli.options import JsonOption, LogOption
-from evtool.errors import ConfigError, LogDamagedError
+from evtool.errors import ConfigError, DerivedDamagedError
 
 
 def lineage(
@@ -27,7 +27,7 @@ def lineage(
     else:
         render.print_facts((name.replace("_", " "), _text(value)) for name, value in facts.items())
     if found.matches is False:
-        raise typer.Exit(LogDamagedError.exit_code)
+        raise typer.Exit(DerivedDamagedError.exit_code)
 
 
 def _text(value: object) -> str:

@@ -38,7 +38,7 @@ def nightly(
     """Do what a log needs every night: verify, recompute projections and compare, snapshot, compact.
 
     A step that fails does not keep the others from running; the exit code is that of the first failure. The
-    report stays in nightly/ of the log's folder.
+    report stays in nightly/ of the log's folder. Projections in Python take part where they are named.
     """
     from dataclasses import asdict, replace
 
@@ -47,6 +47,7 @@ def nightly(
     keep_freed_memory()  # before the imports below load their allocators
 
     from evtool import config as configuration
+    from evtool.errors import EvtoolError
     from evtool.lifecycle import nightly as nights
     from evtool.lifecycle.nightsteps import STEPS
     from evtool.log.log import open as open_log
@@ -62,6 +63,8 @@ def nightly(
     elif sys.stdout.isatty():
         rows = [(done.name, done.outcome, _gist(done), f"{done.seconds:.2f}") for done in report.steps]
         render.print_table(_COLUMNS, rows, text_columns=3)
+    if report.message:
+        render.print_error(EvtoolError(report.message, report.hint))
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 
@@ -89,7 +92,9 @@ def _verified(facts: Any) -> str:
 
 def _recomputed(facts: Any) -> str:
     same = sum(1 for each in facts["projections"] if each.get("is_same"))
-    return f"{same} of {render.count(len(facts['projections']), 'projection')} as refreshed"
+    damaged = sum(1 for each in facts["projections"] if each.get("damaged"))
+    mended = f", {render.count(damaged, 'damaged state')} made anew" if damaged else ""
+    return f"{same} of {render.count(len(facts['projections']), 'projection')} as refreshed{mended}"
 
 
 def _compacted(facts: Any) -> str:

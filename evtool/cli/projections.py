@@ -11,6 +11,7 @@ from evtool.cli import render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
+    from evtool.config import Config
     from evtool.projections.definition import Definition
     from evtool.projections.inventory import Kept
 
@@ -71,7 +72,8 @@ def list_(log: LogOption = None, as_json: JsonOption = False) -> None:
                 "kind": "aggregate" if found.kind == "measures" else found.kind,
                 "from": entry.origin,
                 "read_models": list(places.versions(config.read_models_path, entry.name)),
-                "promoted": places.promoted(config.read_models_path, entry.name),
+                "serves": places.promoted(config.read_models_path, entry.name),
+                "promoted": places.is_promoted(config.read_models_path, entry.name),
                 "description": found.description,
             }
         )
@@ -95,7 +97,7 @@ def _print_listed(rows: list[dict[str, Any]]) -> None:
 
 
 def _versions(row: dict[str, Any]) -> str:
-    return ", ".join(f"v{n}" + ("*" if n == row["promoted"] else "") for n in row["read_models"]) or "-"
+    return ", ".join(f"v{n}" + ("*" if n == row["serves"] else "") for n in row["read_models"]) or "-"
 
 
 @app.command()
@@ -175,11 +177,13 @@ def promote(
     """Let a version of a read model be the one that serves; and back again."""
     from evtool import config as configuration
     from evtool.files import Files
-    from evtool.projections import places
+    from evtool.projections import mending, places
 
     config = configuration.load(log)
     places.promote(Files(), config.read_models_path, name, version)
     render.say(f"{name}: version {version} serves")
+    if not mending.is_refreshed(config, name, version):
+        render.say("  no refresh changes it any more: there is no definition of this version")
 
 
 @app.command()
@@ -194,7 +198,8 @@ def kept(
     from evtool import config as configuration
     from evtool.projections import inventory
 
-    found = inventory.kept(configuration.load(log).read_models_path, name)
+    config = configuration.load(log)
+    found = inventory.kept(config.read_models_path, name)
     if as_json:
         render.print_json({"read_models": [asdict(each) | {"folder": str(each.folder)} for each in found]})
     elif not found:
@@ -202,18 +207,23 @@ def kept(
     else:
         columns = ("read model", "serves", "made", "position", "bytes", "other parameters")
         render.print_columns(
-            columns, map(_kept_row, found, _changed(found)), (True, True, True, False, False, True)
+            columns, map(_kept_row, found, _changed(config, found)), (True, True, True, False, False, True)
         )
 
 
-def _changed(found: list[Kept]) -> Iterator[dict[str, Any]]:
-    """The parameters of each in which it differs from the one that is as configured."""
-    configured: dict[str, Any] = {}
+def _changed(config: Config, found: list[Kept]) -> Iterator[dict[str, Any]]:
+    """The parameters of each in which it differs from the one that is as configured, or would be."""
+    from evtool.projections import mending
+
+    configured: dict[str, dict[str, Any]] = {}
     for model in found:  # the configured one comes first
         values = model.lineage.get("parameters") or {}
-        if model.id == f"{model.name}/v{model.version}":
-            configured = values
-        yield {key: value for key, value in values.items() if configured.get(key) != value}
+        main = f"{model.name}/v{model.version}"
+        if model.id == main:
+            configured[main] = values
+        elif main not in configured:
+            configured[main] = mending.configured(config, model.name)
+        yield {key: value for key, value in values.items() if configured[main].get(key) != value}
 
 
 def _kept_row(model: Kept, changed: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,7 @@ FormatOption = Annotated[
     frames.Format, typer.Option("--format", help="A table, or only the rows: JSON, NDJSON, CSV, Parquet.")
 ]
 
+_DIGITS_TO_DROP = 4
 _COLUMNS = ("id", "projection", "label", "taken", "as of", "version", "position", "bytes")
 
 
@@ -112,20 +114,43 @@ def diff(
 
 @app.command()
 def drop(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The beginning of an id is enough.")],
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="The beginning of an id, of 4 digits or more.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take snapshots away for ever, with a label too."""
+    """Take snapshots away for ever, with a label too. It asks before it does."""
     from evtool.projections import snapshots
 
     with _open(log) as (opened, _):
-        found = {each.id: each for each in (snapshots.find(opened, beginning) for beginning in ids)}
+        chosen = (snapshots.find(opened, beginning, _DIGITS_TO_DROP) for beginning in ids)
+        found = {each.id: each for each in chosen}
+        if not yes:
+            _ask(list(found.values()))
         snapshots.drop(opened, list(found.values()))
     if as_json:
         render.print_json({"dropped": list(found)})
-    else:
-        render.say(f"dropped {render.count(len(found), 'snapshot')}")
+        return
+    for each in found.values():
+        render.say(f"dropped {_told(each)}")
+
+
+def _ask(found: list[Snapshot]) -> None:
+    from evtool.errors import ConfigError
+
+    if not sys.stdin.isatty():
+        raise ConfigError("drop asks before it drops, and there is no terminal", "Say --yes.")
+    for each in found:
+        render.say(_told(each))
+    typer.confirm(f"Drop {render.count(len(found), 'snapshot')} for ever?", abort=True, err=True)
+
+
+def _told(snapshot: Snapshot) -> str:
+    """Which one it is, in a few words."""
+    label = f", {render.printable(repr(snapshot.label))}" if snapshot.label else ""
+    return f"snapshot {snapshot.id} of {snapshot.projection} at position {snapshot.position:,}{label}"
 
 
 @contextlib.contextmanager

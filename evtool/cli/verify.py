@@ -53,7 +53,7 @@ def verify(
         bound = None if since is None else parse_bound(since, opened, time.time_ns())
         with progress.shown("verify", wanted=not as_json) as on_progress:
             report = verifying.verify(
-                opened, on_progress, fast=fast, since=bound, read_models=config.read_models_path
+                opened, on_progress, fast=fast, since=bound, read_models=config.read_models_path, config=config
             )
     code = report.error.exit_code if report.error is not None else 0
     if as_json:

@@ -4,10 +4,10 @@
     nightly/20260131T031700.000000Z.json      the report of a run, by when it began (UTC)
     nightly/recompute/                        where projections are computed from nothing, meanwhile
 
-A step that fails does not keep the others from running. What is not begun within the time budget is postponed: it
-comes first the next time. The report is written before and behind each step, so that a run that was killed has one
-too: there the step that it was in has failed, and those behind it are postponed. Their names rise from run to run,
-whatever the clock does; of many the oldest are removed.
+A step that fails, whatever it raises, does not keep the others from running. What is not begun within the time
+budget is postponed: it comes first the next time. The report is written before and behind each step, so that a
+run that was killed has one too: there the step that it was in has failed, and those behind it are postponed.
+Their names rise from run to run, whatever the clock does; of many the oldest are removed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
@@ -22,8 +23,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from polars.exceptions import PanicException
+
 from evtool.config import Config
-from evtool.errors import ConfigError, EvtoolError, LogLockedError, LogReadOnlyError, StorageError
+from evtool.errors import (
+    ConfigError,
+    EvtoolError,
+    InternalError,
+    LogLockedError,
+    LogReadOnlyError,
+    StorageError,
+)
 from evtool.files import Files, Lock
 from evtool.log.log import Log
 
@@ -61,7 +71,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do. `run` raises EvtoolError, or gives it in its result where there are facts as well."""
+    """One thing to do. `run` raises what is wrong, or gives it in its result where there are facts as well."""
 
     name: str
     run: Callable[[Context], Result]
@@ -81,13 +91,18 @@ class Done:
 
 @dataclass(frozen=True)
 class Report:
-    """A run: what became of each step, in the order in which they came, and the exit code of the first failure."""
+    """A run: what became of each step, in the order in which they came, and the exit code of the first failure.
+
+    `message` and `hint` are of what is wrong with the run as a whole: that no step of it has begun.
+    """
 
     log: str
     started_at: str
     seconds: float
     exit_code: int
     steps: tuple[Done, ...]
+    message: str = ""
+    hint: str = ""
 
 
 def run(
@@ -118,6 +133,19 @@ def run(
 
 def _unheard(done: int, total: int) -> None:
     pass
+
+
+def failure(error: Exception | PanicException) -> EvtoolError:
+    """What was raised, as an error to report; if evtool does not expect it, with its type, message and place."""
+    if isinstance(error, EvtoolError):
+        return error
+    if isinstance(error, OSError):
+        return StorageError(f"cannot use {error.filename}: {error.strerror or error}")
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return InternalError(
+        f"{type(error).__name__}: {error}{where}", "This is a mistake of evtool: please report it with this line."
+    )
 
 
 def reports(files: Files, folder: Path) -> Iterator[Mapping[str, Any]]:
@@ -212,7 +240,17 @@ class _Night:
                 self._on_step(self._report.steps[number])
             else:
                 self._step(number, self._steps[name])
+        if asked and all(done.outcome == "postponed" for done in self._report.steps[: len(asked)]):
+            self._none_began()
         return self._report
+
+    def _none_began(self) -> None:
+        """A budget that is too short must not look like a good night, every night."""
+        error = ConfigError(
+            "the time budget was over before any step began", "Give it more time, as in --time-budget 2h."
+        )
+        self._report = replace(self._report, exit_code=error.exit_code, message=error.message, hint=error.hint)
+        self._write()
 
     def _is_over(self) -> bool:
         return self._budget_seconds is not None and time.monotonic() - self._began >= self._budget_seconds
@@ -223,10 +261,8 @@ class _Night:
         try:
             with self._watched(step.name) as on_progress:
                 result = step.run(replace(self._context, on_progress=on_progress))
-        except EvtoolError as error:
-            result = Result(error=error)
-        except OSError as error:
-            result = Result(error=StorageError(f"cannot use {error.filename}: {error.strerror or error}"))
+        except (Exception, PanicException) as error:
+            result = Result(error=failure(error))
         seconds = round(time.monotonic() - began, 6)
         done = Done(step.name, "ok", seconds, result.facts)
         if result.error is not None:

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from polars.exceptions import PanicException
+
 from evtool.errors import EvtoolError, LogDamagedError, ProjectionError
 from evtool.lifecycle import compact as compacting
 from evtool.lifecycle import materialising
 from evtool.lifecycle import verify as verifying
-from evtool.lifecycle.nightly import Context, Result, Step
+from evtool.lifecycle.nightly import Context, Result, Step, failure
 from evtool.lifecycle.recompute import Recomputed, recompute
 from evtool.projections import catalogue, places, snapshots
 from evtool.projections import projection as projections
@@ -20,7 +22,8 @@ RECOMPUTE_FOLDER = "recompute"
 
 
 def _verify(context: Context) -> Result:
-    report = verifying.verify(context.log, context.on_progress, read_models=context.config.read_models_path)
+    config = context.config
+    report = verifying.verify(context.log, context.on_progress, read_models=config.read_models_path, config=config)
     return Result(report.as_dict(), report.error)
 
 
@@ -38,20 +41,22 @@ def _recompute(context: Context) -> Result:
     """Every projection that is asked for; one that fails does not keep the others from it."""
     files, folder = context.log.files, context.folder / RECOMPUTE_FOLDER
     found: list[Mapping[str, Any]] = []
-    failure: EvtoolError | None = None
+    first: EvtoolError | None = None
     for name in _projections(context):
         try:
             files.remove_folder(folder)
             asked = projections.open(context.log, name, context.config)
             result = recompute(asked, folder, _agreed(context, asked), context.on_progress)
-        except EvtoolError as error:
+        except (Exception, PanicException) as raised:
+            error = failure(raised)
             found.append({"projection": name, "message": error.message, "hint": error.hint})
-            failure = failure or error
+            first = first or error
             continue
+        finally:
+            files.remove_folder(folder)
         found.append(asdict(result) | {"is_same": result.is_same})
-        failure = failure or _difference(result)
-    files.remove_folder(folder)
-    return Result({"projections": found}, failure)
+        first = first or _difference(result)
+    return Result({"projections": found}, first)
 
 
 def _agreed(context: Context, asked: Projection) -> int:
@@ -89,21 +94,22 @@ def _difference(result: Recomputed) -> ProjectionError | None:
 def _snapshot(context: Context) -> Result:
     """One of every projection that is asked for; then those that the policy does not keep go."""
     taken: list[Mapping[str, Any]] = []
-    failure: EvtoolError | None = None
+    first: EvtoolError | None = None
     for name in _projections(context):
         try:
             found = snapshots.take(
                 context.log, projections.open(context.log, name, context.config), on_progress=context.on_progress
             )
-        except EvtoolError as error:
+        except (Exception, PanicException) as raised:
+            error = failure(raised)
             taken.append({"projection": name, "message": error.message, "hint": error.hint})
-            failure = failure or error
+            first = first or error
             continue
         taken.append({"projection": name, "version": found.version, "id": found.id, "position": found.position})
     policy = context.config.snapshots
     outdated = snapshots.outdated(context.log, policy.keep_daily, policy.keep_weekly)
     snapshots.drop(context.log, outdated)
-    return Result({"taken": taken, "dropped": [each.id for each in outdated]}, failure)
+    return Result({"taken": taken, "dropped": [each.id for each in outdated]}, first)
 
 
 def _compact(context: Context) -> Result:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evtool.config import Config
 from evtool.errors import ProjectionError, StorageError
 from evtool.files import Files, forget
 from evtool.lifecycle.findings import Finding, stale
-from evtool.projections import lineage, places, record, snapshots
+from evtool.projections import lineage, mending, places, record, snapshots
 from evtool.projections.readmodel import place
 from evtool.projections.store import CHECKPOINT_FILE, StateStore
 
@@ -38,19 +39,26 @@ class Made:
     findings: list[Finding] = field(default_factory=list)
 
 
-def tasks(files: Files, log_folder: Path, read_models: Path, is_fast: bool) -> Iterator[Callable[[], Made]]:
+def tasks(
+    files: Files, log_folder: Path, read_models: Path, is_fast: bool, config: Config
+) -> Iterator[Callable[[], Made]]:
     """What there is to look at below the folder of read models, and in that of snapshots; with `is_fast`, at sizes
-    only.
+    only. `config` says which definitions there are, and with which parameters.
     """
     for folder in _folders(read_models):
         name = folder.relative_to(read_models).parts[0]
-        hint = f"Make it again: evtool project {name}"
+        hint = functools.partial(_advice, files, config, read_models, folder, name)
         yield functools.partial(_checked, files, folder, name, hint, is_fast)
     for folder in _listed(read_models):
         yield functools.partial(_promoted, read_models, folder)
     for folder in _listed(log_folder / snapshots.FOLDER):
         if folder.suffix != ".tmp":
             yield functools.partial(_snapshot, files, folder, is_fast)
+
+
+def _advice(files: Files, config: Config, read_models: Path, folder: Path, name: str) -> str:
+    said = next((each for each in lineage.beside(files, folder, name) if each), {})
+    return mending.advice(config, read_models, folder, name, said)
 
 
 def _promoted(read_models: Path, folder: Path) -> Made:
@@ -75,8 +83,8 @@ def _folders(read_models: Path) -> Iterator[Path]:
                 yield from sorted(path for path in version.glob(_OTHER_PARAMETERS) if path.is_dir())
 
 
-def _checked(files: Files, folder: Path, name: str, hint: str, is_fast: bool) -> Made:
-    """A read model and its state."""
+def _checked(files: Files, folder: Path, name: str, hint: Callable[[], str], is_fast: bool) -> Made:
+    """A read model and its state; `hint` gives what to do where they are damaged."""
     made = Made()
 
     def look() -> list[tuple[Path, str]]:
@@ -87,7 +95,7 @@ def _checked(files: Files, folder: Path, name: str, hint: str, is_fast: bool) ->
 
     is_there = place(folder, name).exists() or lineage.sidecar(folder, name).exists()
     made.read_models += is_there
-    made.findings += [stale(path, what, hint) for path, what in _settled(look, described)]
+    made.findings += [stale(path, what, hint()) for path, what in _settled(look, described)]
     state = folder / places.STATE_FOLDER
     if (state / CHECKPOINT_FILE).exists():
         made.states += 1
@@ -164,7 +172,7 @@ def _sha256(data: memoryview) -> str:
     return state.hexdigest()
 
 
-def _state(files: Files, folder: Path, hint: str, is_fast: bool) -> list[Finding]:
+def _state(files: Files, folder: Path, hint: Callable[[], str], is_fast: bool) -> list[Finding]:
     def look() -> list[tuple[Path, str]]:
         store = StateStore(files, folder)
         return (
@@ -176,7 +184,7 @@ def _state(files: Files, folder: Path, hint: str, is_fast: bool) -> list[Finding
     def described() -> Any:
         return files.identity(folder / CHECKPOINT_FILE)
 
-    return [stale(path, what, hint) for path, what in _settled(look, described)]
+    return [stale(path, what, hint()) for path, what in _settled(look, described)]
 
 
 def _snapshot(files: Files, folder: Path, is_fast: bool) -> Made:
@@ -187,8 +195,7 @@ def _snapshot(files: Files, folder: Path, is_fast: bool) -> Made:
         found = Made(findings=[stale(path, "it is missing or not as it was written", f"Remove {folder}.")])
     else:
         name = str(values["projection"])
-        hint = f"Drop it: evtool snapshot drop {folder.name}; evtool project {name} --as-of gives what it was."
-        found = _checked(files, folder, name, hint, is_fast)
+        found = _checked(files, folder, name, lambda: snapshots.advice(folder.name, name), is_fast)
     return Made(snapshots=1, bytes=found.bytes, findings=found.findings) if folder.is_dir() else Made()
 
 

@@ -5,7 +5,10 @@ projection is made anew, and the difference is traced to where the two part. The
 difference, at `agreed`, bounds that from below. Between there and here it is a search by halves for the first
 position up to which going on from `agreed` gives another table than going from the first event on. If it gives the
 same everywhere, then whatever was wrong is no more; what is left are the rows that differ, and the first position
-behind `agreed` whose event changed one of them.
+behind `agreed` whose event changed one of them. Of a projection in Python no key tells rows apart, so there it is
+the first position that changed any; where it cannot be computed up to one, all that is known is `agreed`.
+
+A state with damage that no refresh has come upon is made anew too.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import polars as pl
 
+from evtool.errors import ProjectionError
 from evtool.log.selection import Selection
 from evtool.projections import readmodel, snapshots
 from evtool.projections.projection import Projection
@@ -29,6 +33,7 @@ class Recomputed:
 
     `is_reproduced` says whether going on from the last position at which they agreed shows it again; otherwise
     they part at `first_position` or behind it. `wrong_snapshots` are the ids of those that are wrong as well.
+    `damaged` are the files of the state that were not as they were written.
     """
 
     projection: str
@@ -41,6 +46,7 @@ class Recomputed:
     first_position: int | None = None
     is_reproduced: bool = False
     wrong_snapshots: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     @property
     def is_same(self) -> bool:
@@ -54,13 +60,16 @@ def recompute(
     agreed: int = 0,
     on_progress: Progress = lambda done, total: None,
 ) -> Recomputed:
-    """Refresh a projection and compute it from nothing, below `folder`; make it anew if that differs.
+    """Refresh a projection and compute it from nothing, below `folder`.
 
+    If that differs, or the state has damage, it is made anew.
     `agreed` is a position up to which both were the same. Raises ProjectionError, LogDamagedError, SchemaError,
     StorageError.
     """
     # Another refresh may come right behind this one: what is compared is looked at before.
-    refreshed, refreshed_sha256 = asked.runner.keep(lambda store, answer: (answer, _sha256(asked)), on_progress)
+    refreshed, refreshed_sha256, damaged = asked.runner.keep(
+        lambda store, answer: (answer, _sha256(asked), tuple(str(path) for path, _ in store.damage())), on_progress
+    )
     aside = asked.aside(folder / "full")
     full = aside.runner.refresh(True, on_progress, refreshed.position)
     sha256 = _sha256(aside)
@@ -68,9 +77,11 @@ def recompute(
     wrong: list[str] = []
     if sha256 != refreshed_sha256:
         search = _Search(asked, folder, min(agreed, full.position), full.position)
-        first, is_reproduced = search.parting(_differing(refreshed, full))
+        first, is_reproduced = _parting(search, refreshed, full)
         asked.runner.refresh(full=True)
         wrong = _mark_wrong(asked, folder, first)
+    elif damaged:
+        asked.runner.refresh(full=True)
     identity = asked.identity
     return Recomputed(
         identity.name,
@@ -83,6 +94,7 @@ def recompute(
         first,
         is_reproduced,
         tuple(wrong),
+        damaged,
     )
 
 
@@ -104,8 +116,18 @@ def _mark_wrong(asked: Projection, folder: Path, first: int) -> list[str]:
     return found
 
 
+def _parting(search: _Search, refreshed: Answer, full: Answer) -> tuple[int, bool]:
+    """Where they part, as `_Search.parting` says it."""
+    try:
+        return search.parting(_differing(refreshed, full))
+    except ProjectionError:  # an object in Python may fail on a beginning of the log
+        return search.earliest, False
+
+
 def _differing(refreshed: Answer, full: Answer) -> pl.DataFrame:
-    """The keys of the rows that are not in both."""
+    """The keys of the rows that are not in both; none where nothing tells rows apart."""
+    if not full.keys:
+        return full.frame.select(full.keys)
     refreshed_frame = refreshed.frame.cast(full.frame.schema)  # it may have been Parquet
     pairs = ((refreshed_frame, full.frame), (full.frame, refreshed_frame))
     found = [one.join(other, on=one.columns, how="anti", nulls_equal=True) for one, other in pairs]
@@ -121,6 +143,11 @@ class _Search:
         self._agreed = agreed
         self._position = position
 
+    @property
+    def earliest(self) -> int:
+        """The first position at which they may part."""
+        return min(self._agreed + 1, self._position)
+
     def parting(self, rows: pl.DataFrame) -> tuple[int, bool]:
         """The first position at which they part, and whether going on from `agreed` shows it.
 
@@ -133,7 +160,7 @@ class _Search:
 
     def _first(self, is_behind: Callable[[int], bool]) -> int:
         """The first position of which something holds that holds of the last one."""
-        low, high = min(self._agreed + 1, self._position), self._position
+        low, high = self.earliest, self._position
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if is_behind(middle) else (middle + 1, high)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evtool import parallel
-from evtool.config import DEFAULT_READ_MODELS
+from evtool.config import DEFAULT_READ_MODELS, Config
 from evtool.errors import EvtoolError
 from evtool.lifecycle import coldchecks, framechecks, indexchecks, projectionchecks, recordchecks, segmentchecks
 from evtool.lifecycle.findings import Finding, Findings, damaged
@@ -92,15 +92,16 @@ def verify(
     fast: bool = False,
     since: Bound | None = None,
     read_models: Path | None = None,
+    config: Config | None = None,
 ) -> Report:
     """Check a log as it is now, and what was made from it.
 
     With `since` only segments that have events from there on (a position, or a time of recording), and everything
-    that is no segment. `read_models` is their folder; without one, it is where it is by default. Raises
-    StorageError.
+    that is no segment. `read_models` is their folder; without one, it is where it is by default. `config` says
+    which definitions make them, for the advice. Raises StorageError.
     """
     read_models = read_models or log.folder / DEFAULT_READ_MODELS
-    return _Run(log, on_progress, fast, since, read_models).run()
+    return _Run(log, on_progress, fast, since, read_models, config or Config(log_path=log.folder)).run()
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,19 @@ class _Run:
     """One run, and what it has gathered."""
 
     def __init__(
-        self, log: Log, on_progress: Progress, fast: bool, since: Bound | None, read_models: Path
+        self,
+        log: Log,
+        on_progress: Progress,
+        fast: bool,
+        since: Bound | None,
+        read_models: Path,
+        config: Config,
     ) -> None:
         self._log = log
         self._on_progress = on_progress
         self._fast = fast
         self._read_models = read_models
+        self._config = config
         self._found = Findings()
         self._report = Report("fast" if fast else "full")
         self._files = self._take()
@@ -192,7 +200,7 @@ class _Run:
 
     def _tasks(self) -> Iterator[_Task]:
         files, folder = self._log.files, self._files.folder
-        for work in projectionchecks.tasks(files, folder, self._read_models, self._fast):
+        for work in projectionchecks.tasks(files, folder, self._read_models, self._fast, self._config):
             yield _Task(work, self._take_made)
         yield _Task(functools.partial(recordchecks.schemas, files, folder), self._take_schemas)
         yield _Task(functools.partial(recordchecks.dead_letters, files, folder), self._take_letters)

@@ -72,6 +72,11 @@ def is_path(reference: str) -> bool:
     return reference.endswith(SUFFIX) or "/" in reference
 
 
+def is_object(reference: str) -> bool:
+    """Whether a reference means a Python object."""
+    return ":" in reference and not is_path(reference)
+
+
 def _built_in() -> Path:
     return Path(str(resources.files("evtool.projections") / "builtin"))
 

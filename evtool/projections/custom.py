@@ -50,7 +50,7 @@ def plan(reference: str) -> Plan:
             raise ProjectionError(f"{reference} has no method {method!r}", "It needs partial, merge and finalize.")
     columns = _columns(reference, _attribute(reference, found, "columns", tuple(STORED_SCHEMA)))
     return Plan(
-        identity=Identity(name, version, digest(_source(found)), {}),
+        identity=Identity(name, version, digest(_source(found)), {}, reference),
         kind=Custom(reference, found, tuple(column for column in STORED_SCHEMA if column in columns)),
         inputs={column: pl.col(column) for column in STORED_SCHEMA if column in columns},
         columns=columns,

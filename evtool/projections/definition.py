@@ -69,12 +69,16 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells a projection and its values from others: enough to find what was made of it."""
+    """What tells a projection and its values from others: enough to find what was made of it.
+
+    `reference` is what it is asked for by, if that is not its name: a file, or `module:object`.
+    """
 
     name: str
     version: int
     definition_hash: str
     parameters: Mapping[str, Any]
+    reference: str = field(default="", compare=False)
 
     @property
     def parameters_hash(self) -> str:

@@ -30,6 +30,7 @@ LINEAGE_KEY = "evtool.lineage"
 PART_FILE = "part.parquet"
 FORMAT = 1
 
+_MADE_AGAIN = "If it is a read model's, `evtool verify` says what makes it again."
 _OF_THE_WHOLE = ("position", "events", "failed_casts")
 
 
@@ -39,7 +40,7 @@ class Lineage:
 
     `failed_casts` counts the values that could not be cast, by cast; "" is one of a time when they had no names.
     `recorded_at` (ns UTC) is that of `position`, None in an empty log. `input_digest` is that of the log's batches
-    up to `position` (`Snapshot.digest_at`).
+    up to `position` (`Snapshot.digest_at`). `reference` is as in Identity.
     """
 
     projection: str
@@ -53,6 +54,7 @@ class Lineage:
     chain: int
     recorded_at: int | None
     input_digest: str | None = None
+    reference: str = ""
 
     def of_file(self) -> dict[str, Any]:
         """What depends on the events and the definition alone."""
@@ -70,6 +72,7 @@ class Lineage:
             "chain": f"{self.chain:016x}",
             "recorded_at": None if self.recorded_at is None else to_text(self.recorded_at),
             "input_digest": self.input_digest,
+            "reference": self.reference,
             "output": output,
             "made_at": to_text(time.time_ns()),
             "evtool": version_of("evtool"),
@@ -79,7 +82,8 @@ class Lineage:
     def of(beside: Mapping[str, Any]) -> Lineage:
         """The lineage that stands beside a read model. Raises ValueError when it is not as it was written."""
         try:
-            values = {each.name: beside[each.name] for each in fields(Lineage)}
+            values = {each.name: beside[each.name] for each in fields(Lineage) if each.name != "reference"}
+            values["reference"] = str(beside.get("reference", ""))  # earlier ones have none
             if type(values["failed_casts"]) is int:
                 values["failed_casts"] = {"": values["failed_casts"]} if values["failed_casts"] else {}
             numbers = [values[name] for name in ("version", "position", "events")]
@@ -248,9 +252,9 @@ def _inside(files: Files, path: Path) -> tuple[dict[str, Any], str]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"there is no file {path}", "Name a Parquet file that evtool wrote.") from error
     except (pa.ArrowException, OSError) as error:  # of Arrow, too: an OSError without a number
-        raise InputError(f"{path} is no Parquet file, or is damaged", "Make it again: evtool project.") from error
+        raise InputError(f"{path} is no Parquet file, or is damaged", _MADE_AGAIN) from error
     except KeyError as error:
         raise InputError(f"{path} says nothing of its lineage", "Only files that evtool wrote do.") from error
     except ValueError as error:
-        raise InputError(f"the lineage in {path} is damaged", "Make it again: evtool project.") from error
+        raise InputError(f"the lineage in {path} is damaged", _MADE_AGAIN) from error
     return value, hashlib.sha256(data).hexdigest()

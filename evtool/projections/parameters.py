@@ -69,6 +69,17 @@ def given(definition: Definition, texts: Mapping[str, str]) -> dict[str, Any]:
     return {name: _checked(definition, name, _read(definition, name, text)) for name, text in texts.items()}
 
 
+def written(value: Any) -> str:
+    """A value as `--set` takes it: what `given` reads as the same."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, list):
+        return str(value)
+    is_plain = all(item == item.strip() and item and LIST_SEPARATOR not in item for item in value)
+    is_plain = is_plain and bool(value) and not value[0].startswith("[")
+    return f" {LIST_SEPARATOR} ".join(value) if is_plain else json.dumps(value, ensure_ascii=False)
+
+
 def values(definition: Definition, *changes: Mapping[str, Any]) -> dict[str, Any]:
     """The value of each parameter: the definition's, unless one of the changes (the last counts) has another."""
     defaults = {name: parameter.default for name, parameter in definition.parameters.items()}

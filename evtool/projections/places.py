@@ -103,6 +103,11 @@ def promoted(root: Path, name: str) -> int | None:
     return version
 
 
+def is_promoted(root: Path, name: str) -> bool:
+    """Whether a version was chosen to serve; if not, the highest one does."""
+    return (root / name / PROMOTED_FILE).exists()
+
+
 def promote(files: Files, root: Path, name: str, version: int) -> None:
     """Let `version` serve from now on. Raises ProjectionError if it has no read model, StorageError."""
     there = versions(root, name)

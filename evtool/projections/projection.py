@@ -7,6 +7,7 @@ projection.runner.refresh().frame
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 class Projection:
     """What is to be run, and where its read model is. `definition` is None for one in Python."""
 
-    def __init__(self, log: Log, identity: Identity, places: Places, definition: Definition | None) -> None:
+    def __init__(
+        self, log: Log, identity: Identity, places: Places, definition: Definition | None, command: str = ""
+    ) -> None:
         self.log = log
         self.identity = identity
         self.places = places
         self.definition = definition
-        self.runner = Runner(log, identity, lambda: self.plan, places)
+        self.runner = Runner(log, identity, lambda: self.plan, places, command)
 
     @property
     def serving(self) -> Runner:
@@ -48,7 +51,10 @@ class Projection:
     def aside(self, root: Path) -> Projection:
         """The same with its read model and state below another folder than that of all read models."""
         places = replace(self.places, root=root)
-        return Projection(self.log, self.identity, places, self.definition)
+        projection = Projection(self.log, self.identity, places, self.definition)
+        if self.definition is None:  # of one in Python the plan is all there is
+            projection.plan = self.plan
+        return projection
 
     @functools.cached_property
     def plan(self) -> Plan:
@@ -63,14 +69,32 @@ class Projection:
 
 def open(log: Log, reference: str, config: Config, changes: Mapping[str, str] | None = None) -> Projection:
     """A projection of a log. `changes` are texts, as of `--set`. Raises ProjectionError, ConfigError."""
-    if ":" in reference and not catalogue.is_path(reference):
+    if catalogue.is_object(reference):
         return _of_object(log, reference, config, changes or {})
     definition = catalogue.find(reference, config.definitions_path)
+    identity, places = placed(definition, config, changes or {})
+    if catalogue.is_path(reference):
+        identity = replace(identity, reference=str(Path(reference).absolute()))
+    return Projection(log, identity, places, definition, command(config, reference, changes or {}))
+
+
+def placed(definition: Definition, config: Config, changes: Mapping[str, str]) -> tuple[Identity, Places]:
+    """A definition with the values of its parameters, and where what is made of it is. Raises ConfigError."""
     configured = parameters.values(definition, parameters.configured(definition, config.projections.parameters))
-    identity = definition.identity(configured | parameters.given(definition, changes or {}))
+    identity = definition.identity(configured | parameters.given(definition, changes))
     values_hash = None if identity.parameters == configured else identity.parameters_hash
-    places = Places(config.read_models_path, identity.name, identity.version, values_hash)
-    return Projection(log, identity, places, definition)
+    return identity, Places(config.read_models_path, identity.name, identity.version, values_hash)
+
+
+def command(config: Config, reference: str, changes: Mapping[str, str], *flags: str) -> str:
+    """The command that refreshes a read model, as a shell takes it."""
+    given = [word for name, text in changes.items() for word in ("--set", f"{name}={text}")]
+    return shlex.join(["evtool", "project", reference, *given, *flags, *of_log(config)])
+
+
+def of_log(config: Config) -> list[str]:
+    """The words that name the log in a command, where a flag has named it in this one."""
+    return [] if config.log_flag is None else ["--log", str(config.log_flag)]
 
 
 def _of_object(log: Log, reference: str, config: Config, changes: Mapping[str, str]) -> Projection:
@@ -80,6 +104,6 @@ def _of_object(log: Log, reference: str, config: Config, changes: Mapping[str, s
         raise ConfigError(f"{reference} has no parameters", "A projection in Python has its values inside.")
     plan = custom.plan(reference)
     places = Places(config.read_models_path, plan.identity.name, plan.identity.version)
-    projection = Projection(log, plan.identity, places, None)
+    projection = Projection(log, plan.identity, places, None, command(config, reference, {}))
     projection.plan = plan
     return projection

@@ -24,7 +24,7 @@ from typing import Any
 
 import polars as pl
 
-from evtool.errors import LogDamagedError, ProjectionError, StorageError
+from evtool.errors import DerivedDamagedError, ProjectionError, StorageError
 from evtool.files import Files
 from evtool.projections.lineage import (
     LINEAGE_KEY,
@@ -129,7 +129,7 @@ def sha256(folder: Path, name: str) -> str | None:
 def read(folder: Path, name: str) -> tuple[pl.DataFrame, Lineage] | None:
     """The read model as it was written last; None if there is none, or nothing beside it says what it is.
 
-    Raises LogDamagedError when its bytes are not those that were written.
+    Raises DerivedDamagedError when its bytes are not those that were written.
     """
     files = Files()
     described = beside(files, folder, name)
@@ -143,9 +143,9 @@ def read(folder: Path, name: str) -> tuple[pl.DataFrame, Lineage] | None:
                 continue
         before, described = described, beside(files, folder, name)
         if described == before:  # nobody has changed it meanwhile
-            raise LogDamagedError(
+            raise DerivedDamagedError(
                 f"{place(folder, name)} is not what was written there",
-                "Make it again: evtool project. The log has all that it takes.",
+                "The log can give it again: `evtool verify` says by which command.",
             )
     return None
 

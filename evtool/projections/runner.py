@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from evtool.errors import LogDamagedError, ProjectionError
+from evtool.errors import DerivedDamagedError, ProjectionError
 from evtool.files import Files
 from evtool.log.log import Log
 from evtool.log.selection import Selection
@@ -66,14 +66,18 @@ class Answer:
 class Runner:
     """Runs one projection over one log; `places` is where its state and read model are kept.
 
-    `compile` makes the plan: it is asked for when there is something to compute.
+    `compile` makes the plan: it is asked for when there is something to compute. `command` is the command that
+    refreshes the read model; "" if none does, as that of a version that the definition has not.
     """
 
-    def __init__(self, log: Log, identity: Identity, compile: Callable[[], Plan], places: Places) -> None:
+    def __init__(
+        self, log: Log, identity: Identity, compile: Callable[[], Plan], places: Places, command: str = ""
+    ) -> None:
         self._log = log
         self._identity = identity
         self._compile = compile
         self._places = places
+        self._command = command
         self._store = StateStore(log.files, places.state_folder)
 
     @functools.cached_property
@@ -158,12 +162,19 @@ class Runner:
         return Answer(frame, self._plan.keys, end, work.tally.events, work.tally.failed_casts, self._identity)
 
     def stale(self) -> Answer:
-        """The read model that is there, and how far the log has gone on. Raises ProjectionError without one."""
-        found = read(self._places.folder, self._identity.name)
+        """The read model that is there, and how far the log has gone on.
+
+        Raises ProjectionError without one, DerivedDamagedError.
+        """
+        try:
+            found = read(self._places.folder, self._identity.name)
+        except DerivedDamagedError as error:
+            hint = f"Make it again: {self._command}" if self._command else error.hint
+            raise DerivedDamagedError(error.message, hint) from error
         if found is None:
-            raise ProjectionError(
-                f"{self._identity.name} has no read model yet", f"Make it: evtool project {self._identity.name}"
-            )
+            these = " with these parameters" if self._places.parameters_hash else ""
+            hint = f"Make it: {self._command}" if self._command else "Promote another version."
+            raise ProjectionError(f"{self._identity.name} has no read model{these} yet", hint)
         frame, lineage = found
         self._check(lineage)
         behind = self._log.position - lineage.position
@@ -276,7 +287,7 @@ class Runner:
         """The read model that is there; None where it is not as it was written, and has to be made anew."""
         try:
             return read(self._places.folder, self._identity.name)
-        except LogDamagedError:
+        except DerivedDamagedError:
             return None
 
     def _lineage(self, source: Source, end: int, tally: Tally) -> Lineage:
@@ -292,6 +303,7 @@ class Runner:
             chain=source.snapshot.chain_at(end) or 0,
             recorded_at=source.snapshot.recorded_at(end),
             input_digest=source.snapshot.digest_at(end),
+            reference=self._identity.reference,
         )
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from evtool.errors import LogReadOnlyError, ProjectionError
+from evtool.errors import DerivedDamagedError, LogReadOnlyError, ProjectionError
 from evtool.files import Files, translated
 from evtool.log.log import Log
 from evtool.projections import readmodel, record
@@ -116,8 +116,13 @@ def of(log: Log, identity: Identity) -> list[Snapshot]:
     return [snapshot for snapshot in every(log) if snapshot.of == wanted]
 
 
-def find(log: Log, beginning: str) -> Snapshot:
-    """The snapshot whose id begins like this. Raises ProjectionError if none does, or several."""
+def find(log: Log, beginning: str, digits_min: int = 0) -> Snapshot:
+    """The snapshot whose id begins like this.
+
+    Raises ProjectionError if none does, or several, or it is shorter than `digits_min`.
+    """
+    if len(beginning) < digits_min:
+        raise ProjectionError(f"{beginning!r} is too short for an id", f"Give {digits_min} digits of it at least.")
     found = [each for each in every(log) if each.id.startswith(beginning)]
     if len(found) != 1 or not beginning:
         many = f"{len(found)} snapshots have" if found else "no snapshot has"
@@ -133,11 +138,22 @@ def place(log: Log, snapshot: Snapshot) -> Path:
 
 
 def frame(log: Log, snapshot: Snapshot) -> pl.DataFrame:
-    """The read model of a snapshot. Raises ProjectionError, LogDamagedError."""
-    found = readmodel.read(place(log, snapshot), snapshot.projection)
+    """The read model of a snapshot. Raises DerivedDamagedError."""
+    try:
+        found = readmodel.read(place(log, snapshot), snapshot.projection)
+    except DerivedDamagedError as error:
+        raise DerivedDamagedError(error.message, advice(snapshot.id, snapshot.projection)) from error
     if found is None:
-        raise ProjectionError(f"snapshot {snapshot.id} has lost its read model", "Drop it.")
+        what = f"snapshot {snapshot.id} has lost its read model"
+        raise DerivedDamagedError(what, advice(snapshot.id, snapshot.projection))
     return found[0]
+
+
+def advice(snapshot: str, projection: str) -> str:
+    """What to do about a snapshot, named by its id, that is damaged."""
+    return (
+        f"Drop it: evtool snapshot drop {snapshot} --yes; evtool project {projection} --as-of gives what it was."
+    )
 
 
 def difference(log: Log, before: Snapshot, after: Snapshot) -> pl.DataFrame:

@@ -61,10 +61,10 @@ def test_a_definition_from_new_to_promoted_and_back(here: Path):
     path.write_text(path.read_text().replace("version = 1", "version = 2").replace('orders = "count(*)"\n', ""))
     assert "no read model of version 2" in failed(19, "projections", "promote", "by-product", "2", cwd=here)
     run("project", "by-product", cwd=here)
-    assert (listed(here)["by-product"]["read_models"], listed(here)["by-product"]["promoted"]) == ([1, 2], 2)
+    assert (listed(here)["by-product"]["read_models"], listed(here)["by-product"]["serves"]) == ([1, 2], 2)
     for version in (1, 2, 1):
         run("projections", "promote", "by-product", str(version), cwd=here)
-        assert listed(here)["by-product"]["promoted"] == version
+        assert listed(here)["by-product"]["serves"] == version
     assert b"v1*, v2" in run("projections", "list", cwd=here).stdout
     assert "version 3" in failed(19, "projections", "promote", "by-product", "3", cwd=here)
 
@@ -134,7 +134,7 @@ def test_lineage_says_what_a_file_was_made_from(here: Path):
     assert found["parameters"]["grain"] == "month"
     assert b"grain = month" in run("lineage", str(path), cwd=here).stdout
     flip(path, 20)
-    assert json.loads(run("lineage", str(path), "--json", cwd=here, code=14).stdout)["matches"] is False
+    assert json.loads(run("lineage", str(path), "--json", cwd=here, code=24).stdout)["matches"] is False
     assert "no file" in failed(4, "lineage", "none.parquet", cwd=here)
     (here / "text.parquet").write_text("no Parquet")
     assert "no Parquet file" in failed(4, "lineage", "text.parquet", cwd=here)
@@ -144,9 +144,9 @@ def test_a_read_model_of_which_a_byte_was_turned_over_is_not_given_as_data(here:
     before = run("project", "event-counts", "--format", "csv", cwd=here).stdout
     (path,) = here.glob("segments/read-models/event-counts/v1/event-counts.parquet")
     flip(path, 20)
-    assert "not what was written" in failed(14, "project", "event-counts", "--stale", cwd=here)
+    assert "not what was written" in failed(24, "project", "event-counts", "--stale", cwd=here)
     done = run("project", "event-counts", "--format", "csv", cwd=here, code=None)
-    assert (done.returncode, done.stdout) in ((0, before), (14, b""))
+    assert (done.returncode, done.stdout) in ((0, before), (24, b""))
     assert run("project", "event-counts", "--full", "--format", "csv", cwd=here).stdout == before
 
 

@@ -170,4 +170,4 @@ def test_what_can_be_made_again_is_told_by_another_code(log: Path):
     flip(model, 100)
     report = run(log, ["verify"])
     assert (report.exit_code, report.steps[0].outcome) == (24, "failed")
-    assert report.steps[0].hint == "Make it again: evtool project used"
+    assert report.steps[0].hint == "Make it again: evtool project used --full"

@@ -20,7 +20,7 @@ from faults import Fault, FaultyFiles, Killed, flip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evtool.errors import InputError, LogDamagedError, ProjectionError
+from evtool.errors import DerivedDamagedError, InputError, ProjectionError
 from evtool.files import Files
 from evtool.projections.lineage import Lineage, read_lineage
 from evtool.projections.readmodel import Written, read, rows, write
@@ -174,7 +174,7 @@ def test_a_lineage_from_before_casts_had_names_is_read(tmp_path: Path) -> None:
         assert found[1] == replace(LINEAGE, failed_casts=after)
     for wrong in ("x", [1], {"a": "b"}, None, True):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"failed_casts": wrong}))
-        with pytest.raises(LogDamagedError):
+        with pytest.raises(DerivedDamagedError):
             read(tmp_path, "orders")
 
 
@@ -267,7 +267,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path, form: str) -> None:
         flip(damaged, byte)
         assert read_lineage(path).matches is False
         assert read_lineage(damaged).matches is False
-        with pytest.raises(LogDamagedError):
+        with pytest.raises(DerivedDamagedError):
             read(tmp_path, "orders")
         flip(damaged, byte)
     flip(damaged, 1000)
@@ -303,7 +303,7 @@ def test_a_file_without_anything_beside_it_says_what_it_knows(tmp_path: Path) ->
     for damage in ("{", "[]", "{}", '{"format": 2, "output": {}}'):
         (tmp_path / "orders.lineage.json").write_text(damage)
         assert read_lineage(path).matches is False
-        with pytest.raises(LogDamagedError):
+        with pytest.raises(DerivedDamagedError):
             read(tmp_path, "orders")
     (tmp_path / "orders.lineage.json").unlink()
     found = read_lineage(path)
