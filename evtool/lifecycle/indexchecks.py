@@ -36,6 +36,7 @@ from evtool.lifecycle.logfiles import SegmentFiles
 from evtool.log import sourcenames, streamindex
 from evtool.log.caches import INDEX_FOLDER
 from evtool.log.format import STREAMS_FILE
+from evtool.log.hashing import Hashes
 from evtool.log.identity import hash_events
 from evtool.log.ids import EventIds
 from evtool.log.segmentview import SegmentView
@@ -185,15 +186,22 @@ def _missing(table: EventIds, views: Views, log_id: bytes, differing: set[int], 
             except LogDamagedError:  # said of the piece itself
                 continue
             positions = batch["position"].to_numpy()
-            in_range = np.isin(ranges_of(positions), list(differing)) & (positions <= end)
-            positions, hashes = positions[in_range], hash_events(batch, log_id)[in_range]
-            rows, found = table.candidates(hashes)
-            is_found = np.zeros(len(positions), bool)
-            is_found[rows[found == positions[rows]]] = True
-            # One by one, none is found that lies behind an empty slot.
-            is_found[is_found] = [table.may_hold([value]) for value in hashes[is_found].tolist()]
-            yield positions[~is_found]
+            own = view.gone.find(positions) < 0
+            yield _unfound(table, hash_events(batch, log_id)[own], positions[own], differing, end)
         view.forget(view.event_rows())
+        positions, ids, _, _ = view.gone.known()
+        yield _unfound(table, ids["hash"], positions, differing, end)
+
+
+def _unfound(table: EventIds, hashes: Hashes, positions: Numbers, differing: set[int], end: int) -> Numbers:
+    in_range = np.isin(ranges_of(positions), list(differing)) & (positions <= end)
+    positions, hashes = positions[in_range], hashes[in_range]
+    rows, found = table.candidates(hashes)
+    is_found = np.zeros(len(positions), bool)
+    is_found[rows[found == positions[rows]]] = True
+    # One by one, none is found that lies behind an empty slot.
+    is_found[is_found] = [table.may_hold([value]) for value in hashes[is_found].tolist()]
+    return positions[~is_found]
 
 
 def _runs(positions: Numbers) -> Iterator[tuple[int, int]]:
