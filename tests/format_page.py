@@ -48,10 +48,10 @@ RECORDS = [
     if table[0][0] == "offset"
 ]
 SEGMENT_HEADER, FRAME_HEADER, INDEX_ROW, STREAMS_HEADER, STREAMS_PAGE, HEAD = RECORDS[:6]
-BLOCK, CHUNK, BATCH, TABLE_HEADER, STREAMS_SLOT = RECORDS[6:]
-COLUMNS, SUMMARY_KEYS, COLD_KEYS, COLD_COLUMNS = (
+BLOCK, CHUNK, BATCH, GONE_RUN, GONE_ID, TABLE_HEADER, STREAMS_SLOT = RECORDS[6:]
+COLUMNS, SUMMARY_KEYS, COLD_KEYS, GONE_KEYS, COLD_COLUMNS = (
     next(table[1:] for table in tables() if table[0][0] == name)
-    for name in ("column", "key", "key of a cold segment", "Parquet column")
+    for name in ("column", "key", "key of a cold segment", "key where events are gone", "Parquet column")
 )
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 from compacting import compacted
 from format_page import (
     BATCH,
@@ -17,6 +19,9 @@ from format_page import (
     COLD_COLUMNS,
     COLD_KEYS,
     FIRST_SEGMENT,
+    GONE_ID,
+    GONE_KEYS,
+    GONE_RUN,
     STREAMS_HEADER,
     SUMMARY_KEYS,
     decoded,
@@ -29,7 +34,10 @@ from format_page import (
 
 import evtool
 from evtool.config import Config, LogConfig
+from evtool.lifecycle.forgetting import dropping
+from evtool.lifecycle.rewriting import rewrite
 from evtool.lifecycle.verify import verify
+from evtool.log.hashing import hash_one, source_seed
 from evtool.log.sequence import SPLIT_EVENTS_MIN
 
 
@@ -154,3 +162,36 @@ def test_the_digest_of_a_segment_is_the_logical_one_of_its_events(logs: Any, tmp
             event.pop("recorded_at")
         log.append(events[: summary["count"]])
         assert verify(log).digest == summary["logical_digest"]
+
+
+def test_events_that_are_gone_are_told_of_as_the_page_says(tmp_path: Path):
+    folder = tmp_path / "segments"
+    with evtool.open(folder, create=True, config=Config(log=LogConfig(partitions=2, segment_bytes=1))) as log:
+        log.append(some_events(50))
+        log.append(some_events(1, first=100))
+        before = {row["position"]: row for row in stored(log)}
+        log_id = log.manifest.id_bytes
+        going = [4, 5, 6, 20]
+        take = dropping(lambda events: np.isin(events["position"].to_numpy(), going), log_id)
+        rewrite(log, log.snapshot().segments[:1], [], take)
+    segment = folder / FIRST_SEGMENT
+    summary, data = summary_of(segment), (segment / "events-1.gone").read_bytes()
+    assert {row[0] for row in GONE_KEYS} <= summary.keys()
+    assert summary["gone"] == {"dropped": 4, "erased": 0, "lost": 0}
+    assert (summary["gone_bytes"], summary["gone_checksum"]) == (len(data), xxh3(data))
+    runs = [decoded(GONE_RUN, data, at * size_of(GONE_RUN)) for at in range(summary["gone_runs"])]
+    assert [tuple(run.values()) for run in runs] == [(4, 3, 1), (20, 1, 1)]
+    start = len(runs) * size_of(GONE_RUN)
+    end = start + len(going) * size_of(GONE_ID)
+    ids = [decoded(GONE_ID, data, at) for at in range(start, end, size_of(GONE_ID))]
+    streams = pa.ipc.open_stream(data[end:]).read_all().to_pylist()
+    for position, known, stream in zip(going, ids, streams, strict=True):
+        row = before[position]
+        for name, seed in (("hash", log_id), ("check", log_id[8:] + log_id[:8])):
+            assert known[name] == hash_one(row["event_id"], source_seed(seed, row["source_id"]))
+        key = xxhash.xxh3_128_digest(row["stream_id"].encode())
+        assert stream == {
+            "high": int.from_bytes(key[:8], "little"),
+            "low": int.from_bytes(key[8:], "little"),
+            "version": row["stream_version"],
+        }

@@ -27,6 +27,7 @@ def stats(log: LogOption = None, as_json: JsonOption = False) -> None:
             facts[name] = None if facts[name] is None else to_text(facts[name])
         render.print_json({"log": str(config.log_path), "id": identity, **facts})
         return
+    gone = ", ".join(f"{count:,} {how}" for how, count in found.gone.items() if count)
     per_event = "-" if found.bytes_per_event is None else f"{found.bytes_per_event:.1f} bytes"
     sealed = f"{found.sealed_segments:,} sealed"
     if found.cold_segments:
@@ -35,6 +36,7 @@ def stats(log: LogOption = None, as_json: JsonOption = False) -> None:
         [
             ("log", f"{config.log_path} ({identity})"),
             ("events", f"{found.events:,}"),
+            *([("gone", gone)] if gone else []),
             ("position", f"{found.position:,}"),
             ("batches", f"{found.batches:,}"),
             (

@@ -16,7 +16,7 @@ from evtool.lifecycle.logfiles import SegmentFiles
 from evtool.lifecycle.materialising import deriving, roots_of
 from evtool.lifecycle.segmentchecks import Opened, piece
 from evtool.log.coldsegment import ColdSegment, recorded_at
-from evtool.log.format import COPY_FILE, SUMMARY_FILE, checksum, events_file, map_file
+from evtool.log.format import COPY_FILE, SUMMARY_FILE, checksum, events_file, gone_file, map_file
 
 _BLOCK_BYTES = 16 * 1024 * 1024
 _COMPACT = "The other one of segment.msgpack and segment.copy counts; the next `evtool compact` makes it anew."
@@ -34,6 +34,11 @@ def opened(
         path = next((path for path in paths if problem.message.startswith(f"{path}: ")), segment.folder)
         return None, [*findings, damaged(path, problem.message.removeprefix(f"{path}: "))]
     assert cold is not None
+    try:
+        _ = cold.gone
+    except LogDamagedError as error:
+        path = segment.folder / gone_file(summary["generation"])
+        return None, [*findings, damaged(path, error.message.removeprefix(f"{path}: "))]
     findings += [damaged(cold.path, what) for what in _facts(cold, previous_digest)]
     unreadable: frozenset[int] = frozenset()
     try:
@@ -83,12 +88,17 @@ def _facts(cold: ColdSegment, previous_digest: int | None) -> Iterator[str]:
     facts = {
         "count": int(commits["count"].sum(dtype=np.int64)),
         "batches": len(commits),
-        "last_position": int(header["last_position"].max()),
-        "timestamp_min": int(header["timestamp_min"].min()),
-        "timestamp_max": int(header["timestamp_max"].max()),
         "digest": int(commits["checksum"][-1]),
         "previous_digest": told["previous_digest"] if previous_digest is None else previous_digest,
     }
+    if not cold.gone.absent:
+        facts["last_position"] = int(header["last_position"].max())
+        facts["timestamp_min"] = int(header["timestamp_min"].min())
+        facts["timestamp_max"] = int(header["timestamp_max"].max())
+    held = int(header["count"].sum(dtype=np.int64)) + cold.gone.absent
+    positions = cold.last_position - cold.first_position + 1
+    if held != positions:
+        yield f"it has {positions:,} positions, and {held:,} events that are there or gone"
     for name, fact in facts.items():
         if told[name] != fact:
             yield f"segment.msgpack says {name} is {told[name]}, and it is {fact}"

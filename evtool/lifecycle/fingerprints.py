@@ -54,10 +54,13 @@ class IdSums:
     @staticmethod
     def of(hashes: Hashes, positions: Positions) -> IdSums:
         """Of some events, whose positions rise."""
+        if not len(positions):
+            return IdSums(0, np.zeros(0, np.uint64))
         ranges = ranges_of(positions)
-        first = int(ranges[0])
-        starts = np.searchsorted(ranges, np.arange(first, int(ranges[-1]) + 1))
-        return IdSums(first, np.add.reduceat(id_prints(hashes, positions), starts))
+        starts = np.flatnonzero(np.diff(ranges, prepend=-1))
+        sums: Sums = np.zeros(int(ranges[-1] - ranges[0]) + 1, np.uint64)
+        sums[ranges[starts] - ranges[0]] = np.add.reduceat(id_prints(hashes, positions), starts)
+        return IdSums(int(ranges[0]), sums)
 
 
 def stream_prints(keys: Keys) -> Sums:

@@ -36,13 +36,14 @@ from evtool.lifecycle.logfiles import SegmentFiles
 from evtool.log import sourcenames, streamindex
 from evtool.log.caches import INDEX_FOLDER
 from evtool.log.format import STREAMS_FILE
+from evtool.log.hashing import Hashes
 from evtool.log.identity import hash_events
 from evtool.log.ids import EventIds
 from evtool.log.segmentview import SegmentView
 from evtool.log.sourcenames import SOURCES_FILE
 from evtool.log.streamindex import Pairs
 from evtool.log.table import MappedTable, Mask
-from evtool.log.versions import Keys, StreamVersions, stream_keys
+from evtool.log.versions import StreamVersions, stream_keys
 
 Views: TypeAlias = Callable[[], Iterable[SegmentView]]
 
@@ -51,6 +52,13 @@ _READERS_DO_WITHOUT = "It is only a cache: readers do without, and `evtool reind
 _NEXT_WRITER = "It is only a cache: the next writer, or `evtool reindex`, makes it again."
 _APPEND_SECONDS = 0.05
 _SLOTS_TOGETHER = 1 << 21
+_VERSIONS = {
+    "high": pl.UInt64,
+    "low": pl.UInt64,
+    "stream_id": pl.String,
+    "version": pl.Int64,
+    "count": pl.UInt32,
+}
 
 
 def stream_index(segment: SegmentFiles, view: SegmentView, pairs: Pairs | None, log_id: bytes) -> list[Finding]:
@@ -185,15 +193,22 @@ def _missing(table: EventIds, views: Views, log_id: bytes, differing: set[int], 
             except LogDamagedError:  # said of the piece itself
                 continue
             positions = batch["position"].to_numpy()
-            in_range = np.isin(ranges_of(positions), list(differing)) & (positions <= end)
-            positions, hashes = positions[in_range], hash_events(batch, log_id)[in_range]
-            rows, found = table.candidates(hashes)
-            is_found = np.zeros(len(positions), bool)
-            is_found[rows[found == positions[rows]]] = True
-            # One by one, none is found that lies behind an empty slot.
-            is_found[is_found] = [table.may_hold([value]) for value in hashes[is_found].tolist()]
-            yield positions[~is_found]
+            own = view.gone.find(positions) < 0
+            yield _unfound(table, hash_events(batch, log_id)[own], positions[own], differing, end)
         view.forget(view.event_rows())
+        positions, ids, _, _ = view.gone.known()
+        yield _unfound(table, ids["hash"], positions, differing, end)
+
+
+def _unfound(table: EventIds, hashes: Hashes, positions: Numbers, differing: set[int], end: int) -> Numbers:
+    in_range = np.isin(ranges_of(positions), list(differing)) & (positions <= end)
+    positions, hashes = positions[in_range], hashes[in_range]
+    rows, found = table.candidates(hashes)
+    is_found = np.zeros(len(positions), bool)
+    is_found[rows[found == positions[rows]]] = True
+    # One by one, none is found that lies behind an empty slot.
+    is_found[is_found] = [table.may_hold([value]) for value in hashes[is_found].tolist()]
+    return positions[~is_found]
 
 
 def _runs(positions: Numbers) -> Iterator[tuple[int, int]]:
@@ -234,14 +249,14 @@ def streams(
         held = _held(table, is_asked)
         at_least, at_most = _versions(views(), is_asked, reached), _versions(newest(), is_asked, None)
         findings += _gaps(tables.folder.parent, at_most)
-        joined = at_most.join(at_least, on="stream_id", how="left", suffix="_then")
-        joined = joined.with_columns(_keyed(joined["stream_id"]))
-        joined = joined.join(held, on=["high", "low"], how="left", suffix="_held").fill_null(0)
+        joined = at_most.join(at_least.drop("stream_id"), on=["high", "low"], how="left", suffix="_then")
+        joined = joined.join(held, on=["high", "low"], how="left", suffix="_held")
+        joined = joined.with_columns(pl.col("version_then", "version_held").fill_null(0))
         low, high, has = pl.col("version_then"), pl.col("version"), pl.col("version_held")
         for stream, version, wrong in (
             joined.filter((has < low) | (has > high)).sort("stream_id").select("stream_id", "version", has).rows()
         ):
-            findings.append(stale(path, f"stream {stream!r} has version {version}, and {wrong or 'none'} in it"))
+            findings.append(stale(path, f"{_named(stream)} has version {version}, and {wrong or 'none'} in it"))
     if not findings and reached == last:
         findings.append(note(path, "it holds streams that there are not, or has taken up more meanwhile", REINDEX))
     return findings
@@ -252,9 +267,15 @@ def _gaps(log_folder: Path, versions: pl.DataFrame) -> list[Finding]:
     hint = "Events keep the versions that they have. What expects a version of this stream goes by the last one."
     wrong = versions.filter(pl.col("count") != pl.col("version")).sort("stream_id")
     return [
-        damaged(log_folder, f"stream {stream!r} has {count:,} events, and the last has version {version:,}", hint)
-        for stream, version, count in wrong.rows()
+        damaged(
+            log_folder, f"{_named(stream)} has had {count:,} events, and the last has version {version:,}", hint
+        )
+        for stream, version, count in wrong.select("stream_id", "version", "count").rows()
     ]
+
+
+def _named(stream: str | None) -> str:
+    return f"stream {stream!r}" if stream is not None else "a stream whose events are gone"
 
 
 def _some(parts: Numbers, slots: int) -> list[Numbers]:
@@ -263,35 +284,53 @@ def _some(parts: Numbers, slots: int) -> list[Numbers]:
 
 
 def _versions(views: Iterable[SegmentView], is_asked: Mask, end: int | None) -> pl.DataFrame:
-    """The last version of each stream of some parts, and the count of its events, up to a position."""
-    found = pl.DataFrame(schema={"stream_id": pl.String, "version": pl.Int64, "count": pl.UInt32})
+    """The streams of some parts, up to a position: high and low of the key, the name if an event has it, the last
+    version, and the count of events, those that are gone too.
+    """
+    found = pl.DataFrame(schema=_VERSIONS)
     for view in views:
         for row in view.event_rows():
-            if end is not None and row["header"]["first_position"] > end:
-                continue
-            try:
-                events = view.events(row, ("position", "stream_id", "stream_version"))
-            except LogDamagedError:  # said of the piece itself
-                continue
-            events = events if end is None else events.filter(pl.col("position") <= end)
-            last = events.group_by("stream_id").agg(
-                pl.col("stream_version").max().alias("version"), pl.len().alias("count")
-            )
-            if not last.is_empty():
-                last = last.filter(pl.Series(is_asked[parts_of(_keys(last["stream_id"]))]))
-                together = pl.concat([found, last]).group_by("stream_id")
-                found = together.agg(pl.col("version").max(), pl.col("count").sum())
+            if end is None or row["header"]["first_position"] <= end:
+                found = _joined(found, _own(view, row, end), is_asked)
         view.forget(view.event_rows())
+        if len(view.gone):
+            found = _joined(found, _gone(view, end), is_asked)
     return found
 
 
-def _keys(stream_ids: pl.Series) -> Keys:
-    return stream_keys(stream_ids.cast(pl.Binary).to_list())
+def _own(view: SegmentView, row: np.void, end: int | None) -> pl.DataFrame:
+    """The streams of a piece."""
+    try:
+        events = view.events(row, ("position", "stream_id", "stream_version"))
+    except LogDamagedError:  # said of the piece itself
+        return pl.DataFrame(schema=_VERSIONS)
+    positions = events["position"].to_numpy()
+    events = events.filter((view.gone.find(positions) < 0) & (positions <= (end or positions.max())))
+    counted = events.group_by("stream_id").agg(
+        pl.col("stream_version").max().alias("version"), pl.len().alias("count")
+    )
+    keys = stream_keys(counted["stream_id"].cast(pl.Binary).to_list())
+    high, low = pl.Series("high", keys[:, 0]), pl.Series("low", keys[:, 1])
+    return counted.select(high, low, "stream_id", "version", "count")
 
 
-def _keyed(stream_ids: pl.Series) -> list[pl.Series]:
-    keys = _keys(stream_ids)
-    return [pl.Series("high", keys[:, 0]), pl.Series("low", keys[:, 1])]
+def _gone(view: SegmentView, end: int | None) -> pl.DataFrame:
+    """The streams of events that are gone, each event a row."""
+    positions, _, keys, versions = view.gone.known()
+    known = pl.DataFrame({"high": keys[:, 0], "low": keys[:, 1], "version": versions})
+    known = known.filter(positions <= (end or view.last_position))
+    nameless, one = pl.lit(None, pl.String).alias("stream_id"), pl.lit(1, pl.UInt32).alias("count")
+    return known.select("high", "low", nameless, "version", one)
+
+
+def _joined(found: pl.DataFrame, more: pl.DataFrame, is_asked: Mask) -> pl.DataFrame:
+    keys = more.select("high", "low").to_numpy()
+    asked = more.filter(pl.Series(is_asked[parts_of(keys)], dtype=pl.Boolean))
+    return (
+        pl.concat([found, asked])
+        .group_by("high", "low")
+        .agg(pl.col("stream_id").drop_nulls().first(), pl.col("version").max(), pl.col("count").sum())
+    )
 
 
 def _held(table: StreamVersions, is_asked: Mask) -> pl.DataFrame:

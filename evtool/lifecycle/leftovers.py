@@ -22,6 +22,7 @@ from evtool.log.format import (
     STREAMS_FILE,
     SUMMARY_FILE,
     events_file,
+    gone_file,
     is_cold_file,
     map_file,
     parse_segment_name,
@@ -63,7 +64,8 @@ def _clear_cold(log: Log, folder: Path, summary: Mapping[str, Any]) -> None:
     if log.files.size(folder / COPY_FILE) == 0 or log.files.read_whole(folder / COPY_FILE) != record:
         log.files.write_whole(folder / COPY_FILE, record)
     generation = summary["generation"]
-    _remove_but(log.files, folder, {events_file(generation), map_file(generation), COPY_FILE})
+    own = {name(generation) for name in (events_file, map_file, gone_file)}
+    _remove_but(log.files, folder, {*own, COPY_FILE})
     # From here on a damaged summary is known to be that of a cold segment.
     log.files.remove(folder / FRAMES_FILE)
     log.files.remove(folder / INDEX_FILE)

@@ -109,6 +109,17 @@ def of_batch(path: Path, commit: Any, what: str) -> Finding:
     )
 
 
+def check_gone(view: SegmentView) -> Checked:
+    """What the index must have of events that a segment does not have any more."""
+    try:
+        positions, ids, keys, versions = view.gone.known()
+    except LogDamagedError as error:
+        return Checked(findings=[damaged(view.path, error.message)])
+    streams = StreamSums()
+    streams.add_events(keys, np.ones(len(keys), np.int64), versions)
+    return Checked(ids=IdSums.of(ids["hash"], positions), streams=streams)
+
+
 def check(opened: Opened, group: Group, log_id: bytes, partitions: int) -> Checked:
     """Read a group of pieces, all columns of them, and check everything that can be told from these alone."""
     view = opened.view
@@ -131,7 +142,8 @@ def check(opened: Opened, group: Group, log_id: bytes, partitions: int) -> Check
         return Checked(findings=findings)
     events = _together(batches)
     del batches
-    streams = _Streams(events, rows)
+    # What is left of an erased event counts by what it was before, as those that are not there any more do.
+    streams = _Streams(events, rows, view.gone.find(events["position"].to_numpy()) < 0)
     wrong = streams.partitions_that_differ(partitions)
     findings += [piece(view, row, f"it holds streams of other partitions than {number}") for row, number in wrong]
     found = Checked(
@@ -176,12 +188,14 @@ def _placed(found: Checked, events: pa.RecordBatch, view: SegmentView, log_id: b
         events = events.take(int64s(order))
         positions = positions[order]
         steps = np.diff(positions)
-    if (steps != 1).any() and (is_whole or (steps == 0).any()):
-        first, last = int(positions[0]), int(positions[-1])
+    first, last = int(positions[0]), int(positions[-1])
+    is_dense = len(positions) + view.gone.absent_between(first, last) == last - first + 1
+    if (steps == 0).any() or (is_whole and not is_dense):
         message = "positions have a gap or come twice"
         found.findings.append(replace(damaged(view.path, message), first_position=first, last_position=last))
         return found
-    ids = IdSums.of(hash_events(events, log_id), positions)
+    own = view.gone.find(positions) < 0
+    ids = IdSums.of(hash_events(events, log_id)[own], positions[own])
     if not is_whole:
         return replace(found, ids=ids)
     ends = int(positions[0]), int(positions[-1])
@@ -189,14 +203,18 @@ def _placed(found: Checked, events: pa.RecordBatch, view: SegmentView, log_id: b
 
 
 class _Streams:
-    """The streams of some events, each hashed once; `rows` are the pieces that the events lie in, one by one."""
+    """The streams of some events, each hashed once; `rows` are the pieces that the events lie in, one by one.
 
-    def __init__(self, events: pa.RecordBatch, rows: list[np.void]) -> None:
+    `own` says of which events it is their own.
+    """
+
+    def __init__(self, events: pa.RecordBatch, rows: list[np.void], own: Any) -> None:
         encoded = events["stream_id"].dictionary_encode()
         self._names: list[bytes] = encoded.dictionary.cast(pa.large_binary()).to_pylist()
         self._keys = stream_keys(self._names)
         self._codes = np.from_dlpack(encoded.indices)
         self._versions = np.from_dlpack(events["stream_version"])
+        self._own = own
         ends = np.cumsum([int(row["header"]["count"]) for row in rows])
         self._pieces = [
             (row, _different(codes, len(self._names)))
@@ -227,9 +245,10 @@ class _Streams:
 
     def sums(self) -> StreamSums:
         """What streams.table must have of them."""
-        counts = np.bincount(self._codes, minlength=len(self._names))
+        codes = self._codes[self._own]
+        counts = np.bincount(codes, minlength=len(self._names))
         # Exact: below 2^53, as versions count events.
-        versions = np.bincount(self._codes, self._versions, len(self._names)).astype(np.int64)
+        versions = np.bincount(codes, self._versions[self._own], len(self._names)).astype(np.int64)
         sums = StreamSums()
         sums.add_events(self._keys, counts, versions)
         return sums

@@ -272,7 +272,15 @@ class _Run:
         for group in groups(Snapshot((view,)), Selection(), self._log.partitions):
             work = functools.partial(segmentchecks.check, opened, group, self._log_id, self._log.partitions)
             yield _Task(work, functools.partial(self._take_pieces, segment))
+        if len(view.gone):
+            yield _Task(functools.partial(segmentchecks.check_gone, view), self._take_gone)
         yield _Task(opened.rest, functools.partial(self._end_segment, segment))
+
+    def _take_gone(self, checked: Checked) -> None:
+        self._found.add(*checked.findings)
+        if checked.ids is not None and checked.streams is not None:
+            self._ids.append(checked.ids)
+            self._streams.add(checked.streams)
 
     def _take_pieces(self, segment: _Segment, checked: Checked) -> None:
         self._found.add(*checked.findings)
@@ -288,7 +296,8 @@ class _Run:
             segment.is_whole = False
         else:
             first, last = checked.positions
-            if segment.is_whole and first != segment.next_position:
+            left = segment.opened.view.gone.absent_between(segment.next_position, first - 1)
+            if segment.is_whole and first != segment.next_position + left:
                 message = f"behind position {segment.next_position - 1:,} comes {first:,}"
                 self._found.add(damaged(segment.opened.view.path, message))
             segment.next_position = last + 1
@@ -300,7 +309,8 @@ class _Run:
     def _end_segment(self, segment: _Segment, rest: list[Finding]) -> None:
         self._found.add(*rest)
         opened, view = segment.opened, segment.opened.view
-        segment.is_whole &= opened.digest is not None and segment.next_position == view.last_position + 1
+        left = view.gone.absent_between(segment.next_position, view.last_position)
+        segment.is_whole &= opened.digest is not None and segment.next_position + left == view.last_position + 1
         self._is_whole &= segment.is_whole
         if not segment.is_whole:
             return

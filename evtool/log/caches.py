@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from evtool.files import Files
+from evtool.log.gone import Gone
 from evtool.log.hashing import Hashes
 from evtool.log.identity import Identity, Placed, hash_events
 from evtool.log.ids import EventIds, Positions
@@ -124,10 +126,14 @@ class Caches:
         rows = segment.event_rows()
         ends = rows["header"]["last_position"]
         for row in rows[ends > after_versions]:
-            events = segment.events(row, ("stream_id", "stream_version"))
+            events = segment.events(row, ("position", "stream_id", "stream_version"))
+            if len(segment.gone):  # what is left of an erased event has the name of no stream
+                events = events.filter(segment.gone.find(events["position"].to_numpy()) < 0)
             last = events.group_by("stream_id").agg(pl.col("stream_version").max())
             self.versions.apply(last["stream_id"].cast(pl.Binary).to_list(), last["stream_version"].to_numpy())
         self._apply_ids(segment, rows[ends > after_ids], after_ids, on_done)
+        if len(segment.gone):
+            self._apply_gone(segment.gone, after_versions, after_ids)
         segment.forget(rows)
         self.versions.mark_applied(max(after_versions, segment.last_position))
         self._ids.mark_applied(max(after_ids, segment.last_position))
@@ -142,6 +148,8 @@ class Caches:
             batch = segment.batch(row, _IDENTITY)
             if row["header"]["first_position"] <= after:  # of several batches, of which some are known
                 batch = batch.filter(pc.greater(batch["position"], after))
+            if len(segment.gone):  # what is left of an erased event has another id
+                batch = batch.filter(pa.array(segment.gone.find(batch["position"].to_numpy()) < 0))
             self._sources.add_new(batch["source_id"].unique().to_pylist())
             gathered.append((hash_events(batch, self._log_id), batch["position"].to_numpy()))
             count += len(batch)
@@ -151,3 +159,10 @@ class Caches:
                 done += count
                 on_done(done)
                 gathered, count = [], 0
+
+    def _apply_gone(self, gone: Gone, after_versions: int, after_ids: int) -> None:
+        """Store what is known of events that are gone, behind a position."""
+        positions, ids, keys, versions = gone.known()
+        self._ids.add(ids["hash"][positions > after_ids], positions[positions > after_ids])
+        is_new = positions > after_versions
+        self.versions.raise_to(keys[is_new], versions[is_new])

@@ -155,6 +155,8 @@ def _write_stripes(
         if UNITS.index(stripe.unit) > UNITS.index(unit):
             raise FinerUnitError(stripe.unit)
         digest.add(stripe.columns)
+        if not len(stripe.events):  # nothing of it is left
+            continue
         table = pa.Table.from_arrays(
             [_cast(column, field.type) for column, field in zip(stripe.events.columns, kinds, strict=True)],
             schema=kinds,

@@ -29,6 +29,7 @@ from evtool.log.format import (
     FRAME_HEADER,
     checksum,
     events_file,
+    gone_file,
     map_file,
 )
 from evtool.log.streamindex import Hashes, StreamIndex
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from evtool.log.gone import Gone
 
 # A row is like one of frames.idx. Over several batches the times of recording are no straight line.
 _HEADER_FIELDS = {name: FRAME_HEADER[name] for name in FRAME_HEADER.names or ()}
@@ -66,6 +69,7 @@ class ColdSegment:
     data: memoryview
     summary: Mapping[str, Any]
     stream_index: StreamIndex | None = None
+    gone_data: bytes | memoryview = b""
 
     is_sealed = True
     is_cold = True
@@ -77,8 +81,21 @@ class ColdSegment:
 
     @property
     def log_bytes(self) -> int:
-        """Bytes of the Parquet file and its map."""
-        return int(self.summary["events_bytes"]) + int(self.summary["map_bytes"])
+        """Bytes of the Parquet file, its map, and what it says of events that are gone."""
+        return int(self.summary["events_bytes"]) + int(self.summary["map_bytes"]) + len(self.gone_data)
+
+    @cached_property
+    def gone(self) -> Gone:
+        """Events at some of its positions that it has not any more. Raises LogDamagedError."""
+        from evtool.log import gone
+
+        if not len(self.gone_data):
+            return gone.Gone.none()
+        if checksum(self.gone_data) != self.summary["gone_checksum"]:
+            path = self.folder / gone_file(self.summary["generation"])
+            raise LogDamagedError(f"{path}: it does not match its checksum", _HINT)
+        events = sum(self.summary["gone"].values())
+        return gone.decode(memoryview(self.gone_data), self.summary["gone_runs"], events)
 
     def producer_maps(self) -> Iterator[tuple[int, bytes]]:
         """What producers handed over with its batches, and the number of the batch; the latest first."""
@@ -296,6 +313,12 @@ def open_cold(files: Files, folder: Path, summary: Mapping[str, Any], log_id: by
     if len(data) != summary["events_bytes"]:
         message = f"it has {len(data):,} bytes where {summary['events_bytes']:,} were written"
         raise LogDamagedError(f"{folder / events_file(summary['generation'])}: {message}", _HINT)
+    gone_data: bytes | memoryview = b""
+    if "gone" in summary:
+        gone_path, gone_bytes = folder / gone_file(summary["generation"]), summary["gone_bytes"]
+        gone_data = files.map(gone_path, gone_bytes)
+        if len(gone_data) != gone_bytes:
+            raise LogDamagedError(f"{gone_path}: it has {len(gone_data):,} bytes of {gone_bytes:,}", _HINT)
     chunks = np.frombuffer(record[ends[0] : ends[1]], CHUNK).reshape(blocks, columns)
     table = _table(np.frombuffer(record[: ends[0]], BLOCK), chunks, summary["map_checksum"])
     first_position = summary["first_position"]
@@ -310,6 +333,7 @@ def open_cold(files: Files, folder: Path, summary: Mapping[str, Any], log_id: by
         data=data,
         summary=summary,
         stream_index=streamindex.read(files, folder, log_id, first_position, table),
+        gone_data=gone_data,
     )
 
 

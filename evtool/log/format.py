@@ -134,7 +134,7 @@ BATCH = np.dtype(
     ]
 )
 
-_COLD_NAME = re.compile(r"events-\d+\.(parquet|map)(\.tmp)?")
+_COLD_NAME = re.compile(r"events-\d+\.(parquet|map|gone)(\.tmp)?")
 _SEGMENT_NAME = re.compile(r"\d{20}")
 
 
@@ -172,6 +172,11 @@ def events_file(generation: int) -> str:
 def map_file(generation: int) -> str:
     """What tells where in `events_file` everything is."""
     return f"events-{generation}.map"
+
+
+def gone_file(generation: int) -> str:
+    """What is still known of the events that `events_file` does not have any more, if there are any."""
+    return f"events-{generation}.gone"
 
 
 def is_cold_file(name: str) -> bool:

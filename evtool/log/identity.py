@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evtool.log.frame import PLACED_SCHEMA
+from evtool.log.gone import ids_of
 from evtool.log.hashing import Hashes, hash_ids, hash_one, source_seed, source_seeds
 from evtool.log.ids import EventIds
 from evtool.log.lookup import look_at, taken
@@ -172,6 +173,7 @@ class Identity:
             places, positions = places[is_there], positions[is_there]
             order = np.argsort(positions)
             suspected = places[order]
+            found += self._gone(snapshot, events, rows, suspected, positions[order])
             found += look_at(
                 snapshot, positions[order], lambda known, at: _judge(events, rows, suspected[at], known)
             )
@@ -186,6 +188,25 @@ class Identity:
         is_new[verdicts.places] = False
         is_new[followers] = False
         return Sight(is_new, followers, firsts, verdicts)
+
+    def _gone(
+        self, snapshot: Snapshot, events: pa.RecordBatch, rows: Rows, places: Rows, positions: Rows
+    ) -> list[Verdicts]:
+        """Those of some events that have the id of one that is gone, at positions that rise: the same, as far as
+        anybody knows.
+        """
+        found = []
+        for segment in snapshot.segments:
+            start, end = np.searchsorted(positions, (segment.first_position, segment.last_position + 1))
+            if start == end or not len(segment.gone):
+                continue
+            numbers = segment.gone.find(positions[start:end])
+            at, ids = places[start:end][numbers >= 0], segment.gone.ids[numbers[numbers >= 0]]
+            given = identify(taken(events, rows[at]), self._log_id)
+            is_same = given == ids
+            gone_at = positions[start:end][numbers >= 0][is_same]
+            found.append(Verdicts(at[is_same], np.ones(len(gone_at), bool), gone_at))
+        return found
 
     def are_unseen(self, ids: Sequence[tuple[str, str]]) -> list[int] | None:
         """The hashes of a few (source_id, event_id) if these are different and surely new, without columns."""
@@ -222,6 +243,11 @@ class Identity:
 def compare(events: pa.RecordBatch, rows: Rows, places: Rows, placed: Placed, numbers: Rows) -> Verdicts:
     """What becomes of events that follow a new one of their own batch, by now number `numbers` of `placed`."""
     return _judge(events, rows, places, placed.take(numbers))
+
+
+def identify(events: pa.RecordBatch, log_id: bytes) -> np.ndarray[Any, Any]:
+    """What is kept of the ids of events that go: their hashes, and others of the same kind."""
+    return ids_of(hash_events(events, log_id), hash_events(events, log_id[8:] + log_id[:8]))
 
 
 def hash_events(events: pa.RecordBatch, log_id: bytes) -> Hashes:

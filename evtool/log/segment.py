@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from evtool.log.gone import Gone
+
 _HEADER_AT = INDEX_ROW.itemsize - FRAME_HEADER_BYTES
 
 Table: TypeAlias = "np.ndarray[Any, Any]"  # of INDEX_ROW
@@ -62,6 +64,13 @@ class Segment:
 
     is_cold = False
     materialised: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def gone(self) -> Gone:
+        """Nothing."""
+        from evtool.log.gone import Gone
+
+        return Gone.none()
 
     @property
     def last_position(self) -> int:

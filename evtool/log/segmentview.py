@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from evtool.log.gone import Gone
+
 
 class SegmentView(Protocol):
     """The committed events of one segment, which never change, each byte checked before it is believed."""
@@ -52,6 +54,10 @@ class SegmentView(Protocol):
     @property
     def materialised(self) -> frozenset[str]:
         """Names of columns that hold the values at paths in payload and metadata, as texts; of no hot one."""
+
+    @property
+    def gone(self) -> Gone:
+        """Events at some of its positions that it has not any more; of a hot one none."""
 
     @property
     def table(self) -> Table:

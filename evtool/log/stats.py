@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from evtool.log.format import FRAME_HEADER, MIXED_PARTITIONS
+from evtool.log.gone import KIND_NAMES
 from evtool.log.partitions import partitions_of
 from evtool.log.snapshot import Snapshot
 
@@ -20,6 +22,7 @@ class Stats:
     """Counts and ranges of a snapshot. Times are ns UTC, and None in an empty log.
 
     `stored_bytes` are the frames or Parquet files of all segments, `partitions` the events of each partition.
+    `gone` counts events that there were, by how they went: dropped, erased (of which something is left) or lost.
     """
 
     events: int
@@ -34,6 +37,7 @@ class Stats:
     recorded_at_max: int | None
     timestamp_min: int | None
     timestamp_max: int | None
+    gone: Mapping[str, int]
 
     @property
     def bytes_per_event(self) -> float | None:
@@ -48,19 +52,22 @@ def collect(snapshot: Snapshot, partitions: int) -> Stats:
     recorded_at_max = None
     if len(filled):
         recorded_at_max = int(filled["base_recorded_at"][-1] + filled["count"][-1] - 1)
+    partition_counts = tuple(_partition_counts(snapshot, partitions).tolist())
+    gone = [segment.gone.counts() for segment in snapshot.segments]
     return Stats(
-        events=int(filled["count"].sum()) if len(filled) else 0,
+        events=int(sum(partition_counts)),
         batches=sum(map(len, commits)),
         segments=len(snapshot.segments),
         sealed_segments=sum(segment.is_sealed for segment in snapshot.segments),
         cold_segments=sum(segment.is_cold for segment in snapshot.segments),
-        partitions=tuple(_partition_counts(snapshot, partitions).tolist()),
+        partitions=partition_counts,
         stored_bytes=sum(segment.log_bytes for segment in snapshot.segments),
         position=snapshot.last_position,
         recorded_at_min=int(filled["base_recorded_at"][0]) if len(filled) else None,
         recorded_at_max=recorded_at_max,
         timestamp_min=int(filled["timestamp_min"].min()) if len(filled) else None,
         timestamp_max=int(filled["timestamp_max"].max()) if len(filled) else None,
+        gone={name: sum(counts[name] for counts in gone) for name in KIND_NAMES.values()},
     )
 
 

@@ -8,7 +8,7 @@ wants the order of position puts the blocks of one stripe in order, and never mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ from evtool.log.coldsegment import recorded_at
 from evtool.log.digest import Columns, columns_of
 from evtool.log.format import BATCH, BLOCK, MIXED_PARTITIONS
 from evtool.log.frame import PLACED_SCHEMA
+from evtool.log.gone import Gone
 from evtool.log.partitions import partitions_of
 from evtool.log.segmentview import SegmentView
 from evtool.log.sequence import SPLIT_EVENTS_MIN
@@ -39,6 +40,9 @@ _UNITS = (("ms", 1_000_000), ("us", 1_000), ("ns", 1))  # of Parquet, coarsest f
 
 Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 Derive: TypeAlias = Callable[[pa.RecordBatch], Sequence[pa.Array]]  # events -> further columns
+Change: TypeAlias = Callable[
+    [pa.RecordBatch], tuple[pa.RecordBatch, Gone]
+]  # events -> those that stay, and the rest
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Arranged:
     """A stripe as it is written: `events` block behind block, and what the map says of the blocks.
 
     `events` has STORED_COLUMNS and then the derived ones; `unit` is the coarsest that its timestamps fit.
-    `pairs` are streams and blocks, counted from 0; `columns` what the logical digest takes.
+    `pairs` are streams and blocks, counted from 0; `columns` what the logical digest takes. `gone` are the events
+    that a change has taken away, `before` what the logical digest took of all that were read.
     """
 
     events: pa.RecordBatch
@@ -72,6 +77,9 @@ class Arranged:
     blocks: np.ndarray[Any, Any]
     pairs: Pairs
     columns: Columns
+    gone: Gone
+    before: Columns
+    read: int
 
 
 def stripes(segments: Sequence[SegmentView]) -> Iterator[Stripe]:
@@ -99,10 +107,19 @@ def _stripe(pieces: Sequence[tuple[SegmentView, Table]]) -> Stripe:
     return Stripe(int(pieces[0][1]["header"]["first_position"].min()), tuple(pieces))
 
 
+def nothing(events: pa.RecordBatch) -> tuple[pa.RecordBatch, Gone]:
+    """The change that is none."""
+    return events, Gone.none()
+
+
 def arrange(
-    stripe: Stripe, commits: np.ndarray[Any, Any], partitions: int, derive: Derive = lambda events: []
+    stripe: Stripe,
+    commits: np.ndarray[Any, Any],
+    partitions: int,
+    derive: Derive = lambda events: [],
+    change: Change = nothing,
 ) -> list[Arranged]:
-    """Read a stripe and put it in order; `commits` are the batches of all. Raises LogDamagedError.
+    """Read a stripe, change it, and put it in order; `commits` are the batches of all. Raises LogDamagedError.
 
     One whose texts would not fit into a column is several.
     """
@@ -114,18 +131,31 @@ def arrange(
     halves = stripe.halves() if table.nbytes > TABLE_BYTES else []
     if len(halves) > 1:
         del table
-        return [part for half in halves for part in arrange(half, commits, partitions, derive)]
-    return [_arranged(stripe, table.combine_chunks().to_batches()[0], commits, partitions, derive)]
+        return [part for half in halves for part in arrange(half, commits, partitions, derive, change)]
+    events = table.combine_chunks().to_batches()[0]
+    order = _order_of_position(stripe, events)
+    columns = columns_of(events.take(pa.array(order)))
+    kept, gone = change(events)
+    if not len(gone):
+        return [_arranged(events, order, columns, commits, partitions, derive)]
+    order = _order_of_position(stripe, kept)
+    arranged = _arranged(kept, order, columns_of(kept.take(pa.array(order))), commits, partitions, derive)
+    return [replace(arranged, gone=gone, before=columns, read=len(events))]
 
 
 def _arranged(
-    stripe: Stripe, events: pa.RecordBatch, commits: np.ndarray[Any, Any], partitions: int, derive: Derive
+    events: pa.RecordBatch,
+    order_of_position: Integers,
+    columns: Columns,
+    commits: np.ndarray[Any, Any],
+    partitions: int,
+    derive: Derive,
 ) -> Arranged:
-    offsets = events["position"].to_numpy() - stripe.first_position
-    columns = columns_of(events.take(pa.array(_order_of_position(stripe, offsets))))
+    place = np.empty(len(events), np.int64)
+    place[order_of_position] = np.arange(len(events))
     is_split = len(events) >= SPLIT_EVENTS_MIN * partitions
     partition, rank, stream_ids = _placed(events["stream_id"], partitions if is_split else 1)
-    order = np.argsort(rank << 32 | offsets)
+    order = np.argsort(rank << 32 | place)
     events, rank = events.take(pa.array(order)), rank[order]
     starts = _cuts(events, np.flatnonzero(np.diff(partition[rank])) + 1)
     blocks = _blocks(events, starts, commits)
@@ -138,18 +168,25 @@ def _arranged(
         blocks=blocks,
         pairs=_pairs(rank, starts, stream_ids),
         columns=columns,
+        gone=Gone.none(),
+        before=columns,
+        read=len(events),
     )
 
 
-def _order_of_position(stripe: Stripe, offsets: Integers) -> Integers:
-    """What puts the events in order of position, of which each must be there once."""
-    order = np.full(len(offsets), -1, np.int64)
-    if len(offsets) and offsets.min() >= 0 and offsets.max() < len(offsets):
+def _order_of_position(stripe: Stripe, events: pa.RecordBatch) -> Integers:
+    """What puts events in order of position, of which none may come twice."""
+    offsets = events["position"].to_numpy() - stripe.first_position
+    if len(offsets) and offsets.min() >= 0 and offsets.max() < len(offsets):  # without a gap, as nearly always
+        order = np.full(len(offsets), -1, np.int64)
         order[offsets] = np.arange(len(offsets))
-    if (order < 0).any():
-        first, last = stripe.first_position, stripe.first_position + len(offsets) - 1
+        is_twice = bool((order < 0).any())
+    else:
+        order = np.argsort(offsets)
+        is_twice = bool((np.diff(offsets[order]) == 0).any())
+    if is_twice:
         raise LogDamagedError(
-            f"{stripe.pieces[0][0].folder}: positions {first} to {last} have a gap or come twice",
+            f"{stripe.pieces[0][0].folder}: positions from {stripe.first_position} on come twice",
             "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
         )
     return order

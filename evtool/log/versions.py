@@ -111,6 +111,18 @@ class StreamVersions(MappedTable):
         with self._mutex:
             self._store(stream_keys(stream_ids), versions)
 
+    def raise_to(self, keys: Keys, versions: Versions) -> None:
+        """Store what committed events say whose streams are known by their keys alone, which may repeat, unless
+        more is known of them.
+        """
+        order = np.lexsort((versions, keys[:, 1], keys[:, 0]))
+        keys, versions = keys[order], versions[order]
+        is_last = np.append((keys[1:] != keys[:-1]).any(axis=1), True)[: len(keys)]
+        keys, versions = keys[is_last], versions[is_last]
+        with self._mutex:
+            is_more = versions > self._find(keys)
+            self._store(keys[is_more], versions[is_more])
+
     def _find(self, keys: Keys) -> Versions:
         (slots,) = self._mapped.columns
         versions = np.zeros(len(keys), np.int64)

@@ -321,7 +321,7 @@ def test_a_version_that_was_given_by_a_damaged_table_is_damage_of_the_log(log_fo
         log.append([event(100_000, wrong)])
     report = check(log_folder)
     assert [one.severity for one in report.findings] == ["log"]
-    assert f"stream {wrong!r} has" in report.findings[0].message
+    assert f"stream {wrong!r} has had" in report.findings[0].message
 
 
 def test_what_a_power_cut_leaves_in_a_table_is_no_damage(log_folder: Path):
