@@ -27,6 +27,8 @@ MATERIALISE_PROJECTIONS = "projections"
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": KIB, "mib": MIB, "gib": GIB, "": 1}
 _DURATION_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+SPAN_UNITS_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_AGE_SECONDS_MAX = 10**10  # longer ago than any time that an event can have
 
 Fsync = Literal["batch", "never"]
 Compatibility = Literal[
@@ -41,6 +43,7 @@ Section = TypeVar(
     "ProjectionsConfig",
     "SnapshotsConfig",
     "NightlyConfig",
+    "RetainConfig",
 )
 
 
@@ -132,6 +135,29 @@ class NightlyConfig:
 
 
 @dataclass(frozen=True)
+class RetainConfig:
+    """What `retain` lets go of: ages in seconds, `size` in bytes of stored events; None and no type: nothing.
+
+    Events are as old as their recording or their timestamp is, which `by` says. A type in `types` goes by its own
+    age. `unused_read_models` are those that do not serve.
+    """
+
+    events: int | None = None
+    by: Literal["recorded", "timestamp"] = "recorded"
+    size: int | None = None
+    types: Mapping[str, int] = field(default_factory=dict)
+    unused_read_models: int | None = None
+    snapshots: int | None = None
+    dead_letters: int | None = None
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there is any policy."""
+        ages = (self.events, self.unused_read_models, self.snapshots, self.dead_letters)
+        return bool(self.types) or any(each is not None for each in (*ages, self.size))
+
+
+@dataclass(frozen=True)
 class Config:
     """All of it. `file` is the evtool.toml that was read, `log_flag` what a flag said of the log."""
 
@@ -142,6 +168,7 @@ class Config:
     projections: ProjectionsConfig = field(default_factory=ProjectionsConfig)
     snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
     nightly: NightlyConfig = field(default_factory=NightlyConfig)
+    retain: RetainConfig = field(default_factory=RetainConfig)
     file: Path | None = None
     log_flag: Path | None = None
 
@@ -198,7 +225,7 @@ def read_file(path: Path) -> Config:
         raise ConfigError(
             f"{path} nests deeper than can be read", "Its tables nest three deep at most."
         ) from error
-    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots", "nightly"))
+    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots", "nightly", "retain"))
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)
     if not isinstance(log_path, str) or not log_path or "\0" in log_path:
@@ -215,6 +242,7 @@ def read_file(path: Path) -> Config:
             **_values(path, "snapshots", _subtable(path, table, "snapshots"), SnapshotsConfig)
         ),
         nightly=NightlyConfig(**_values(path, "nightly", _subtable(path, table, "nightly"), NightlyConfig)),
+        retain=RetainConfig(**_values(path, "retain", _subtable(path, table, "retain"), RetainConfig)),
         file=path,
     )
 
@@ -237,6 +265,23 @@ def parse_duration_ms(text: str | int) -> int:
     if match is None:
         raise ValueError(f"{text!r} is no duration: write milliseconds or a number with ms, s, m or h")
     return int(float(match[1]) * _DURATION_UNITS_MS[match[2] or "ms"])
+
+
+def parse_age_seconds(text: Any) -> int:
+    """Seconds from "90d", "12h" or "1.5w". Raises ValueError, for a number without a unit too."""
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([smhdw])\s*", str(text))
+    if match is None or isinstance(text, bool):
+        raise ValueError(f"{text!r} is no age: write a number with its unit, s, m, h, d or w, as in 90d")
+    seconds = int(min(float(match[1]) * SPAN_UNITS_SECONDS[match[2]], _AGE_SECONDS_MAX))
+    if seconds < 1:
+        raise ValueError(f"{text!r} is too short for an age: everything would be older")
+    return seconds
+
+
+def age_text(seconds: int) -> str:
+    """An age as it may have been written: 90d."""
+    units = reversed(SPAN_UNITS_SECONDS.items())
+    return next(f"{seconds // size}{unit}" for unit, size in units if seconds % size == 0)
 
 
 def parse_codec(text: str) -> Codec:
@@ -294,6 +339,16 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _ages(value: Any) -> dict[str, int]:
+    ages = {}
+    for name, age in _table(value).items():
+        try:
+            ages[name] = parse_age_seconds(age)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return ages
+
+
 def _zone(value: Any) -> str:
     try:
         ZoneInfo(_text(value))
@@ -337,6 +392,13 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "keep_weekly": _within(0, 5_200),
     "projections": _names,
     "keep_reports": _within(1, 36_500),
+    "events": parse_age_seconds,
+    "by": _one_of("recorded", "timestamp"),
+    "size": _within(1, 1 << 62, parse_size),
+    "types": _ages,
+    "unused_read_models": parse_age_seconds,
+    "snapshots": parse_age_seconds,
+    "dead_letters": parse_age_seconds,
 }
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from evtool import ndjson, timestamps
+from evtool.config import SPAN_UNITS_SECONDS
 from evtool.errors import ConfigError
 from evtool.event import INT64_MAX, INT64_MIN
 from evtool.log.log import Log
@@ -19,7 +20,6 @@ from evtool.timestamps import SECOND_NS, TimestampError
 
 _AGO = re.compile(r"-([0-9]+(?:\.[0-9]+)?)(s|m|h|d|w)")
 _AGO_SECONDS_MAX = 1e10  # longer ago than any time that an event can have
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _POSITION = re.compile(r"@[0-9]{1,19}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _LOOKS_LIKE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d.*")
@@ -55,7 +55,7 @@ def parse_moment(text: str, now_ns: int) -> int | None:
     """ns UTC from a date, an RFC 3339 time or `-24h`; None for what does not look like any. Raises ConfigError."""
     ago = _AGO.fullmatch(text)
     if ago:
-        seconds = min(float(ago[1]) * _UNIT_SECONDS[ago[2]], _AGO_SECONDS_MAX)
+        seconds = min(float(ago[1]) * SPAN_UNITS_SECONDS[ago[2]], _AGO_SECONDS_MAX)
         return max(now_ns - round(seconds * SECOND_NS), INT64_MIN)
     if _DATE.fullmatch(text):
         text += "T00:00:00Z"

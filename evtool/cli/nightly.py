@@ -35,7 +35,9 @@ def nightly(
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Do what a log needs every night: verify, recompute projections and compare, snapshot, compact.
+    """Do what a log needs every night: verify, recompute projections and compare, snapshot, retain, compact.
+
+    `retain` is among the steps where evtool.toml has policies in [retain]; it asks nobody.
 
     A step that fails does not keep the others from running; the exit code is that of the first failure. The
     report stays in nightly/ of the log's folder. Projections in Python take part where they are named.
@@ -49,7 +51,7 @@ def nightly(
     from evtool import config as configuration
     from evtool.errors import EvtoolError
     from evtool.lifecycle import nightly as nights
-    from evtool.lifecycle.nightsteps import STEPS
+    from evtool.lifecycle.nightsteps import steps
     from evtool.log.log import open as open_log
 
     budget_seconds = None if time_budget is None else seconds("--time-budget", time_budget, "2h")
@@ -57,7 +59,7 @@ def nightly(
     config = replace(config, nightly=configuration.with_flags(config.nightly, projections=projection or None))
     with open_log(config.log_path, config=config) as opened:
         watched = functools.partial(progress.shown, wanted=not as_json)
-        report = nights.run(opened, config, STEPS, only or (), skip or (), budget_seconds, _tell, watched)
+        report = nights.run(opened, config, steps(config), only or (), skip or (), budget_seconds, _tell, watched)
     if as_json:
         render.print_json(asdict(report))
     elif sys.stdout.isatty():
@@ -94,7 +96,9 @@ def _recomputed(facts: Any) -> str:
     same = sum(1 for each in facts["projections"] if each.get("is_same"))
     damaged = sum(1 for each in facts["projections"] if each.get("damaged"))
     mended = f", {render.count(damaged, 'damaged state')} made anew" if damaged else ""
-    return f"{same} of {render.count(len(facts['projections']), 'projection')} as refreshed{mended}"
+    kept = sum(1 for each in facts["projections"] if each.get("is_kept"))
+    outlived = f", {kept:,} kept as it is and not compared: events it was made from are gone" if kept else ""
+    return f"{same} of {render.count(len(facts['projections']), 'projection')} as refreshed{mended}{outlived}"
 
 
 def _compacted(facts: Any) -> str:
@@ -109,4 +113,18 @@ def _taken(facts: Any) -> str:
     return f"{render.count(taken, 'snapshot')}, {len(facts['dropped']):,} dropped"
 
 
-_GISTS = {"verify": _verified, "recompute": _recomputed, "snapshot": _taken, "compact": _compacted}
+def _retained(facts: Any) -> str:
+    made = {name: len(facts[f"{name}s"]) for name in ("read_model", "snapshot")}
+    others = made | {"dead_letter": facts["dead_letters"]}
+    told = [render.count(number, name.replace("_", " ")) for name, number in others.items() if number]
+    told = [render.count(facts["events"], "event"), *told]
+    return f"dropped {', '.join(told)}"
+
+
+_GISTS = {
+    "verify": _verified,
+    "recompute": _recomputed,
+    "snapshot": _taken,
+    "retain": _retained,
+    "compact": _compacted,
+}

@@ -85,6 +85,7 @@ def project(
         is_first = not stale  # which answers at once
         for answer in _answers(opened, asked, list(bounds.values()), full, stale, pause):
             _show(answer, asked, kind, out, opened, part)
+            _say_absent(answer, opened)
             if is_first:
                 _say_unknown_types(answer, asked, opened)
             is_first = False
@@ -177,6 +178,14 @@ def _show(
         render.say(f"as of position {answer.position:,}; {render.count(answer.behind, 'event')} came after that")
 
 
+def _say_absent(answer: Answer, opened: Log, name: str = "") -> None:
+    """That events are gone which would have been taken up: how many, and up to when."""
+    if answer.absent:
+        until = render.moment(opened.snapshot().absent_until(answer.position))
+        gone = f"{render.count(answer.absent, 'event')} recorded up to {until}"
+        render.say(f"{name}{gone} {'is' if answer.absent == 1 else 'are'} gone: this is made from what is left")
+
+
 def _say_unknown_types(answer: Answer, asked: Projection, opened: Log) -> None:
     """Where a result has nothing in it: the event types that no event has."""
     from evtool.projections.unknowntypes import absent, lacks_something
@@ -205,5 +214,6 @@ def _refresh_all(opened: Log, config: Config, full: bool) -> None:
             continue
         rows, seconds = render.count(len(answer.frame), "row"), time.perf_counter() - started
         render.say(f"{name}: {rows} at position {answer.position:,} in {seconds:.2f} s")
+        _say_absent(answer, opened, f"{name}: ")
     if failed:
         raise typer.Exit(failed.exit_code)

@@ -115,7 +115,7 @@ def estimate(log: Log, target_bytes: int, columns: Chosen = NOTHING) -> Report:
     for run in runs:
         try:
             commits, maps = batches_of(run)
-            names = _names(run, columns)
+            names = names_for(run, columns)
             stripe = next(iter(stripes(run)))
             (first, *_) = arrange(stripe, commits, log.partitions, deriving(names))
             taken = coldfile.encode(first, first.unit, names) / len(first.events)
@@ -188,7 +188,7 @@ def _try(
     """Compact a run; where one of it is damaged, each alone."""
     before = _bytes(log, run)
     try:
-        rewritten = rewrite(log, run, _names(run, columns), on_progress=on_progress)
+        rewritten = rewrite(log, run, names_for(run, columns), on_progress=on_progress)
     except LogDamagedError as error:
         if len(run) > 1:
             for segment in run:
@@ -200,7 +200,7 @@ def _try(
     report.compacted.append(_result(run, before, rewritten.log_bytes))
 
 
-def _names(run: Sequence[SegmentView], columns: Chosen) -> list[str]:
+def names_for(run: Sequence[SegmentView], columns: Chosen) -> list[str]:
     """The columns that a run gets: those that were chosen, and those that any of it has."""
     had = {path: name for segment in run for path, name in paths_of(segment.materialised).items()}
     return sorted({*columns.names, *(name_of(path) or name for path, name in had.items())})

@@ -39,6 +39,11 @@ def dropping(choose: Choose, log_id: bytes) -> Change:
     return change
 
 
+def departing(log_id: bytes) -> Callable[[pa.RecordBatch], Gone]:
+    """What gives of events, by the columns of an identity, what is kept when all of them are dropped."""
+    return lambda events: _gone(events, np.ones(len(events), bool), DROPPED, log_id)
+
+
 def erasing(choose: Choose, log_id: bytes, streams: Mapping[str, str] | None = None) -> Change:
     """The change that leaves of the chosen events what may stay, in streams that are called anew."""
 

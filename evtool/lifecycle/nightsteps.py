@@ -1,16 +1,18 @@
-"""The steps of `evtool nightly`: verify, recompute, snapshot, compact."""
+"""The steps of `evtool nightly`: verify, recompute, snapshot, retain, compact."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from polars.exceptions import PanicException
 
+from evtool.config import Config
 from evtool.errors import EvtoolError, LogDamagedError, ProjectionError
 from evtool.lifecycle import compact as compacting
-from evtool.lifecycle import materialising
+from evtool.lifecycle import materialising, retention
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.nightly import Context, Result, Step, failure
 from evtool.lifecycle.recompute import Recomputed, recompute
@@ -81,7 +83,7 @@ def _recomputed(context: Context) -> Iterator[Mapping[str, Any]]:
 
 
 def _difference(result: Recomputed) -> ProjectionError | None:
-    if result.is_same:
+    if not result.is_wrong:
         return None
     where = "at" if result.is_reproduced else "at the earliest at"
     return ProjectionError(
@@ -112,16 +114,31 @@ def _snapshot(context: Context) -> Result:
     return Result({"taken": taken, "dropped": [each.id for each in outdated]}, first)
 
 
+def _retain(context: Context) -> Result:
+    """What the policies say, without a question; nothing where it would be everything."""
+    config = context.config
+    plan = retention.plan(context.log, config, time.time_ns())
+    plan.check()
+    columns = materialising.choose(config)
+    report = retention.apply(context.log, config, plan, columns, context.on_progress)
+    return Result(asdict(report), _left([*plan.failures, *report.failures]))
+
+
+def _left(failures: Sequence[compacting.Failure]) -> LogDamagedError | None:
+    """What to say of the first segment that was left as it is."""
+    for first in failures:
+        return LogDamagedError(f"{first.folder} was left as it is: {first.message}", first.hint)
+    return None
+
+
 def _compact(context: Context) -> Result:
     config = context.config
     columns = materialising.choose(config)
     report = compacting.compact(context.log, config.log.segment_bytes, columns, context.on_progress)
-    facts = asdict(report)
-    if not report.failures:
-        return Result(facts)
-    first = report.failures[0]
-    return Result(facts, LogDamagedError(f"{first.folder} was left as it is: {first.message}", first.hint))
+    return Result(asdict(report), _left(report.failures))
 
+
+RETAIN = Step("retain", _retain)
 
 STEPS = (
     Step("verify", _verify),
@@ -129,3 +146,8 @@ STEPS = (
     Step("snapshot", _snapshot),
     Step("compact", _compact),
 )
+
+
+def steps(config: Config) -> tuple[Step, ...]:
+    """Those of a configuration, in order: `retain` only where it has policies."""
+    return (*STEPS[:-1], RETAIN, STEPS[-1]) if config.retain.is_any else STEPS

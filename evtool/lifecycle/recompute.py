@@ -9,6 +9,9 @@ behind `agreed` whose event changed one of them. Of a projection in Python no ke
 the first position that changed any; where it cannot be computed up to one, all that is known is `agreed`.
 
 A state with damage that no refresh has come upon is made anew too.
+
+Where events that were taken up are gone since, by retention or on request, a full result would be another one, and
+none the right one: the projection is kept as it is, and not compared.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ class Recomputed:
 
     `is_reproduced` says whether going on from the last position at which they agreed shows it again; otherwise
     they part at `first_position` or behind it. `wrong_snapshots` are the ids of those that are wrong as well.
-    `damaged` are the files of the state that were not as they were written.
+    `damaged` are the files of the state that were not as they were written. `is_kept` says that nothing was
+    compared, as events that it was made from are gone.
     """
 
     projection: str
@@ -47,11 +51,17 @@ class Recomputed:
     is_reproduced: bool = False
     wrong_snapshots: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
+    is_kept: bool = False
 
     @property
     def is_same(self) -> bool:
         """Whether refreshing has given what the events give."""
-        return self.sha256 == self.refreshed_sha256
+        return self.sha256 == self.refreshed_sha256 and not self.is_kept
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it has given something else."""
+        return self.sha256 != self.refreshed_sha256 and not self.is_kept
 
 
 def recompute(
@@ -70,6 +80,21 @@ def recompute(
     refreshed, refreshed_sha256, damaged = asked.runner.keep(
         lambda store, answer: (answer, _sha256(asked), tuple(str(path) for path, _ in store.damage())), on_progress
     )
+    identity = asked.identity
+    if refreshed.is_outlived:
+        if damaged:
+            asked.runner.refresh(full=True)
+        return Recomputed(
+            identity.name,
+            identity.version,
+            identity.definition_hash,
+            identity.parameters_hash,
+            refreshed.position,
+            _sha256(asked),
+            refreshed_sha256,
+            damaged=damaged,
+            is_kept=True,
+        )
     aside = asked.aside(folder / "full")
     full = aside.runner.refresh(True, on_progress, refreshed.position)
     sha256 = _sha256(aside)
@@ -82,7 +107,6 @@ def recompute(
         wrong = _mark_wrong(asked, folder, first)
     elif damaged:
         asked.runner.refresh(full=True)
-    identity = asked.identity
     return Recomputed(
         identity.name,
         identity.version,
@@ -106,7 +130,7 @@ def _mark_wrong(asked: Projection, folder: Path, first: int) -> list[str]:
     """Mark the snapshots from a position on that are not what the events give; their ids."""
     found = []
     for snapshot in snapshots.of(asked.log, asked.identity):
-        if snapshot.position >= first and not snapshot.is_wrong:
+        if snapshot.position >= first and not snapshot.is_wrong and not snapshots.is_outlived(asked.log, snapshot):
             again = asked.aside(folder / "again")
             again.runner.refresh(full=True, end=snapshot.position)
             kept = readmodel.sha256(snapshots.place(asked.log, snapshot), snapshot.projection)

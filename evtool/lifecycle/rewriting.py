@@ -36,7 +36,7 @@ from evtool.log.format import (
     gone_file,
     map_file,
 )
-from evtool.log.gone import Gone, joined
+from evtool.log.gone import Gone, followed, joined
 from evtool.log.log import Log
 from evtool.log.segment import read_summary, summary_record
 from evtool.log.segmentview import SegmentView
@@ -45,6 +45,11 @@ from evtool.log.stripes import STORED_COLUMNS, Arranged, Change, arrange, batche
 from evtool.log.walk import Table
 
 _WRITING_SHARE = 0.75  # of the time that an event takes; the rest is reading it back
+
+_PIECES = 16  # frames or row groups whose identities are read at once
+
+# What tells which event it is, and what of it is still counted when it has gone.
+IDENTITY_COLUMNS = ("position", "event_uuid", "event_id", "source_id", "stream_id", "stream_version")
 
 Progress = Callable[[int], None]  # events done
 
@@ -76,9 +81,27 @@ def rewrite(
     `change` is asked for the events of each stripe which of them stay, and how. To be called under
     `rewriting_lock`. Raises LogDamagedError, StorageError; then the segments are as they were.
     """
-    folder = run[0].folder
+    return _switched(log, run[0].folder, lambda: _prepare(log, run, names, change, on_progress))
+
+
+def empty(
+    log: Log,
+    segment: SegmentView,
+    names: list[str],
+    depart: Callable[[pa.RecordBatch], Gone],
+    on_progress: Progress = lambda events: None,
+) -> ColdSegment:
+    """Make a sealed segment a cold one of which no event is left; `depart` gives what is kept of events.
+
+    It is given columns of IDENTITY_COLUMNS, and no others are read. To be called, and raises, as `rewrite`.
+    """
+    return _switched(log, segment.folder, lambda: _emptied(log, segment, names, depart, on_progress))
+
+
+def _switched(log: Log, folder: Path, prepare: Callable[[], tuple[ColdSegment, Pairs]]) -> ColdSegment:
+    """Have the files of a cold segment written, and let them take the place of what there was."""
     try:
-        cold, pairs = _prepare(log, run, names, change, on_progress)
+        cold, pairs = prepare()
         record = summary_record(cold.summary)
         log.files.write_whole(folder / COPY_FILE, record)
         log.files.write_whole(folder / SUMMARY_FILE, record)
@@ -106,12 +129,10 @@ def _prepare(
 ) -> tuple[ColdSegment, Pairs]:
     """Write the files of a cold segment, read them back, and compare."""
     folder = run[0].folder
-    commits, maps = batches_of(run)
+    commits, _ = batches_of(run)
     if int(commits["count"].sum(dtype=np.int64)) != positions_of(run):
         raise _differs(folder, "its batches do not add up to its events")
-    first_summary, last_summary = (_summary(log, segment) for segment in (run[0], run[-1]))
-    generation = int(first_summary.get("generation", 0)) + 1
-    path = folder / events_file(generation)
+    path = _path(log, run)
     derive = deriving(names)
     passed = _Passed()
 
@@ -139,20 +160,77 @@ def _prepare(
     before = [segment.gone for segment in run]
     if passed.events + sum(part.absent for part in before) != positions_of(run):
         raise _differs(folder, "its positions have a gap or come twice")
-    record, facts = coldfile.describe(log.files, path, written, commits, maps)
-    gone = joined([*before, *passed.gone])
+    gone = followed(joined(before), joined(passed.gone))
+    replaced = passed.digest.hexdigest() if any(map(len, passed.gone)) else None
+    cold = _described(log, run, names, written, gone, replaced)
+    events = positions_of(run)
+    _read_back(cold, lambda done: on_progress(int(_WRITING_SHARE * events + (1 - _WRITING_SHARE) * done)))
+    on_progress(events)
+    return cold, written.pairs
+
+
+def _emptied(
+    log: Log,
+    segment: SegmentView,
+    names: list[str],
+    depart: Callable[[pa.RecordBatch], Gone],
+    on_progress: Progress,
+) -> tuple[ColdSegment, Pairs]:
+    """Write the files of a cold segment without events."""
+    rows = segment.event_rows()
+    parts, done = [], 0
+    numbers = np.array_split(np.arange(len(rows)), max(len(rows) // _PIECES, 1))
+
+    def work(chosen: np.ndarray[Any, Any]) -> Gone:
+        found = [depart(segment.batch(row, IDENTITY_COLUMNS)) for row in rows[chosen]]
+        segment.forget(rows[chosen])
+        return joined(found)
+
+    for part in parallel.ordered(work, [each for each in numbers if len(each)], ahead=0):
+        parts.append(part)
+        done += len(part)
+        on_progress(done)
+    before = segment.gone
+    if done + before.absent != positions_of([segment]):
+        raise _differs(segment.folder, "its positions have a gap or come twice")
+    written = coldfile.write(log.files, _path(log, [segment]), (), coldfile.UNITS[0], names)
+    replaced = _summary(log, segment).get("logical_digest")
+    cold = _described(log, [segment], names, written, followed(before, joined(parts)), replaced)
+    _read_back(cold, lambda done: None)
+    return cold, written.pairs
+
+
+def _path(log: Log, run: Sequence[SegmentView]) -> Path:
+    """The next Parquet file of a run."""
+    return run[0].folder / events_file(_generation(_summary(log, run[0])))
+
+
+def _generation(summary: dict[str, Any]) -> int:
+    return int(summary.get("generation", 0)) + 1
+
+
+def _described(
+    log: Log,
+    run: Sequence[SegmentView],
+    names: list[str],
+    written: coldfile.Written,
+    gone: Gone,
+    replaced_digest: str | None,
+) -> ColdSegment:
+    """Write what there is to say of a Parquet file, and open all of it."""
+    folder = run[0].folder
+    commits, maps = batches_of(run)
+    first_summary, last_summary = (_summary(log, segment) for segment in (run[0], run[-1]))
+    generation = _generation(first_summary)
+    record, facts = coldfile.describe(log.files, folder / events_file(generation), written, commits, maps)
     log.files.write_whole(folder / map_file(generation), record)
     if len(gone):
         facts |= _write_gone(log, folder / gone_file(generation), gone)
     summary = _range(log, first_summary, last_summary, commits) | {"generation": generation} | facts
     summary["materialised"] = names
-    if any(map(len, passed.gone)):
-        summary["replaced_digest"] = passed.digest.hexdigest()
-    cold = open_cold(log.files, folder, summary, log.manifest.id_bytes)
-    events = positions_of(run)
-    _read_back(cold, lambda done: on_progress(int(_WRITING_SHARE * events + (1 - _WRITING_SHARE) * done)))
-    on_progress(events)
-    return cold, written.pairs
+    if replaced_digest is not None:
+        summary["replaced_digest"] = replaced_digest
+    return open_cold(log.files, folder, summary, log.manifest.id_bytes)
 
 
 def _write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:

@@ -97,6 +97,12 @@ class ColdSegment:
         events = sum(self.summary["gone"].values())
         return gone.decode(memoryview(self.gone_data), self.summary["gone_runs"], events)
 
+    @property
+    def gone_counts(self) -> Mapping[str, int]:
+        """How many of these went, by how they did."""
+        found: Mapping[str, int] = self.summary.get("gone", {})
+        return found
+
     def producer_maps(self) -> Iterator[tuple[int, bytes]]:
         """What producers handed over with its batches, and the number of the batch; the latest first."""
         ends = np.cumsum(self.commits["map_bytes"], dtype=np.int64)

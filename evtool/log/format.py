@@ -134,6 +134,8 @@ BATCH = np.dtype(
     ]
 )
 
+GONE_KINDS = ("dropped", "erased", "lost")  # how an event went: 1, 2, 3
+
 _COLD_NAME = re.compile(r"events-\d+\.(parquet|map|gone)(\.tmp)?")
 _SEGMENT_NAME = re.compile(r"\d{20}")
 

@@ -21,11 +21,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from evtool.log.format import GONE_KINDS
 from evtool.log.hashing import Hashes
 from evtool.log.versions import Keys
 
 DROPPED, ERASED, LOST = 1, 2, 3  # by retention, on request, by damage
-KIND_NAMES = {DROPPED: "dropped", ERASED: "erased", LOST: "lost"}
+KIND_NAMES = dict(enumerate(GONE_KINDS, DROPPED))
 
 RUN = np.dtype([("first_position", "<i8"), ("count", "<u4"), ("kind", "<u4")])
 ID = np.dtype([("hash", "<u8"), ("check", "<u8")])
@@ -89,6 +90,16 @@ class Gone:
         overlap = np.minimum(ends, last + 1) - np.maximum(runs["first_position"], first)
         return int(np.maximum(overlap, 0).sum())
 
+    def last_absent(self, last: int) -> int | None:
+        """The last position up to `last` at which there is no row; None without any."""
+        runs = self.runs[(self.runs["kind"] != ERASED) & (self.runs["first_position"] <= last)]
+        return min(int(runs[-1]["first_position"]) + int(runs[-1]["count"]) - 1, last) if len(runs) else None
+
+    def erased_between(self, first: int, last: int) -> int:
+        """How many were erased of those at the positions from `first` to `last`."""
+        positions = self.positions[self.kinds == ERASED]
+        return int(np.count_nonzero((positions >= first) & (positions <= last)))
+
     def counts(self) -> dict[str, int]:
         """How many went in which way, by its name."""
         return {
@@ -148,6 +159,24 @@ def joined(parts: Sequence[Gone]) -> Gone:
         np.concatenate([keys for keys, _ in streams])[order],
         np.concatenate([versions for _, versions in streams])[order],
     )
+
+
+def followed(before: Gone, after: Gone) -> Gone:
+    """What was gone before, and what went after that.
+
+    Of an event in both, as one that was erased and is dropped now, the latter is how it went, and the former what
+    it was.
+    """
+    places = before.find(after.positions)
+    is_again = places >= 0
+    if not is_again.any():
+        return joined([before, after])
+    kinds = before.kinds
+    kinds[places[is_again]] = after.kinds[is_again]
+    changed = gone(before.positions, kinds, before.ids, *before.streams)
+    (keys, versions), is_new = after.streams, ~is_again
+    rest = gone(after.positions[is_new], after.kinds[is_new], after.ids[is_new], keys[is_new], versions[is_new])
+    return joined([changed, rest])
 
 
 def decode(data: memoryview, runs: int, events: int) -> Gone:

@@ -73,6 +73,11 @@ class Segment:
         return Gone.none()
 
     @property
+    def gone_counts(self) -> Mapping[str, int]:
+        """None."""
+        return {}
+
+    @property
     def last_position(self) -> int:
         """Of the last committed event; first_position - 1 when there is none."""
         return int(self.table["header"]["last_position"][-1]) if len(self.table) else self.first_position - 1

@@ -60,6 +60,10 @@ class SegmentView(Protocol):
         """Events at some of its positions that it has not any more; of a hot one none."""
 
     @property
+    def gone_counts(self) -> Mapping[str, int]:
+        """How many of them went, by how they did; empty where none did. It is known without reading `gone`."""
+
+    @property
     def table(self) -> Table:
         """All rows, those without events too."""
 

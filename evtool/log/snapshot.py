@@ -65,6 +65,30 @@ class Snapshot:
                 end = int(ends[chosen][-1])
         return digest.hexdigest() if end == position else None
 
+    def gone_between(self, first: int, last: int) -> tuple[int, int]:
+        """Of the events from one position to another: how many are not there, and how many were erased."""
+        absent = erased = 0
+        for segment in self.segments:
+            counts = segment.gone_counts
+            if not counts or segment.last_position < first or segment.first_position > last:
+                continue
+            if first <= segment.first_position and segment.last_position <= last:
+                erased += counts["erased"]
+                absent += sum(counts.values()) - counts["erased"]
+            else:
+                erased += segment.gone.erased_between(first, last)
+                absent += segment.gone.absent_between(first, last)
+        return absent, erased
+
+    def absent_until(self, last: int) -> int | None:
+        """When the last event up to a position that is not there was recorded, ns UTC; None without any."""
+        for segment in reversed(self.segments):
+            if segment.gone_counts and segment.first_position <= last:
+                position = segment.gone.last_absent(last)
+                if position is not None:
+                    return segment.recorded_at(position)
+        return None
+
     def recorded_at(self, position: int) -> int | None:
         """When the event at a position was recorded, ns UTC; None when it is not there."""
         for segment in self.segments:

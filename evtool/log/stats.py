@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evtool.log.format import FRAME_HEADER, MIXED_PARTITIONS
-from evtool.log.gone import KIND_NAMES
+from evtool.log.format import FRAME_HEADER, GONE_KINDS, MIXED_PARTITIONS
 from evtool.log.partitions import partitions_of
 from evtool.log.snapshot import Snapshot
 
@@ -53,7 +52,7 @@ def collect(snapshot: Snapshot, partitions: int) -> Stats:
     if len(filled):
         recorded_at_max = int(filled["base_recorded_at"][-1] + filled["count"][-1] - 1)
     partition_counts = tuple(_partition_counts(snapshot, partitions).tolist())
-    gone = [segment.gone.counts() for segment in snapshot.segments]
+    gone = [segment.gone_counts for segment in snapshot.segments]
     return Stats(
         events=int(sum(partition_counts)),
         batches=sum(map(len, commits)),
@@ -67,7 +66,7 @@ def collect(snapshot: Snapshot, partitions: int) -> Stats:
         recorded_at_max=recorded_at_max,
         timestamp_min=int(filled["timestamp_min"].min()) if len(filled) else None,
         timestamp_max=int(filled["timestamp_max"].max()) if len(filled) else None,
-        gone={name: sum(counts[name] for counts in gone) for name in KIND_NAMES.values()},
+        gone={name: sum(counts.get(name, 0) for counts in gone) for name in GONE_KINDS},
     )
 
 

@@ -45,7 +45,9 @@ Kept = TypeVar("Kept")
 class Answer:
     """A read model, whose rows `keys` tell apart, made from the log up to `position`, of which `events` count.
 
-    `behind` is how many events the log has beyond; `failed_casts` how many values each cast failed on.
+    `behind` is how many events the log has beyond; `failed_casts` how many values each cast failed on. `absent`
+    events are gone that this run would have taken up otherwise; `is_outlived` says whether there are some that it,
+    or a run before it, has taken up, and that are gone or erased since.
     """
 
     frame: pl.DataFrame
@@ -55,6 +57,8 @@ class Answer:
     failed_casts: Mapping[str, int]
     identity: Identity
     behind: int = 0
+    absent: int = 0
+    is_outlived: bool = False
     written: Written | None = None
 
     @property
@@ -159,7 +163,9 @@ class Runner:
     ) -> Answer:
         work.take_up(source, selection, on_progress, start, end)
         frame = self._plan.read_model(work.reduced(is_kept=False))
-        return Answer(frame, self._plan.keys, end, work.tally.events, work.tally.failed_casts, self._identity)
+        absent, _ = source.snapshot.gone_between(start + 1, end)
+        tally = work.tally
+        return Answer(frame, self._plan.keys, end, tally.events, tally.failed_casts, self._identity, absent=absent)
 
     def stale(self) -> Answer:
         """The read model that is there, and how far the log has gone on.
@@ -260,7 +266,13 @@ class Runner:
         found = self._intact() if kept and start == end else None
         if found and found[1].position == end and found[1].definition_hash == self._identity.definition_hash:
             return Answer(
-                found[0], tuple(facts.get("keys", ())), end, tally.events, tally.failed_casts, self._identity
+                found[0],
+                tuple(facts.get("keys", ())),
+                end,
+                tally.events,
+                tally.failed_casts,
+                self._identity,
+                is_outlived=snapshots.is_of_more(facts, source.snapshot, end),
             )
         work = Work(self._plan, self._store, tally)
         work.take_up(source, Selection(start=start + 1, end=end + 1), on_progress, start, end)
@@ -277,10 +289,25 @@ class Runner:
             chain=source.snapshot.chain_at(end) or 0,
             engine=self._engine(source),
         )
-        facts = {"events": tally.events, "failed_casts": dict(tally.failed_casts), "keys": self._plan.keys}
+        absent, erased = source.snapshot.gone_between(start + 1, end)
+        before = facts.get("gone", (0, 0))
+        facts = {
+            "events": tally.events,
+            "failed_casts": dict(tally.failed_casts),
+            "keys": self._plan.keys,
+            "gone": (before[0] + absent, before[1] + erased),
+        }
         self._store.commit(binding, facts, reduced)
         return Answer(
-            frame, self._plan.keys, end, tally.events, tally.failed_casts, self._identity, written=written
+            frame,
+            self._plan.keys,
+            end,
+            tally.events,
+            tally.failed_casts,
+            self._identity,
+            absent=absent,
+            is_outlived=snapshots.is_of_more(facts, source.snapshot, end),
+            written=written,
         )
 
     def _intact(self) -> tuple[pl.DataFrame, Lineage] | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ import polars as pl
 from evtool.errors import DerivedDamagedError, LogReadOnlyError, ProjectionError
 from evtool.files import Files, translated
 from evtool.log.log import Log
+from evtool.log.snapshot import Snapshot as Segments
 from evtool.projections import readmodel, record
 from evtool.projections.checkpoint import StateDamagedError
 from evtool.projections.definition import Identity
@@ -221,6 +222,17 @@ def outdated(log: Log, keep_daily: int, keep_weekly: int) -> list[Snapshot]:
         kept |= {weeks[week] for week in sorted(weeks, reverse=True)[:keep_weekly]}
         found += [snapshot for snapshot in snapshots if snapshot.id not in kept]
     return found
+
+
+def is_of_more(facts: Mapping[str, Any], segments: Segments, position: int) -> bool:
+    """Whether events that went into a state up to a position, of which `facts` were kept, are gone since."""
+    return tuple(facts.get("gone", (0, 0))) != segments.gone_between(1, position)
+
+
+def is_outlived(log: Log, snapshot: Snapshot) -> bool:
+    """Whether events that a snapshot was made from are gone since."""
+    facts = StateStore(log.files, place(log, snapshot) / STATE_FOLDER).facts()
+    return is_of_more(facts, log.snapshot(), snapshot.position)
 
 
 def states(log: Log, identity: Identity, end: int) -> Iterator[Path]:
