@@ -16,6 +16,7 @@ from evtool.config import (
     LogConfig,
     NightlyConfig,
     ProjectionsConfig,
+    RetainConfig,
     SchemasConfig,
     SnapshotsConfig,
 )
@@ -91,6 +92,15 @@ def test_every_key_can_be_set(tmp_path: Path):
         [nightly]
         projections = ["sessions", "mine", "sessions"]
         keep_reports = 3
+        [retain]
+        events = "90d"
+        by = "timestamp"
+        size = "50GiB"
+        unused_read_models = "1.5h"
+        snapshots = "52 w"
+        dead_letters = "90s"
+        [retain.types]
+        PageViewed = "30d"
         """,
     )
     found = configuration.load(working_folder=tmp_path)
@@ -109,8 +119,11 @@ def test_every_key_can_be_set(tmp_path: Path):
     assert found.read_models_path == tmp_path / "../models"
     assert found.snapshots == SnapshotsConfig(30, 0)
     assert found.nightly == NightlyConfig(("sessions", "mine"), 3)
+    assert found.retain == RetainConfig(
+        *(90 * 86_400, "timestamp", 50 * 1024**3, {"PageViewed": 30 * 86_400}, 5_400, 52 * 7 * 86_400, 90)
+    )
     kinds = (LogConfig, IngestConfig, SchemasConfig, ProjectionsConfig, SnapshotsConfig, NightlyConfig)
-    assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
+    assert {item.name for kind in (*kinds, RetainConfig) for item in fields(kind)} == set(configuration.CHECKS)
 
 
 def test_the_nearest_file_counts_and_paths_are_relative_to_it(tmp_path: Path):
@@ -202,6 +215,16 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
         ("ingest", "dead_letter_alert = true"),
         ("ingest", "dead_letter_alert = nan"),
         ("ingest", 'dead_letter_alert = "1 %"'),
+        ("retain", "events = 90"),
+        ("retain", 'events = "90"'),
+        ("retain", 'events = "0d"'),
+        ("retain", 'events = "-1d"'),
+        ("retain", 'events = "3 months"'),
+        ("retain", 'by = "position"'),
+        ("retain", "size = 0"),
+        ("retain", 'size = "lots"'),
+        ("retain", 'types = "30d"'),
+        ("retain", "types = { PageViewed = 30 }"),
     ],
 )
 def test_a_value_of_the_wrong_kind_or_size_is_named(tmp_path: Path, section: str, line: str):
@@ -270,6 +293,27 @@ def test_a_duration(text: str | int, milliseconds: int):
 def test_what_is_no_duration(text: Any):
     with pytest.raises(ValueError, match="is no duration"):
         configuration.parse_duration_ms(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "told"),
+    [
+        ("90d", 7_776_000, "90d"),
+        (" 2 w ", 1_209_600, "2w"),
+        ("1.5d", 129_600, "36h"),
+        ("90s", 90, "90s"),
+        ("9" * 15 + "w", 10**10, "10000000000s"),
+    ],
+)
+def test_an_age(text: str, seconds: int, told: str):
+    assert configuration.parse_age_seconds(text) == seconds
+    assert configuration.age_text(seconds) == told
+
+
+@pytest.mark.parametrize("text", ["", "d", "90", 90, "5D", "-5d", "1e3d", "5 ms", "5d5d", True, None, []])
+def test_what_is_no_age(text: Any):
+    with pytest.raises(ValueError, match="is no age"):
+        configuration.parse_age_seconds(text)
 
 
 @pytest.mark.parametrize(

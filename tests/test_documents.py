@@ -17,7 +17,15 @@ from foreign_lines import GITHUB
 
 from evtool import config as configuration
 from evtool.cli import projections
-from evtool.config import Config, IngestConfig, LogConfig, NightlyConfig, SchemasConfig, SnapshotsConfig
+from evtool.config import (
+    Config,
+    IngestConfig,
+    LogConfig,
+    NightlyConfig,
+    RetainConfig,
+    SchemasConfig,
+    SnapshotsConfig,
+)
 from evtool.envelope import REASONS
 from evtool.errors import exit_codes
 from evtool.event import STORED_SCHEMA
@@ -213,8 +221,9 @@ def test_the_example_configuration_is_the_default(tmp_path: Path):
         ("schemas", SchemasConfig, set()),
         ("snapshots", SnapshotsConfig, set()),
         ("nightly", NightlyConfig, set()),
+        ("retain", RetainConfig, set()),
     ],
-    ids=["log", "ingest", "schemas", "snapshots", "nightly"],
+    ids=["log", "ingest", "schemas", "snapshots", "nightly", "retain"],
 )
 def test_the_example_configuration_has_every_key_and_says_what_it_is(section: str, kind: type, more: set[str]):
     text = EXAMPLE.read_text(encoding="utf-8").partition(f"[{section}]\n")[2].partition("\n[")[0]
@@ -225,7 +234,7 @@ def test_the_example_configuration_has_every_key_and_says_what_it_is(section: st
         key = re.fullmatch(r"(# )?(\w+) = .+", line)
         assert key is not None, line
         keys[key[2]] = key[1] is None
-    own = {item.name for item in fields(kind)} - {"fields"}  # which is a table of its own
+    own = {item.name for item in fields(kind)} - {"fields", "types"}  # which are tables of their own
     assert set(keys) == own | more
     without_default = {name for name in own if getattr(kind(), name) is None}
     assert {key for key, is_set in keys.items() if not is_set} == without_default

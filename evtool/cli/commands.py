@@ -23,6 +23,7 @@ _HOMES = {
     "inspect": ("inspect", "inspect"),
     "reindex": ("reindex", "reindex"),
     "compact": ("compact", "compact"),
+    "retain": ("retain", "retain"),
     "nightly": ("nightly", "nightly"),
     "projections": ("projections", "app"),
     "schema": ("schema", "schema"),

@@ -33,7 +33,7 @@ from evtool.timestamps import SECOND_NS, TimestampError, parse_text
 
 FEW_SHARE = 0.01  # a segment of which less than this part is due is not written again for its sake
 
-_KEPT_BYTES = 34  # that stay of an event, so that its id and version count: see CONTRIBUTING.md
+_KEPT_BYTES = 22  # that stay of an event, so that its id and version count: see CONTRIBUTING.md
 
 Progress = Callable[[int, int], None]  # events done, and how many there are
 
