@@ -31,7 +31,7 @@ def sent() -> list[dict[str, Any]]:
             f"user-{number % 5}",
             event_type="Rare" if number % 500 == 77 else TYPES[chance.randrange(3)],
             payload=f'{{"text":"{chance.randbytes(30).hex()}"}}',
-            timestamp=MOMENT_NS + (seconds[number] // 2 + number) * SECOND_NS,
+            timestamp=MOMENT_NS + (seconds[number] // 8 + number) * SECOND_NS,
         )
         for number in range(COUNT)
     ]

@@ -116,9 +116,21 @@ def test_what_is_due_goes_and_nothing_else(
     check(folder, expected, before, is_index_lost=after == "index")
 
 
+@pytest.mark.parametrize("by", ["recorded", "timestamp"])
+@pytest.mark.parametrize("beside", [-1, 0, 1])
+def test_an_event_is_due_that_is_older_and_not_as_old(log: Path, by: Any, beside: int):
+    before = held(log)
+    clock = "recorded_at" if by == "recorded" else "timestamp"
+    latest = max(row[clock] for position, row in before.items() if position < int(segments(log)[1].name))
+    policies, now_ns = RetainConfig(events=5, by=by), latest + 5 * SECOND_NS + beside
+    expected = left(log, policies, now_ns, is_exact=True)
+    assert retained(log, policies, now_ns, is_exact=True).events == COUNT - len(expected)
+    assert held(log).keys() == expected
+
+
 def test_a_plan_tells_of_each_policy_from_when_to_when(log: Path):
     before = held(log)
-    policies = RetainConfig(events=500, by="timestamp", types={"Bought": 900})
+    policies = RetainConfig(events=500, by="timestamp", types={"Bought": 720})
     now_ns = MOMENT_NS + COUNT * SECOND_NS
     plan = planned(log, policies, now_ns, is_exact=True)
     expected = left(log, policies, now_ns, is_exact=True)
@@ -133,7 +145,7 @@ def test_a_plan_tells_of_each_policy_from_when_to_when(log: Path):
     ):
         times = [row["timestamp"] for row in those]
         assert (share.events, share.first, share.last) == (len(those), min(times), max(times))
-    assert [share.policy for share in plan.shares] == ["events older than 500s", "Bought older than 15m"]
+    assert [share.policy for share in plan.shares] == ["events older than 500s", "Bought older than 12m"]
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -217,7 +229,7 @@ def test_what_is_sealed_behind_the_plan_stays(log: Path):
     with evtool.open(log) as opened:
         plan = retention.plan(opened, settings, now_ns)
     make_more = [event(COUNT + number, timestamp=MOMENT_NS) for number in range(20)]
-    with evtool.open(log, config=Config(log=evtool.config.LogConfig(segment_bytes=65_536))) as opened:
+    with evtool.open(log, config=Config(log=evtool.config.LogConfig(segment_bytes=1))) as opened:
         opened.append(make_more)
     compacted(log, 1 << 30)
     with evtool.open(log) as opened:
