@@ -4,7 +4,7 @@ A run of neighbours becomes one cold segment in the folder of the first: its fil
 there, read back, and compared by their logical digest. Then segment.msgpack is replaced, which is the switch:
 before it nobody knows of the new files, behind it nobody needs the old ones. Whatever ends the process, `clear`
 removes what is in the way, and who asked for it goes on. Readers take no lock: those that began before keep what
-they have mapped.
+they have mapped. Of a segment of which nothing stays, only what identifies its events is read (`empty`).
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ from evtool.log.log import Log
 from evtool.log.segment import read_summary, summary_record
 from evtool.log.segmentview import SegmentView
 from evtool.log.streamindex import Pairs
-from evtool.log.stripes import STORED_COLUMNS, Arranged, Change, arrange, batches_of, nothing, stripes
+from evtool.log.stripes import STORED_COLUMNS, Arranged, Change, Stripe, arrange, batches_of, nothing, stripes
 from evtool.log.walk import Table
 
 _WRITING_SHARE = 0.75  # of the time that an event takes; the rest is reading it back
 
-_PIECES = 16  # frames or row groups whose identities are read at once
 
 # What tells which event it is, and what of it is still counted when it has gone.
 IDENTITY_COLUMNS = ("position", "event_uuid", "event_id", "source_id", "stream_id", "stream_version")
@@ -177,16 +176,15 @@ def _emptied(
     on_progress: Progress,
 ) -> tuple[ColdSegment, Pairs]:
     """Write the files of a cold segment without events."""
-    rows = segment.event_rows()
     parts, done = [], 0
-    numbers = np.array_split(np.arange(len(rows)), max(len(rows) // _PIECES, 1))
 
-    def work(chosen: np.ndarray[Any, Any]) -> Gone:
-        found = [depart(segment.batch(row, IDENTITY_COLUMNS)) for row in rows[chosen]]
-        segment.forget(rows[chosen])
-        return joined(found)
+    def work(stripe: Stripe) -> Gone:
+        rows = np.concatenate([rows for _, rows in stripe.pieces])
+        table = pa.Table.from_batches([segment.batch(row, IDENTITY_COLUMNS) for row in rows])
+        segment.forget(rows)
+        return joined([depart(events) for events in table.combine_chunks().to_batches()])
 
-    for part in parallel.ordered(work, [each for each in numbers if len(each)], ahead=0):
+    for part in parallel.ordered(work, stripes([segment]), ahead=0):
         parts.append(part)
         done += len(part)
         on_progress(done)

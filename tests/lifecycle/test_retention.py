@@ -20,8 +20,9 @@ from evtool.config import Config, RetainConfig
 from evtool.errors import ConfigError, LogLockedError, LogReadOnlyError, NoSpaceError
 from evtool.lifecycle import retention
 from evtool.lifecycle.forgetting import erasing
-from evtool.lifecycle.rewriting import rewrite, rewriting_lock
+from evtool.lifecycle.rewriting import IDENTITY_COLUMNS, rewrite, rewriting_lock
 from evtool.lifecycle.verify import verify
+from evtool.log.segment import Segment
 from evtool.replay import select
 from evtool.timestamps import SECOND_NS
 
@@ -166,6 +167,22 @@ def test_the_oldest_segments_go_until_the_log_is_small_enough(logs: dict[str, Pa
             plan.check()
         return
     check(folder, set(range(ends[0] + 1, COUNT + 1)), before)
+
+
+def test_a_segment_that_goes_whole_is_not_read_but_for_what_identifies_its_events(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: set[str] = set()
+    batch = Segment.batch
+
+    def watched(segment: Segment, row: Any, columns: Any = None) -> Any:
+        asked.update(columns)
+        return batch(segment, row, columns)
+
+    now_ns = recorded(held(log), int(segments(log)[2].name)) + 5 * SECOND_NS
+    monkeypatch.setattr(Segment, "batch", watched)
+    assert retained(log, RetainConfig(events=5), now_ns).emptied == 2
+    assert asked == set(IDENTITY_COLUMNS)
 
 
 def test_what_no_size_can_reach_is_told(log: Path):
