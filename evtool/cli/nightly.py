@@ -37,7 +37,7 @@ def nightly(
 ) -> None:
     """Do what a log needs every night: verify, recompute projections and compare, snapshot, retain, compact.
 
-    `retain` is among the steps where evtool.toml has policies in [retain]; it asks nobody.
+    `retain` is among the steps where evtool.toml has policies for it; it asks nobody.
 
     A step that fails does not keep the others from running; the exit code is that of the first failure. The
     report stays in nightly/ of the log's folder. Projections in Python take part where they are named.

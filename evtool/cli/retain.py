@@ -32,14 +32,14 @@ def retain(
     size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Let the oldest segments go until events take less: 50GiB.")
     ] = None,
-    read_models_older_than: Annotated[
+    unused_read_models: Annotated[
         str | None,
         typer.Option(metavar="AGE", help="Let read models go that do not serve and were not written for so long."),
     ] = None,
-    snapshots_older_than: Annotated[
+    snapshots: Annotated[
         str | None, typer.Option(metavar="AGE", help="Let snapshots without a label go that are older.")
     ] = None,
-    dead_letters_older_than: Annotated[
+    dead_letters: Annotated[
         str | None, typer.Option(metavar="AGE", help="Let dead letters go that are older.")
     ] = None,
     exact: Annotated[
@@ -55,9 +55,9 @@ def retain(
 ) -> None:
     """Let go of what is old or too much, for ever: events, read models, snapshots, dead letters.
 
-    The policies are those of [retain] in evtool.toml; a flag takes the place of the same one there. What is due is
-    shown, and it asks before it drops. Only sealed segments are touched. Positions, ids and stream versions of
-    dropped events are never given again: who sends them again stores nothing.
+    The policies are those under `retain` in evtool.toml; a flag takes the place of the same one there. What is
+    due is shown, and it asks before it drops. Only sealed segments are touched. Positions, ids and stream
+    versions of dropped events are never given again: who sends them again stores nothing.
     """
     from dataclasses import replace
 
@@ -70,16 +70,18 @@ def retain(
     from evtool.log.log import open as open_log
 
     config = configuration.load(log)
-    policies = configuration.with_flags(config.retain, by=by, size=size)
-    given = {
-        "events": _age("--events-older-than", events_older_than),
-        "unused_read_models": _age("--read-models-older-than", read_models_older_than),
-        "snapshots": _age("--snapshots-older-than", snapshots_older_than),
-        "dead_letters": _age("--dead-letters-older-than", dead_letters_older_than),
-    }
-    ages: dict[str, Any] = {name: age for name, age in given.items() if age is not None}
-    ages["types"] = {**policies.types, **dict(map(_type_age, type_ages or []))}
-    config = replace(config, retain=replace(policies, **ages))
+    policies = configuration.with_flags(
+        config.retain,
+        by=by,
+        size=size,
+        unused_read_models=unused_read_models,
+        snapshots=snapshots,
+        dead_letters=dead_letters,
+    )
+    if events_older_than is not None:
+        policies = replace(policies, events=_age("--events-older-than", events_older_than))
+    types = {**policies.types, **dict(map(_type_age, type_ages or []))}
+    config = replace(config, retain=replace(policies, types=types))
     if not (yes or dry_run):
         _check_terminal()
     with open_log(config.log_path, config=config) as opened:
@@ -109,18 +111,18 @@ def retain(
         raise typer.Exit(LogDamagedError.exit_code)
 
 
-def _age(flag: str, text: str | None) -> int | None:
-    """The seconds of an age that a flag was given, if it was. Raises ConfigError."""
+def _age(flag: str, text: str) -> int:
+    """The seconds of an age that a flag was given. Raises ConfigError."""
     from evtool.config import parse_age_seconds
     from evtool.errors import ConfigError
 
     try:
-        return None if text is None else parse_age_seconds(text)
+        return parse_age_seconds(text)
     except ValueError as error:
         raise ConfigError(f"{flag}: {error}") from error
 
 
-def _type_age(text: str) -> tuple[str, int | None]:
+def _type_age(text: str) -> tuple[str, int]:
     """A type and its age, of `--type NAME=AGE`. Raises ConfigError."""
     from evtool.errors import ConfigError
 

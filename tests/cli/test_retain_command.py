@@ -86,6 +86,7 @@ def test_policies_of_the_file_hold_and_flags_take_their_place(folder: Path):
     [
         ((), "no policy says what may go"),
         (("--events-older-than", "90"), "--events-older-than: '90' is no age"),
+        (("--dead-letters", "soon"), "--dead-letters: 'soon' is no age"),
         (("--type", "ItemViewed"), "--type 'ItemViewed' gives no age"),
         (("--size", "much"), "--size: 'much' is no size"),
         (("--size", "1"), "the policies would drop every event that can be dropped, 40 of them"),
