@@ -8,7 +8,8 @@ hashes of 64 bits, of the stream the key by which streams.table knows it. Of one
     ids      a record of ID for each of their events, one behind the other; zeros for one that was lost
     streams  an Arrow IPC stream, compressed: for each of them high and low of its stream's key, and its version
 
-Arrow is imported by who reads or writes streams: to count what is gone takes none. Runs and ids are looked up where they lie, as who sends events again asks for a few of very many.
+Runs and ids are looked up where they lie, as who sends events again asks for a few of very many. Arrow is imported
+by who reads or writes streams: to count what is gone takes none.
 """
 
 from __future__ import annotations
@@ -122,10 +123,12 @@ def gone(
     positions: Positions, kinds: np.ndarray[Any, Any], ids: np.ndarray[Any, Any], keys: Keys, versions: Numbers
 ) -> Gone:
     """Of some events, in order of position, all that is kept."""
+    if not len(positions):
+        return Gone.none()
     import pyarrow as pa
 
     breaks = (np.diff(positions) != 1) | (np.diff(kinds) != 0)
-    starts = np.concatenate([[0], np.flatnonzero(breaks) + 1]) if len(positions) else np.zeros(0, np.int64)
+    starts = np.concatenate([[0], np.flatnonzero(breaks) + 1])
     runs = np.zeros(len(starts), RUN)
     runs["first_position"], runs["kind"] = positions[starts], kinds[starts]
     runs["count"] = np.diff(starts, append=len(positions))
