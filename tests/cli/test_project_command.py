@@ -283,3 +283,16 @@ def test_cron_mailed_what_all_went_well_says(here: Path):
 
 def test_a_name_and_all_are_one_too_many_not_one_too_few(here: Path):
     assert "mine is one" in failed(3, "project", "mine", "--all", cwd=here)
+
+
+def test_an_end_that_the_log_has_not_reached_is_no_end(here: Path):
+    assert "there is no position 99,999 yet" in failed(16, "project", "mine", "--as-of", "@99999", cwd=here)
+
+
+def test_years_were_written_as_amounts(here: Path):
+    (here / "projections" / "years.toml").write_text(
+        'name = "years"\nversion = 1\n[keys]\nyear = "position * 0 + 2026"\n[measures]\nn = "count(*)"\n'
+    )
+    table = run("project", "years", cwd=here).stdout.decode()
+    assert "2026" in table
+    assert "2,026" not in table
