@@ -99,6 +99,11 @@ class Segment:
         for number in reversed(np.flatnonzero(rows["header"]["body_bytes"]).tolist()):
             yield number, bytes(self.body(rows[number]))
 
+    def check_commits(self) -> None:
+        """Raise LogDamagedError if any bit of a commit frame has changed."""
+        for row in self.table[self.table["header"]["kind"] == COMMIT_FRAME]:
+            self.body(row)
+
     def chain_at(self, position: int) -> int | None:
         """The checksum of the commit frame whose batch ends with a position; None if no batch does."""
         header = self.table["header"]
