@@ -246,6 +246,16 @@ def test_every_finding_is_listed(log_folder: Path):
     assert report.events == 400 - 200 - 2 * 50
 
 
+def test_a_lineage_that_tells_of_another_position_is_named(log_folder: Path):
+    path = log_folder / "read-models/mine/v1/mine.lineage.json"
+    before = path.read_text()
+    path.write_text(before.replace('"position": 400', '"position": 401'))
+    assert path.read_text() != before
+    for fast in (False, True):
+        report = check(log_folder, fast)
+        assert [(one.file, one.severity) for one in report.findings] == [(str(path), "derived")]
+
+
 def test_very_many_findings_are_counted(log_folder: Path):
     path = log_folder / "dead-letters" / "dead-letters.ndjson"
     path.write_bytes(b"{}\n" * (LISTED_MAX + 7))
