@@ -6,9 +6,8 @@ read model the position and the counts are left out too: they are those of all p
 they are must stay as it is.
 
 Beside the file stands all of that, what it was made from and when, the SHA-256 of each file, and a checksum of
-what is said: XXH3-64 of the canonical JSON of the rest. It is put in place in two steps, around the change of the
-read model itself: first as <name>.lineage.json.next, then by its own name. So at any moment one of the two
-describes what is there.
+what is said. It is put in place in two steps, around the change of the read model itself: first as
+<name>.lineage.json.next, then by its own name. So at any moment one of the two describes what is there.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from typing import Any
 
 from evtool.errors import InputError
 from evtool.files import Files, translated
-from evtool.log.format import checksum
 from evtool.projections.definition import Identity
+from evtool.projections.record import CHECKSUM, checksum_of
 from evtool.timestamps import parse_text, to_text
 
 LINEAGE_KEY = "evtool.lineage"
@@ -33,7 +32,6 @@ PART_FILE = "part.parquet"
 FORMAT = 1
 
 _MADE_AGAIN = "If it is a read model's, `evtool verify` says what makes it again."
-_CHECKSUM = "checksum"
 _OF_THE_WHOLE = ("position", "events", "failed_casts")
 
 
@@ -153,7 +151,7 @@ def names_beside(name: str) -> tuple[str, str]:
 
 def announce(files: Files, folder: Path, name: str, beside: Mapping[str, Any]) -> None:
     """Write down what the read model is about to be."""
-    said = {**beside, _CHECKSUM: _checksum(beside)}
+    said = {**beside, CHECKSUM: checksum_of(beside)}
     text = json.dumps(said, sort_keys=True, indent=2, ensure_ascii=False, default=str) + "\n"
     files.write_whole(_pending(folder, name), text.encode())
 
@@ -183,7 +181,7 @@ def _is_whole(value: Any) -> bool:
     """Whether what stands beside a read model is as it was written; its checksum is taken out."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         return False
-    if value.pop(_CHECKSUM, None) not in (_checksum(value), None):  # earlier ones have none
+    if value.pop(CHECKSUM, None) not in (checksum_of(value), None):  # earlier ones have none
         return False
     output = value.get("output")
     if not isinstance(output, dict) or not isinstance(value.get("parameters"), dict):
@@ -195,10 +193,6 @@ def _is_whole(value: Any) -> bool:
         and isinstance(output.get("sha256"), str)
         and type(output.get("rows")) is int
     )
-
-
-def _checksum(rest: Mapping[str, Any]) -> str:
-    return f"{checksum(canonical(rest)):016x}"
 
 
 def digest_of_parts(parts: Sequence[tuple[str, str]]) -> str:

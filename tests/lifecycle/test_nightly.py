@@ -220,6 +220,33 @@ def test_a_damaged_report_is_passed_over(log: Path):
     assert "".join(done) == "abababab"
 
 
+def test_a_report_in_which_a_bit_was_flipped_does_not_end_the_next_night(log: Path):
+    run(log, only=["recompute"])
+    (path,) = (log / "nightly").glob("*.json")
+    before = path.read_text()
+    changes = (
+        ('"position": 20', '"pouition": 20'),
+        ('"position": 20', '"position": 22'),
+        ('"position": 20', '"position": 1e400'),
+        ('"projections": [', '"projections": [1, '),
+        ('"facts": {}', '"facts": null'),
+        ('"outcome": "skipped"', '"outcome": "postponed"'),
+        (before, "[" * 100_000),
+    )
+    for old, new in changes:
+        assert old in before
+        path.write_text(before.replace(old, new))
+        with open_log(log) as opened:
+            assert [*nightly.reports(opened.files, log)] == []
+        assert outcomes(run(log, only=["recompute"]))["recompute"] == "ok"
+        for later in (log / "nightly").glob("*.json"):
+            if later != path:
+                later.unlink()
+    path.write_text(before)
+    with open_log(log) as opened:
+        assert len([*nightly.reports(opened.files, log)]) == 1
+
+
 def test_a_second_one_is_told_of_the_first(log: Path):
     inside, over = threading.Event(), threading.Event()
 
