@@ -187,7 +187,7 @@ def _range(log: Log, first: dict[str, Any], last: dict[str, Any], commits: np.nd
 
 
 def _summary(log: Log, segment: SegmentView) -> dict[str, Any]:
-    summary = read_summary(log.files, segment.folder)
+    summary = read_summary(log.files, segment.folder, log.manifest.id)
     if summary is None:
         raise _differs(segment.folder, "its summary has gone")
     return summary

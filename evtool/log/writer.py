@@ -311,7 +311,7 @@ class Writer:
             for first_position, folder in listed:
                 if first_position <= covered:
                     continue
-                summary = read_summary(self._files, folder)
+                summary = read_summary(self._files, folder, self._manifest.id)
                 covered = int(summary["last_position"]) if summary is not None and is_cold(summary) else covered
                 folders.append((first_position, folder))
                 summaries.append(summary)
