@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from faults import Fault, FaultyFiles, Killed, flip
 from projecting import configuration, purchase, write
-from samples import config, frame
+from samples import config, frame, segments
 
 import evtool
 from evtool.config import Config
@@ -29,6 +29,7 @@ from evtool.lifecycle import nightly
 from evtool.lifecycle import recompute as recomputing
 from evtool.lifecycle.nightly import Context, Report, Result, Step
 from evtool.lifecycle.nightsteps import STEPS
+from evtool.lifecycle.verify import verify
 from evtool.log.log import open as open_log
 from evtool.log.selection import Selection
 from evtool.projections import catalogue, projection, snapshots
@@ -245,6 +246,17 @@ def test_a_report_in_which_a_bit_was_flipped_does_not_end_the_next_night(log: Pa
     path.write_text(before)
     with open_log(log) as opened:
         assert len([*nightly.reports(opened.files, log)]) == 1
+
+
+def test_a_segment_msgpack_in_which_a_bit_was_flipped_is_made_anew_by_the_night(log: Path):
+    path = segments(log)[0] / "segment.msgpack"
+    flip(path, 20)
+    with evtool.open(log, read_only=True) as opened:
+        assert [one.file for one in verify(opened).findings] == [str(path)]
+    assert run(log, only=["compact"]).exit_code == 0
+    with evtool.open(log, read_only=True) as opened:
+        assert opened.snapshot().segments[0].is_cold
+        assert verify(opened).findings == []
 
 
 def test_a_second_one_is_told_of_the_first(log: Path):
