@@ -10,6 +10,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -17,7 +18,7 @@ import typer
 
 from evtool.cli import render
 from evtool.cli.commands import Commands
-from evtool.errors import EvtoolError, StorageError
+from evtool.errors import ConfigError, EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
 _OBJECTS_BEFORE_COLLECTING = 250_000  # twice as many as the imports of a projection's refresh make
@@ -88,7 +89,22 @@ def _run() -> int:
         return INTERRUPT_EXIT
     except OSError as error:
         return _tell(_refusal(error))
+    except UnicodeEncodeError:
+        wrong = _no_text(sys.argv)
+        if wrong is None:
+            raise
+        return _tell(wrong)
     return 0
+
+
+def _no_text(arguments: Sequence[str]) -> ConfigError | None:
+    """What is wrong where an argument is not UTF-8, as only the name of a file may be; None where all are."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            return ConfigError(f"{argument!r} is no text in UTF-8", "Only the name of a file may be other bytes.")
+    return None
 
 
 def _tell(error: EvtoolError) -> int:

@@ -81,9 +81,10 @@ def take(
 ) -> Snapshot:
     """Refresh a projection and keep what it is then. What is kept already, with this label, is not kept twice.
 
-    Raises LogReadOnlyError, and as `Runner.refresh` does.
+    Raises LogReadOnlyError, and as `Runner.refresh` does; UnicodeEncodeError for a label that is no text.
     """
     _refuse_read_only(log)
+    (label or "").encode()  # before anything is made
 
     def copy(store: StateStore, answer: Answer) -> Snapshot:
         with _lock(log) as folder:
