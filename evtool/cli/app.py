@@ -5,9 +5,11 @@ The commands import the library inside themselves, so that `--help` and completi
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -61,6 +63,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal's encoding does not
             stream.reconfigure(errors="backslashreplace")
+    _open_as_many_files_as_may_be()
     # What is imported stays, so to look for garbage meanwhile is a tenth of the start for nothing.
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTING)
     # The threads that numpy starts to multiply matrices, which nothing here does, spin while they wait.
@@ -74,6 +77,13 @@ def main() -> None:
     # What is there at the exit goes with the process: to look for garbage in it is a tenth of the start, too.
     gc.freeze()
     sys.exit(code)
+
+
+def _open_as_many_files_as_may_be() -> None:
+    """Raise the limit of open files: a mapped segment takes three, and the usual limit of 1,024 is an old one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems take no limit that is as high as they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _run() -> int:
