@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from evtool.errors import DerivedDamagedError, EvtoolError, LogDamagedError
+from evtool.files import Files
 
 # "log": only a backup brings it back. "derived": it can be made again. "note": it harms nobody, and is no damage.
 Severity = Literal["log", "derived", "note"]
@@ -67,6 +68,13 @@ def stale(file: Path, message: str, hint: str = REINDEX) -> Finding:
 def note(file: Path, message: str, hint: str) -> Finding:
     """Something that nobody has to act on."""
     return Finding(str(file), "note", message, hint)
+
+
+def longer(file: Path, written: int) -> list[Finding]:
+    """A note where a file has more bytes than were `written` to it; none where it has not."""
+    there = Files().size(file)
+    message = f"{there - written:,} bytes stand behind what was written"
+    return [note(file, message, "Nobody reads them.")] if there > written else []
 
 
 def excused(findings: Iterable[Finding], hint: str) -> list[Finding]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from evtool.errors import LogDamagedError
 from evtool.files import forget
-from evtool.lifecycle.findings import RESTORE, Finding, damaged, note, stale
+from evtool.lifecycle.findings import RESTORE, Finding, damaged, longer, note, stale
 from evtool.lifecycle.logfiles import LogFiles, SegmentFiles, frames_of
 from evtool.lifecycle.segmentchecks import Opened, of_batch, piece
 from evtool.log.format import (
@@ -43,6 +43,8 @@ def opened(
     """The segment if its frames can be read, and what was found so far."""
     is_last = segment is log.segments[-1]
     findings = _summary_file(segment, is_last)
+    if segment.summary is not None:
+        findings += longer(segment.folder / FRAMES_FILE, int(segment.summary["log_bytes"]))
     path = segment.folder / FRAMES_FILE
     data, committed = frames_of(segment, log.claim, is_last)
     is_acknowledged = log.claim is not None and log.claim.position >= segment.first_position

@@ -204,4 +204,5 @@ def _record(files: Files, folder: Path) -> Mapping[str, Any] | None:
         values = record.decode(files.read_whole(folder / snapshots.RECORD_FILE))
     except FileNotFoundError:
         return None
-    return values if values is not None and "projection" in values else None
+    is_own = values is not None and "projection" in values and values.get("id") == folder.name
+    return values if is_own else None

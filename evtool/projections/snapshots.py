@@ -302,12 +302,12 @@ def _record(snapshot: Snapshot) -> bytes:
 
 
 def _read(files: Files, path: Path) -> Snapshot | None:
-    """What a record says; None if it is damaged, of another format, or has gone."""
+    """What a record says; None if it is damaged, of another format or snapshot, or has gone."""
     try:
         data = files.read_whole(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     values = record.decode(data)
-    if values is None or values.pop("format") != FORMAT:
+    if values is None or values.pop("format") != FORMAT or values["id"] != path.parent.name:
         return None
     return Snapshot(**values | {"keys": tuple(values["keys"])})

@@ -256,6 +256,23 @@ def test_a_lineage_that_tells_of_another_position_is_named(log_folder: Path):
         assert [(one.file, one.severity) for one in report.findings] == [(str(path), "derived")]
 
 
+@pytest.mark.parametrize("name", [LOG[0], LOG[2]])
+def test_bytes_behind_what_was_written_are_noted(log_folder: Path, name: str):
+    path = log_folder / name
+    path.write_bytes(path.read_bytes() + b"more")
+    report = check(log_folder)
+    assert (report.findings, told(report.notes)) == ([], {str(path)})
+
+
+def test_a_record_of_another_snapshot_is_named_and_is_no_second_one(log_folder: Path):
+    (first,) = (log_folder / "snapshots").glob("*/")
+    shutil.copytree(first, first.with_name("0123456789abcdef"))
+    path = first.with_name("0123456789abcdef") / "record"
+    assert [(one.file, one.severity) for one in check(log_folder).findings] == [(str(path), "derived")]
+    with evtool.open(log_folder, read_only=True) as log:
+        assert [each.id for each in snapshots.every(log)] == [first.name]
+
+
 def test_very_many_findings_are_counted(log_folder: Path):
     path = log_folder / "dead-letters" / "dead-letters.ndjson"
     path.write_bytes(b"{}\n" * (LISTED_MAX + 7))
