@@ -273,6 +273,35 @@ def test_a_record_of_another_snapshot_is_named_and_is_no_second_one(log_folder: 
         assert [each.id for each in snapshots.every(log)] == [first.name]
 
 
+@pytest.mark.parametrize(
+    ("name", "severity"),
+    [
+        ("read-models/mine/v1/mine.lineage.json", "derived"),
+        ("dead-letters/dead-letters.ndjson", "log"),
+        ("schemas/schemas.ndjson", "log"),
+    ],
+)
+@pytest.mark.parametrize("is_loop", [False, True], ids=["folder", "loop"])
+def test_a_folder_or_a_loop_of_links_in_the_place_of_a_file_is_one_finding(
+    log_folder: Path, name: str, severity: str, is_loop: bool
+):
+    path = log_folder / name
+    path.unlink()
+    if is_loop:
+        path.symlink_to(path.name)
+    else:
+        path.mkdir()
+    assert [(one.file, one.severity) for one in check(log_folder).findings] == [(str(path), severity)]
+
+
+@pytest.mark.parametrize("name", ["read-models", "snapshots", "dead-letters"])
+def test_a_file_in_the_place_of_a_folder_is_one_finding(log_folder: Path, name: str):
+    shutil.rmtree(log_folder / name)
+    (log_folder / name).touch()
+    (finding,) = check(log_folder).findings
+    assert finding.file.startswith(str(log_folder / name))
+
+
 def test_very_many_findings_are_counted(log_folder: Path):
     path = log_folder / "dead-letters" / "dead-letters.ndjson"
     path.write_bytes(b"{}\n" * (LISTED_MAX + 7))
