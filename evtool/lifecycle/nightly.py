@@ -234,7 +234,8 @@ class _Night:
         self._report = replace(self._report, steps=(*(Done(name, "postponed") for name in asked), *left))
         self._log.files.make_folder(self._path.parent)
         self._write()
-        for path in _paths(self._log.folder)[: -self._keep_reports]:
+        unfinished = self._path.parent.glob(f"*{REPORT_SUFFIX}.tmp")
+        for path in (*unfinished, *_paths(self._log.folder)[: -self._keep_reports]):
             self._log.files.remove(path)
         for number, name in enumerate(asked):
             if self._is_over():

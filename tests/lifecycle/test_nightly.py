@@ -259,6 +259,14 @@ def test_a_segment_msgpack_in_which_a_bit_was_flipped_is_made_anew_by_the_night(
         assert verify(opened).findings == []
 
 
+def test_a_report_that_was_cut_short_by_a_full_disk_does_not_stay(log: Path):
+    unfinished = log / "nightly" / "20260101T000000.000000Z.json.tmp"
+    unfinished.parent.mkdir()
+    unfinished.write_text('{"log":')
+    run(log, only=["verify"])
+    assert {path.suffix for path in unfinished.parent.iterdir()} == {".json"}
+
+
 def test_a_second_one_is_told_of_the_first(log: Path):
     inside, over = threading.Event(), threading.Event()
 
