@@ -146,6 +146,12 @@ def compared(folder: Path, before: dict[str, Any], after: dict[str, Any], kind: 
     return run("snapshot", "diff", before["id"], after["id"], "--format", kind, cwd=folder).stdout
 
 
+def test_a_snapshot_that_cannot_be_taken_says_nothing_of_those_that_there_are(here: Path):
+    told = run("snapshot", "take", "nothing", cwd=here, code=None).stderr.decode()
+    assert "nothing" in told
+    assert "no snapshots" not in told
+
+
 def test_a_night_keeps_what_the_configuration_says_and_all_labels(here: Path):
     run("snapshot", "take", "--label", "kept", cwd=here)
     run("snapshot", "take", cwd=here)
