@@ -80,7 +80,8 @@ def test_a_terminal_gets_a_table(here: Path, monkeypatch: pytest.MonkeyPatch):
 def test_programs_get_the_report_that_stays(here: Path):
     printed = json.loads(run("nightly", "--json", "--only", "verify", "--only", "compact", cwd=here).stdout)
     (path,) = (here / "segments" / "nightly").glob("*.json")
-    assert printed == json.loads(path.read_text())
+    kept = json.loads(path.read_text())
+    assert printed | {"checksum": kept["checksum"]} == kept
     assert [step["outcome"] for step in printed["steps"]] == ["ok", "ok", "skipped", "skipped"]
 
 
@@ -143,6 +144,12 @@ def test_snapshots_are_taken_listed_shown_compared_and_dropped(here: Path):
 
 def compared(folder: Path, before: dict[str, Any], after: dict[str, Any], kind: str) -> bytes:
     return run("snapshot", "diff", before["id"], after["id"], "--format", kind, cwd=folder).stdout
+
+
+def test_a_snapshot_that_cannot_be_taken_says_nothing_of_those_that_there_are(here: Path):
+    told = run("snapshot", "take", "nothing", cwd=here, code=None).stderr.decode()
+    assert "nothing" in told
+    assert "no snapshots" not in told
 
 
 def test_a_night_keeps_what_the_configuration_says_and_all_labels(here: Path):
