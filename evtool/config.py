@@ -201,7 +201,20 @@ def load(log_path: Path | None = None, working_folder: Path | None = None) -> Co
     environment = os.environ.get("EVTOOL_LOG")
     chosen = log_path or (Path(environment) if environment else None)
     config = replace(config, log_flag=log_path)
-    return replace(config, log_path=chosen) if chosen else config
+    config = replace(config, log_path=chosen) if chosen else config
+    _keep_apart(config)
+    return config
+
+
+def _keep_apart(config: Config) -> None:
+    """Raise ConfigError where read models would lie among the files of the log itself."""
+    log, read_models = (Path(os.path.realpath(path)) for path in (config.log_path, config.read_models_path))
+    if read_models.is_relative_to(log) and not read_models.is_relative_to(log / DEFAULT_READ_MODELS):
+        chosen = config.projections.read_models
+        raise ConfigError(
+            f"{config.file}: projections.read_models: {chosen!r} is among the files of the log",
+            f"Without it they are in {DEFAULT_READ_MODELS} of the log's folder; or name a folder beside the log.",
+        )
 
 
 def find_file(folder: Path) -> Path | None:

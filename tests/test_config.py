@@ -362,6 +362,21 @@ def test_a_bad_flag_is_named_as_it_was_written(flags: dict[str, Any], named: str
     assert caught.value.message.startswith(named + ":")
 
 
+@pytest.mark.parametrize("place", ["segments", "segments/index", "segments/snapshots", f"segments/{1:020}", "./a"])
+def test_read_models_among_the_files_of_the_log_are_refused(tmp_path: Path, place: str):
+    (tmp_path / "a").symlink_to("segments/index")
+    told = refusal(tmp_path, f'[projections]\nread_models = "{place}"\n')
+    assert "read_models" in told.message
+
+
+@pytest.mark.parametrize(
+    "place", ["models", "segments/read-models", "segments/read-models/mine", "segments-models"]
+)
+def test_read_models_may_be_anywhere_else(tmp_path: Path, place: str):
+    written(tmp_path, f'[projections]\nread_models = "{place}"\n')
+    assert configuration.load(working_folder=tmp_path).read_models_path == tmp_path / place
+
+
 def test_tables_that_nest_without_end_are_told_not_walked_into(tmp_path: Path):
     path = tmp_path / "evtool.toml"
     path.write_text(f"a = {'[' * 5000}{']' * 5000}\n")

@@ -31,6 +31,7 @@ from evtool.errors import exit_codes
 from evtool.event import STORED_SCHEMA
 from evtool.ingest import formats
 from evtool.projections import catalogue, kinds, parameters
+from evtool.projections.kinds import MODES
 from evtool.projections.language import functions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,7 +172,7 @@ def test_the_built_in_projections_have_the_documented_columns_and_parameters():
 
 
 def test_the_definition_in_readme_is_sound(tmp_path: Path):
-    (text,) = (block for block in blocks("toml") if block.startswith("name = "))
+    (text,) = (block for block in blocks("toml") if block.startswith("name = ") and "[measures]" in block)
     (tmp_path / "refunds.toml").write_text(text, encoding="utf-8")
     event = {"event_id": "1", "source_id": "s", "stream_id": "a", "event_type": "ItemReturned"}
     payload = {"reason": "Late", "amount": "1.50", "user_id": "u", "method": "card"}
@@ -184,6 +185,29 @@ def test_the_definition_in_readme_is_sound(tmp_path: Path):
         "day,reason,refunds,users,amount,by_card",
         "2026-01-01,late,1,1,1.50,1.0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [
+        ("funnel", "step,name,actors,conversion,conversion_total"),
+        ("retention", "day,offset,actors,retention"),
+        ("sessions", "actor,started_at,ended_at,events,duration_ms"),
+        ("score", "user_id,score"),
+    ],
+)
+def test_the_example_of_each_other_kind_in_readme_gives_rows(tmp_path: Path, kind: str, columns: str):
+    (text,) = (block for block in blocks("toml") if re.search(rf"^\[{kind}\b", block, re.MULTILINE))
+    (tmp_path / "example.toml").write_text(text, encoding="utf-8")
+    command = (
+        "python -m evtool.shop --events 2000 --seed 1 | evtool ingest 2>/dev/null && evtool project example.toml"
+    )
+    heading, *rows = run(["bash", "-c", f"{command} --format csv"], tmp_path).stdout.splitlines()
+    assert heading == columns
+    assert rows
+    assert all(int(row.split(",")[2]) > 0 for row in rows if kind == "funnel")
+    section = README[README.index("### Other kinds of projections") : README.index("### Read models")]
+    assert all(f"`{word}`" in section for word in (*MODES, "default"))
 
 
 def test_every_command_of_projections_is_in_the_table():

@@ -5,11 +5,14 @@ The commands import the library inside themselves, so that `--help` and completi
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
+import resource
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -17,7 +20,7 @@ import typer
 
 from evtool.cli import render
 from evtool.cli.commands import Commands
-from evtool.errors import EvtoolError, StorageError
+from evtool.errors import ConfigError, EvtoolError, StorageError
 
 INTERRUPT_EXIT = 130
 _OBJECTS_BEFORE_COLLECTING = 250_000  # twice as many as the imports of a projection's refresh make
@@ -60,6 +63,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal's encoding does not
             stream.reconfigure(errors="backslashreplace")
+    _open_as_many_files_as_may_be()
     # What is imported stays, so to look for garbage meanwhile is a tenth of the start for nothing.
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTING)
     # The threads that numpy starts to multiply matrices, which nothing here does, spin while they wait.
@@ -75,6 +79,13 @@ def main() -> None:
     sys.exit(code)
 
 
+def _open_as_many_files_as_may_be() -> None:
+    """Raise the limit of open files: a mapped segment takes three, and the usual limit of 1,024 is an old one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems take no limit that is as high as they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _run() -> int:
     """Run the command; the exit code. Every error that a user can cause ends as a sentence and one of these."""
     try:
@@ -88,7 +99,22 @@ def _run() -> int:
         return INTERRUPT_EXIT
     except OSError as error:
         return _tell(_refusal(error))
+    except UnicodeEncodeError:
+        wrong = _no_text(sys.argv)
+        if wrong is None:
+            raise
+        return _tell(wrong)
     return 0
+
+
+def _no_text(arguments: Sequence[str]) -> ConfigError | None:
+    """What is wrong where an argument is not UTF-8, as only the name of a file may be; None where all are."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            return ConfigError(f"{argument!r} is no text in UTF-8", "Only the name of a file may be other bytes.")
+    return None
 
 
 def _tell(error: EvtoolError) -> int:

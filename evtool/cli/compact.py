@@ -21,12 +21,17 @@ def compact(
         list[str] | None,
         typer.Option(
             metavar="PATH",
-            help="A path that gets a column, payload.user_id, besides those that projections read; "
-            "`none`: without those. Repeatable.",
+            help="A path that every cold segment gets a column for, payload.user_id, besides those that "
+            "projections read; `none`: without those. Repeatable.",
         ),
     ] = None,
     rewrite: Annotated[
-        bool, typer.Option("--rewrite", help="Write cold segments again that lack columns which projections read.")
+        bool,
+        typer.Option(
+            "--rewrite",
+            help="Write cold segments again that lack columns which projections read; after `--materialise none`, "
+            "those that have others than are asked for, which go.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, and about what it saves.")

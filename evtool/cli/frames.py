@@ -56,7 +56,9 @@ def show(frame: pl.DataFrame, keys: tuple[str, ...]) -> None:
     is_cut = whole > TABLE_ROWS_MAX
     shown = frame.head(half).vstack(frame.tail(half)) if is_cut else frame
     bars = _bars(frame, shown, keys) if sys.stdout.isatty() else None
-    texts = [[_cell(value) for value in row] for row in _spelled(shown).rows()]
+    is_key = [name in keys for name in frame.columns]
+    spelled = _spelled(shown).rows()
+    texts = [[_cell(value, named) for value, named in zip(row, is_key, strict=True)] for row in spelled]
     if bars is not None:
         texts = [[*row, bar] for row, bar in zip(texts, bars, strict=True)]
     if is_cut:
@@ -65,7 +67,7 @@ def show(frame: pl.DataFrame, keys: tuple[str, ...]) -> None:
     numbers = [not kind.is_numeric() for kind in frame.dtypes] + ([True] if bars is not None else [])
     render.print_columns(names, texts, is_text=numbers)
     if not whole:
-        render.say("no rows: no event of what was asked for counts")
+        render.say("no rows: none of the events that were asked for is one that this projection counts")
     if is_cut:
         render.say(f"{whole:,} rows, of which {TABLE_ROWS_MAX} are shown; --format csv, json or parquet gives all")
 
@@ -95,13 +97,14 @@ def _without_lists(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(as_json(frame[name]) for name, kind in frame.schema.items() if kind.is_nested())
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, is_key: bool) -> str:
+    """A value as people read it; of keys, which may be years, no digits are set apart."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
-        return f"{value:,}"
+        return str(value) if is_key else f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
     return render.printable(str(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -44,7 +45,11 @@ def project(
     ] = None,
     output_format: Annotated[
         Literal["table", "json", "ndjson", "csv", "parquet"] | None,
-        typer.Option("--format", help="How it is written; by default as --out ends, or as a table."),
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="table, json, ndjson, csv or parquet; by default as --out ends, or a table.",
+        ),
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="FILE", help="Write to a file.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Make it anew from the first event on.")] = False,
@@ -55,6 +60,9 @@ def project(
     follow: Annotated[
         str | None, typer.Option(metavar="TIME", help="Refresh again and again, so long after another: 5s.")
     ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but errors, and show no table: for cron.")
+    ] = False,
 ) -> None:
     """Make and show a read model: exact, with every event that is committed.
 
@@ -77,17 +85,20 @@ def project(
     config = configuration.load(log)
     with open_log(config.log_path, read_only=True, config=config) as opened:
         if all_of_them:
-            _refresh_all(opened, config, full)
+            _refresh_all(opened, config, full, quiet)
             return
         asked = _open(opened, config, projection or "", settings or [])
         bounds = {"from": start, "to": end, "as_of": as_of}
         part = {name: bound for name, bound in bounds.items() if bound is not None}
         is_first = not stale  # which answers at once
-        for answer in _answers(opened, asked, list(bounds.values()), full, stale, pause):
-            _show(answer, asked, kind, out, opened, part)
-            _say_absent(answer, opened)
-            if is_first:
-                _say_unknown_types(answer, asked, opened)
+        for answer in _answers(opened, asked, list(bounds.values()), full, stale, pause, quiet):
+            if not quiet or kind != "table":
+                _write(answer, kind, out, opened, part, follow is not None)
+            if not quiet:
+                _say(answer, asked)
+                _say_absent(answer, opened)
+                if is_first:
+                    _say_unknown_types(answer, asked, opened)
             is_first = False
 
 
@@ -104,12 +115,16 @@ def _check(
 ) -> None:
     """Raise ConfigError for what makes no sense together."""
     is_part = any(bound is not None for bound in bounds)
-    if (projection is None) != all_of_them:
+    if projection is not None and all_of_them:
+        raise ConfigError(f"--all refreshes every projection, and {projection} is one", "Leave one of them away.")
+    if projection is None and not all_of_them:
         raise ConfigError(
             "name a projection, or --all of them", "`evtool projections list` shows which there are."
         )
     if all_of_them and (stale or follow or is_part or settings or out or output_format):
-        raise ConfigError("--all refreshes every projection as it is configured", "It goes with --full alone.")
+        raise ConfigError(
+            "--all refreshes every projection as it is configured", "It goes with --full and --quiet alone."
+        )
     if stale and (full or is_part or follow):
         raise ConfigError("--stale answers with what the last run has made", "Leave the other away.")
     if is_part and (full or follow):
@@ -128,7 +143,13 @@ def _open(opened: Log, config: Config, reference: str, settings: list[str]) -> P
 
 
 def _answers(
-    opened: Log, asked: Projection, bounds: list[str | None], full: bool, stale: bool, pause: float | None
+    opened: Log,
+    asked: Projection,
+    bounds: list[str | None],
+    full: bool,
+    stale: bool,
+    pause: float | None,
+    quiet: bool,
 ) -> Iterator[Answer]:
     if stale:
         yield asked.serving.stale()
@@ -136,11 +157,11 @@ def _answers(
     if any(bound is not None for bound in bounds):
         from evtool.projections.bounds import select
 
-        with progress.shown(asked.identity.name) as on_progress:
+        with progress.shown(asked.identity.name, wanted=not quiet) as on_progress:
             answer = asked.runner.compute(select(opened, *bounds), on_progress)
         yield answer
         return
-    with progress.shown(asked.identity.name) as on_progress:
+    with progress.shown(asked.identity.name, wanted=not quiet) as on_progress:
         answer = asked.runner.refresh(full, on_progress)
     yield answer
     while pause is not None:
@@ -156,16 +177,23 @@ def _pause(follow: str) -> float:
     return seconds("--follow", follow, "5s")
 
 
-def _show(
-    answer: Answer, asked: Projection, kind: frames.Format, out: str | None, opened: Log, part: dict[str, str]
+def _write(
+    answer: Answer, kind: frames.Format, out: str | None, opened: Log, part: dict[str, str], is_one_of_many: bool
 ) -> None:
+    """A table, below a line with the time where one follows another; or what programs read."""
     if kind == "table":
+        if is_one_of_many:
+            render.say(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}, position {answer.position:,}")
         frames.show(answer.frame, answer.keys)
     else:
         from evtool import output
 
         with output.opened(out, opened.folder) as target:
             frames.write(answer.frame, kind, target, answer.lineage | part)
+
+
+def _say(answer: Answer, asked: Projection) -> None:
+    """What of it is not as one would think."""
     if answer.failed_casts:
         values = render.count(sum(answer.failed_casts.values()), "value")
         casts = ", ".join(f"{count:,} by {cast}" for cast, count in sorted(answer.failed_casts.items()) if cast)
@@ -197,7 +225,7 @@ def _say_unknown_types(answer: Answer, asked: Projection, opened: Log) -> None:
         render.say(f"no event of the log has the type {name!r}{meant}")
 
 
-def _refresh_all(opened: Log, config: Config, full: bool) -> None:
+def _refresh_all(opened: Log, config: Config, full: bool, quiet: bool) -> None:
     from evtool.errors import EvtoolError
     from evtool.projections import catalogue
     from evtool.projections import projection as projections
@@ -206,14 +234,15 @@ def _refresh_all(opened: Log, config: Config, full: bool) -> None:
     for name in catalogue.entries(config.definitions_path):
         started = time.perf_counter()
         try:
-            with progress.shown(name) as on_progress:
+            with progress.shown(name, wanted=not quiet) as on_progress:
                 answer = projections.open(opened, name, config).runner.refresh(full, on_progress)
         except EvtoolError as error:  # one that is wrong does not keep the others from being refreshed
             render.print_error(error)
             failed = failed or error
             continue
         rows, seconds = render.count(len(answer.frame), "row"), time.perf_counter() - started
-        render.say(f"{name}: {rows} at position {answer.position:,} in {seconds:.2f} s")
-        _say_absent(answer, opened, f"{name}: ")
+        if not quiet:
+            render.say(f"{name}: {rows} at position {answer.position:,} in {seconds:.2f} s")
+            _say_absent(answer, opened, f"{name}: ")
     if failed:
         raise typer.Exit(failed.exit_code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,32 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Show, check and make definitions of projections.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A definition by name or path.")]
-
-_TEMPLATE = """\
-name = "{name}"
-version = 1
-description = ""
-# Which events count. Fields of an event, payload.x and metadata.x; see README for the functions.
-where = "event_type = 'ItemPurchased'"
-
-# The first column is a period of event time, named after the grain: hour, day, week, month, or all for none.
-[time]
-grain = ":grain"
-timezone = ":timezone"
-
-[keys]
-product_id = "payload.product_id"
-
-[measures]
-orders = "count(*)"
-buyers = "count(distinct payload.user_id)"
-revenue = "sum(cast(payload.amount as decimal(18,2)))"
-
-# What --set and evtool.toml may change.
-[parameters]
-grain = {{ value = "day", choices = ["hour", "day", "week", "month", "all"] }}
-timezone = {{ value = "UTC" }}
-"""
 
 
 @app.command("list")
@@ -143,6 +117,10 @@ def validate(projection: NameArgument, as_json: JsonOption = False) -> None:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits, -, _ and .")],
+    kind: Annotated[
+        Literal["aggregate", "funnel", "retention", "sessions", "score"],
+        typer.Option("--kind", metavar="KIND", help="aggregate, funnel, retention, sessions or score."),
+    ] = "aggregate",
 ) -> None:
     """Write a definition to begin with, into the folder of your own ones."""
     from evtool import config as configuration
@@ -162,7 +140,7 @@ def new(
     files = Files()
     files.make_folder(folder)
     try:
-        files.create_whole(path, _TEMPLATE.format(name=name).encode())
+        files.create_whole(path, catalogue.template(kind, name).encode())
     except FileExistsError as error:
         raise ConfigError(f"there is {path} already", "Choose another name.") from error
     render.say(f"wrote {path}; check it with `evtool projections validate {name}`")

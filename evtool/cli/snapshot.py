@@ -59,7 +59,8 @@ def take(
             except EvtoolError as error:
                 render.print_error(error)
                 failed = failed or error
-    _list(taken, as_json)
+    if taken or as_json or not failed:
+        _list(taken, as_json)
     if failed:
         raise typer.Exit(failed.exit_code)
 

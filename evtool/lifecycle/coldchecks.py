@@ -11,7 +11,7 @@ import xxhash
 
 from evtool.errors import LogDamagedError
 from evtool.files import forget
-from evtool.lifecycle.findings import BEING_COMPACTED, RESTORE, Finding, damaged, excused, stale
+from evtool.lifecycle.findings import BEING_COMPACTED, RESTORE, Finding, damaged, excused, longer, stale
 from evtool.lifecycle.logfiles import SegmentFiles
 from evtool.lifecycle.materialising import deriving, roots_of
 from evtool.lifecycle.segmentchecks import Opened, piece
@@ -34,6 +34,7 @@ def opened(
         path = next((path for path in paths if problem.message.startswith(f"{path}: ")), segment.folder)
         return None, [*findings, damaged(path, problem.message.removeprefix(f"{path}: "))]
     assert cold is not None
+    findings += longer(cold.path, len(cold.data))
     try:
         _ = cold.gone
     except LogDamagedError as error:

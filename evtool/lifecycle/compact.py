@@ -64,8 +64,9 @@ class Lack:
 class Report:
     """What was done, or would be: the runs that became cold, and the segments that could not.
 
-    `materialised` are the columns that were chosen, `passed_over` the projections that could not say what they
-    read, and `lacking` the cold segments that stay without some of these columns.
+    `materialised` are the columns that runs get (without a run those that were chosen), `passed_over` the
+    projections that could not say what they read, and `lacking` the cold segments that stay without some of these
+    columns.
     """
 
     compacted: list[Compacted] = field(default_factory=list)
@@ -91,8 +92,8 @@ def compact(
     lock = rewriting_lock(log)
     try:
         clear(log)
-        report = Report(materialised=columns.names, passed_over=[*columns.passed_over])
         runs = plan(log, target_bytes, columns)
+        report = Report(materialised=_materialised(runs, columns), passed_over=[*columns.passed_over])
         total = sum(positions_of(run) for run in runs)
         done = 0
         for run in runs:
@@ -110,8 +111,8 @@ def compact(
 
 def estimate(log: Log, target_bytes: int, columns: Chosen = NOTHING) -> Report:
     """What `compact` would do, and save, about: the first events of each run are encoded, in memory."""
-    report = Report(materialised=columns.names, passed_over=[*columns.passed_over])
     runs = plan(log, target_bytes, columns)
+    report = Report(materialised=_materialised(runs, columns), passed_over=[*columns.passed_over])
     for run in runs:
         try:
             commits, maps = batches_of(run)
@@ -162,7 +163,9 @@ def _is_much(segment: SegmentView, others: Sequence[SegmentView]) -> bool:
 
 
 def _is_due(segment: SegmentView, columns: Chosen) -> bool:
-    return not segment.is_cold or bool(_absent(segment, columns.asked))
+    if not segment.is_cold or _absent(segment, columns.asked):
+        return True
+    return columns.only and bool(paths_of(segment.materialised).keys() - set(map(path_of, columns.names)))
 
 
 def _absent(segment: SegmentView, names: Collection[str]) -> list[str]:
@@ -201,9 +204,16 @@ def _try(
 
 
 def names_for(run: Sequence[SegmentView], columns: Chosen) -> list[str]:
-    """The columns that a run gets: those that were chosen, and those that any of it has."""
+    """The columns that a run gets: those that were chosen, and those that any of it has, unless these shall go."""
+    if columns.only:
+        return columns.names
     had = {path: name for segment in run for path, name in paths_of(segment.materialised).items()}
     return sorted({*columns.names, *(name_of(path) or name for path, name in had.items())})
+
+
+def _materialised(runs: Sequence[Sequence[SegmentView]], columns: Chosen) -> list[str]:
+    """The columns that runs get; without a run, those that were chosen."""
+    return sorted({name for run in runs for name in names_for(run, columns)}) if runs else columns.names
 
 
 def _result(run: Sequence[SegmentView], before: int, after: int) -> Compacted:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from evtool.errors import DerivedDamagedError, EvtoolError, LogDamagedError
+from evtool.errors import DerivedDamagedError, EvtoolError, LogDamagedError, StorageError
+from evtool.files import Files
 
 # "log": only a backup brings it back. "derived": it can be made again. "note": it harms nobody, and is no damage.
 Severity = Literal["log", "derived", "note"]
 Piece = Literal["frame", "row group", "line", "record"]
+
+OTHER_KIND = "something else stands in its place: a folder, a file, or links in a circle"
+_IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
 
 LISTED_MAX = 1_000  # of damage, and of notes
 
@@ -67,6 +72,24 @@ def stale(file: Path, message: str, hint: str = REINDEX) -> Finding:
 def note(file: Path, message: str, hint: str) -> Finding:
     """Something that nobody has to act on."""
     return Finding(str(file), "note", message, hint)
+
+
+def longer(file: Path, written: int) -> list[Finding]:
+    """A note where a file has more bytes than were `written` to it; none where it has not."""
+    there = Files().size(file)
+    message = f"{there - written:,} bytes stand behind what was written"
+    return [note(file, message, "Nobody reads them.")] if there > written else []
+
+
+def in_the_way(error: StorageError | NotADirectoryError) -> Path:
+    """Where a folder stands in the place of a file, a file in that of a folder, or links in a circle.
+
+    Raises the error if it is another one: what cannot be read is no damage that anybody could name.
+    """
+    cause = error.__cause__ if isinstance(error, StorageError) else error
+    if not isinstance(cause, OSError) or cause.errno not in _IN_THE_WAY or cause.filename is None:
+        raise error
+    return Path(cause.filename)
 
 
 def excused(findings: Iterable[Finding], hint: str) -> list[Finding]:

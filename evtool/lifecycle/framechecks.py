@@ -15,7 +15,7 @@ import numpy as np
 
 from evtool.errors import LogDamagedError
 from evtool.files import forget
-from evtool.lifecycle.findings import RESTORE, Finding, damaged, note, stale
+from evtool.lifecycle.findings import RESTORE, Finding, damaged, longer, note, stale
 from evtool.lifecycle.logfiles import LogFiles, SegmentFiles, frames_of
 from evtool.lifecycle.segmentchecks import Opened, of_batch, piece
 from evtool.log.format import (
@@ -42,9 +42,9 @@ def opened(
 ) -> tuple[Opened | None, list[Finding]]:
     """The segment if its frames can be read, and what was found so far."""
     is_last = segment is log.segments[-1]
-    findings = _summary_file(segment, log, is_last)
-    if segment.summary is not None and findings:
-        segment = replace(segment, summary=None)
+    findings = _summary_file(segment, is_last)
+    if segment.summary is not None:
+        findings += longer(segment.folder / FRAMES_FILE, int(segment.summary["log_bytes"]))
     path = segment.folder / FRAMES_FILE
     data, committed = frames_of(segment, log.claim, is_last)
     is_acknowledged = log.claim is not None and log.claim.position >= segment.first_position
@@ -84,15 +84,12 @@ def superseded(folder: Path) -> Finding:
     return note(folder, "a merged segment has taken its place", hint)
 
 
-def _summary_file(segment: SegmentFiles, log: LogFiles, is_last: bool) -> list[Finding]:
-    path, summary = segment.folder / SUMMARY_FILE, segment.summary
-    if summary is not None:
-        own = (segment.first_position, log.manifest.id)
-        hint = "Delete it: the next writer makes it again."
-        is_own = (summary["first_position"], summary["log_id"]) == own
-        return [] if is_own else [stale(path, "it is that of another segment or log", hint)]
+def _summary_file(segment: SegmentFiles, is_last: bool) -> list[Finding]:
+    path = segment.folder / SUMMARY_FILE
+    if segment.summary is not None:
+        return []
     if SUMMARY_FILE in segment.names:
-        return [stale(path, "it is not as it was written", _NEXT_WRITER)]
+        return [stale(path, "it is not as it was written, or that of another segment or log", _NEXT_WRITER)]
     return [] if is_last else [note(path, "it is missing", _NEXT_WRITER)]
 
 

@@ -44,7 +44,7 @@ def clear(log: Log) -> None:
             log.files.remove_folder(entry)
     covered = 0
     for first_position, folder in list(segment_folders(log.folder)):
-        summary = read_summary(log.files, folder)
+        summary = read_summary(log.files, folder, log.manifest.id)
         if first_position <= covered:
             _remove_segment(log.files, folder)
         elif is_cold(summary):
@@ -59,7 +59,7 @@ def _clear_cold(log: Log, folder: Path, summary: Mapping[str, Any]) -> None:
     """The folder of a cold segment, if its own files are there."""
     cold = open_cold(log.files, folder, summary, log.manifest.id_bytes)
     record = summary_record(summary)
-    if not is_readable(log.files, folder):
+    if not is_readable(log.files, folder, log.manifest.id):
         log.files.write_whole(folder / SUMMARY_FILE, record)
     if log.files.size(folder / COPY_FILE) == 0 or log.files.read_whole(folder / COPY_FILE) != record:
         log.files.write_whole(folder / COPY_FILE, record)

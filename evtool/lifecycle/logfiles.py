@@ -45,12 +45,14 @@ class SegmentFiles:
     """The files of one segment. `summary` is the one that counts, None where there is none that can be believed.
 
     Where that is of a cold segment, `cold` is it, or `problem` says why it cannot be opened. A view is None where
-    there is no such file. `names` are all names in the folder, as they were before anything else was looked at.
+    there is no such file. `log_id` is of the log that the segment says it is of. `names` are all names in the
+    folder, as they were before anything else was looked at.
     """
 
     folder: Path
     first_position: int
     summary: Mapping[str, Any] | None
+    log_id: str | None
     is_summary_whole: bool
     is_copy_whole: bool
     frames: memoryview | None
@@ -95,7 +97,7 @@ class LogFiles:
     @property
     def log_id(self) -> str | None:
         """What all segments say which log they are of; None where they do not agree, or there is none."""
-        found = {_log_id(segment) for segment in self.segments} - {None}
+        found = {segment.log_id for segment in self.segments} - {None}
         return found.pop() if len(found) == 1 else None
 
 
@@ -149,7 +151,8 @@ def _take(
 
 def _open(files: Files, folder: Path, first_position: int, manifest: Manifest) -> SegmentFiles:
     names = frozenset(entry.name for entry in folder.iterdir())
-    summary = read_summary(files, folder)
+    summary = read_summary(files, folder, manifest.id)
+    frames = _map(files, folder / FRAMES_FILE)
     cold, problem = None, None
     if is_cold(summary):
         try:
@@ -162,9 +165,10 @@ def _open(files: Files, folder: Path, first_position: int, manifest: Manifest) -
         folder=folder,
         first_position=first_position,
         summary=summary,
-        is_summary_whole=is_readable(files, folder),
-        is_copy_whole=_same_copy(files, folder),
-        frames=_map(files, folder / FRAMES_FILE),
+        log_id=_log_id(read_summary(files, folder, None), frames),
+        is_summary_whole=is_readable(files, folder, manifest.id),
+        is_copy_whole=_same_copy(files, folder, manifest.id),
+        frames=frames,
         index=_map(files, folder / INDEX_FILE),
         streams=_map(files, folder / STREAMS_FILE),
         cold=cold,
@@ -180,7 +184,7 @@ def _map(files: Files, path: Path) -> memoryview | None:
         return None
 
 
-def _same_copy(files: Files, folder: Path) -> bool:
+def _same_copy(files: Files, folder: Path, log_id: str) -> bool:
     """Whether segment.copy is whole, and says what segment.msgpack does where that is whole."""
     try:
         copy = files.read_whole(folder / COPY_FILE)
@@ -188,13 +192,12 @@ def _same_copy(files: Files, folder: Path) -> bool:
         return False
     if len(copy) < 8 or not is_whole(copy):
         return False
-    return not is_readable(files, folder) or copy == files.read_whole(folder / SUMMARY_FILE)
+    return not is_readable(files, folder, log_id) or copy == files.read_whole(folder / SUMMARY_FILE)
 
 
-def _log_id(segment: SegmentFiles) -> str | None:
-    if segment.summary is not None:
-        return str(segment.summary["log_id"])
-    data = segment.frames
+def _log_id(summary: Mapping[str, Any] | None, data: memoryview | None) -> str | None:
+    if summary is not None:
+        return str(summary["log_id"])
     if data is None or len(data) < SEGMENT_HEADER_BYTES or not is_whole(data[:SEGMENT_HEADER_BYTES]):
         return None
     header = np.frombuffer(data[:SEGMENT_HEADER_BYTES], SEGMENT_HEADER)[0]

@@ -28,12 +28,14 @@ Columns: TypeAlias = "pa.RecordBatch | pa.Table"
 class Chosen:
     """Names of columns: those that every cold segment shall have, and those for what is written anyway.
 
-    `passed_over` are the names of projections whose definitions could not be read.
+    `passed_over` are the names of projections whose definitions could not be read. With `only`, cold segments that
+    have other columns lose these.
     """
 
     asked: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
+    only: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -47,6 +49,8 @@ NOTHING = Chosen()
 def choose(config: Config, asked: Sequence[str] = (), rewrite: bool = False) -> Chosen:
     """What `--materialise` (`asked`) and evtool.toml say; with `rewrite` every cold segment shall have all of it.
 
+    With `rewrite` and NONE among `asked`, cold segments keep nothing else: then columns go away.
+
     Raises ConfigError for what is no path.
     """
     configured = () if NONE in asked else config.log.materialise
@@ -58,7 +62,12 @@ def choose(config: Config, asked: Sequence[str] = (), rewrite: bool = False) -> 
         beside = [*beside, *used]
     if rewrite:
         explicit = [*explicit, *beside]
-    return Chosen(tuple(sorted({*explicit})), tuple(sorted({*beside} - {*explicit})), tuple(passed_over))
+    return Chosen(
+        asked=tuple(sorted({*explicit})),
+        beside=tuple(sorted({*beside} - {*explicit})),
+        passed_over=tuple(passed_over),
+        only=rewrite and NONE in asked,
+    )
 
 
 def canonical(names: Iterable[str], where: str) -> list[str]:

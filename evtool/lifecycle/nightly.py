@@ -7,7 +7,7 @@
 A step that fails, whatever it raises, does not keep the others from running. What is not begun within the time
 budget is postponed: it comes first the next time. The report is written before and behind each step, so that a
 run that was killed has one too: there the step that it was in has failed, and those behind it are postponed.
-Their names rise from run to run, whatever the clock does; of many the oldest are removed.
+Their names rise from run to run, whatever the clock does; of many the oldest are removed. Each has a checksum.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from evtool.errors import (
 )
 from evtool.files import Files, Lock
 from evtool.log.log import Log
+from evtool.projections.record import CHECKSUM, checksum_of
 
 LOCK_FILE = "nightly.lock"
 FOLDER = "nightly"
@@ -149,14 +150,14 @@ def failure(error: Exception | PanicException) -> EvtoolError:
 
 
 def reports(files: Files, folder: Path) -> Iterator[Mapping[str, Any]]:
-    """The reports in the folder of a log, the newest first; damaged ones are passed over."""
+    """The reports in the folder of a log, the newest first; those that are not as written are passed over."""
     for path in reversed(_paths(folder)):
         try:
             value = json.loads(files.read_whole(path))
-            names = [(step["name"], step["outcome"], step["facts"]) for step in value["steps"]]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            is_whole = isinstance(value, dict) and value.pop(CHECKSUM, None) == checksum_of(value)
+        except (FileNotFoundError, ValueError, RecursionError):
             continue
-        if names:
+        if is_whole:
             yield value
 
 
@@ -233,7 +234,8 @@ class _Night:
         self._report = replace(self._report, steps=(*(Done(name, "postponed") for name in asked), *left))
         self._log.files.make_folder(self._path.parent)
         self._write()
-        for path in _paths(self._log.folder)[: -self._keep_reports]:
+        unfinished = self._path.parent.glob(f"*{REPORT_SUFFIX}.tmp")
+        for path in (*unfinished, *_paths(self._log.folder)[: -self._keep_reports]):
             self._log.files.remove(path)
         for number, name in enumerate(asked):
             if self._is_over():
@@ -279,5 +281,6 @@ class _Night:
 
     def _write(self) -> None:
         self._report = replace(self._report, seconds=round(time.monotonic() - self._began, 6))
-        text = json.dumps(asdict(self._report), indent=2, ensure_ascii=False)
+        said = asdict(self._report)
+        text = json.dumps(said | {CHECKSUM: checksum_of(said)}, indent=2, ensure_ascii=False)
         self._log.files.write_whole(self._path, text.encode(errors="backslashreplace") + b"\n")

@@ -6,8 +6,10 @@ describes it has become another one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +47,8 @@ def tasks(
     """What there is to look at below the folder of read models, and in that of snapshots; with `is_fast`, at sizes
     only. `config` says which definitions there are, and with which parameters.
     """
+    for folder in (read_models, log_folder / snapshots.FOLDER):
+        yield functools.partial(_folder, folder)
     for folder in _folders(read_models):
         name = folder.relative_to(read_models).parts[0]
         hint = functools.partial(_advice, files, config, read_models, folder, name)
@@ -59,6 +63,13 @@ def tasks(
 def _advice(files: Files, config: Config, read_models: Path, folder: Path, name: str) -> str:
     said = next((each for each in lineage.beside(files, folder, name) if each), {})
     return mending.advice(config, read_models, folder, name, said)
+
+
+def _folder(path: Path) -> Made:
+    """Nothing of a folder. Raises NotADirectoryError if it is none."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(path):
+        return Made()
+    return Made()
 
 
 def _promoted(read_models: Path, folder: Path) -> Made:
@@ -204,4 +215,5 @@ def _record(files: Files, folder: Path) -> Mapping[str, Any] | None:
         values = record.decode(files.read_whole(folder / snapshots.RECORD_FILE))
     except FileNotFoundError:
         return None
-    return values if values is not None and "projection" in values else None
+    is_own = values is not None and "projection" in values and values.get("id") == folder.name
+    return values if is_own else None

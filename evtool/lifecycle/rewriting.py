@@ -38,6 +38,7 @@ from evtool.log.format import (
 )
 from evtool.log.gone import Gone, followed, joined
 from evtool.log.log import Log
+from evtool.log.sealing import Sealing
 from evtool.log.segment import read_summary, summary_record
 from evtool.log.segmentview import SegmentView
 from evtool.log.streamindex import Pairs
@@ -54,8 +55,12 @@ Progress = Callable[[int], None]  # events done
 
 
 def rewriting_lock(log: Log) -> Lock:
-    """The lock of whoever writes sealed segments anew. Raises LogLockedError while another one has it."""
+    """The lock of whoever writes sealed segments anew; before it is taken, what they have lost is made again.
+
+    Raises LogLockedError while another one has it, and LogDamagedError where segments do not fit together.
+    """
     try:
+        Sealing(log.files, log.folder, log.manifest).leftovers()
         return log.files.lock(log.folder / COMPACT_LOCK_FILE)
     except LogLockedError as error:
         raise LogLockedError(
@@ -263,7 +268,7 @@ def _range(log: Log, first: dict[str, Any], last: dict[str, Any], commits: np.nd
 
 
 def _summary(log: Log, segment: SegmentView) -> dict[str, Any]:
-    summary = read_summary(log.files, segment.folder)
+    summary = read_summary(log.files, segment.folder, log.manifest.id)
     if summary is None:
         raise _differs(segment.folder, "its summary has gone")
     return summary

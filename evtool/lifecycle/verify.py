@@ -20,9 +20,9 @@ import numpy as np
 
 from evtool import parallel
 from evtool.config import DEFAULT_READ_MODELS, Config
-from evtool.errors import EvtoolError
+from evtool.errors import EvtoolError, StorageError
 from evtool.lifecycle import coldchecks, framechecks, indexchecks, projectionchecks, recordchecks, segmentchecks
-from evtool.lifecycle.findings import Finding, Findings, damaged
+from evtool.lifecycle.findings import OTHER_KIND, Finding, Findings, damaged, in_the_way, stale
 from evtool.lifecycle.fingerprints import IdSums, StreamSums, Sums
 from evtool.lifecycle.logfiles import LogFiles, SegmentFiles, take
 from evtool.lifecycle.projectionchecks import Made
@@ -37,6 +37,7 @@ from evtool.log.snapshot import Snapshot
 from evtool.log.streamindex import PAIR, Pairs
 from evtool.replay import Bound
 
+_MOVE = "Move it away; what belongs there is made again, or is in a backup."
 _SOURCES_MAX = 1 << 20  # of more nobody keeps a list
 
 Mode = Literal["full", "fast"]
@@ -110,6 +111,22 @@ class _Task:
 
     work: Callable[[], Any]
     settle: Callable[[Any], None]
+
+
+def _answer(work: Callable[[], Any], otherwise: Callable[[Path], Any]) -> Any:
+    """What some work gives, or `otherwise` of the path where something else is than has to be there."""
+    try:
+        return work()
+    except (StorageError, NotADirectoryError) as error:
+        return otherwise(in_the_way(error))
+
+
+def _made(path: Path) -> Made:
+    return Made(findings=[stale(path, OTHER_KIND, _MOVE)])
+
+
+def _none_of(path: Path) -> tuple[int, list[Finding]]:
+    return 0, [damaged(path, OTHER_KIND, _MOVE)]
 
 
 @dataclass
@@ -201,9 +218,11 @@ class _Run:
     def _tasks(self) -> Iterator[_Task]:
         files, folder = self._log.files, self._files.folder
         for work in projectionchecks.tasks(files, folder, self._read_models, self._fast, self._config):
-            yield _Task(work, self._take_made)
-        yield _Task(functools.partial(recordchecks.schemas, files, folder), self._take_schemas)
-        yield _Task(functools.partial(recordchecks.dead_letters, files, folder), self._take_letters)
+            yield _Task(functools.partial(_answer, work, _made), self._take_made)
+        schemas = functools.partial(recordchecks.schemas, files, folder)
+        yield _Task(functools.partial(_answer, schemas, _none_of), self._take_schemas)
+        letters = functools.partial(recordchecks.dead_letters, files, folder)
+        yield _Task(functools.partial(_answer, letters, _none_of), self._take_letters)
         tables, segments = self._tables, self._files.segments[len(self._skipped) :]
         if tables.ids is not None and segments and not self._fast:
             first = segments[0].first_position

@@ -110,6 +110,9 @@ class ColdSegment:
         for number in reversed(np.flatnonzero(self.commits["map_bytes"]).tolist()):
             yield number, bytes(self.maps[starts[number] : ends[number]])
 
+    def check_commits(self) -> None:
+        """Nothing: the map is checked when the segment is opened."""
+
     def chain_at(self, position: int) -> int | None:
         """The checksum that the commit frame had whose batch ends with a position; None if no batch does."""
         ends = self.commits["base_position"] + self.commits["count"] - 1

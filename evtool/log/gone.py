@@ -8,7 +8,8 @@ hashes of 64 bits, of the stream the key by which streams.table knows it. Of one
     ids      a record of ID for each of their events, one behind the other; zeros for one that was lost
     streams  an Arrow IPC stream, compressed: for each of them high and low of its stream's key, and its version
 
-Runs and ids are looked up where they lie, as who sends events again asks for a few of very many.
+Runs and ids are looked up where they lie, as who sends events again asks for a few of very many. Arrow is imported
+by who reads or writes streams: to count what is gone takes none.
 """
 
 from __future__ import annotations
@@ -16,23 +17,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 
 from evtool.log.format import GONE_KINDS
-from evtool.log.hashing import Hashes
-from evtool.log.versions import Keys
+
+if TYPE_CHECKING:
+    from evtool.log.hashing import Hashes
+    from evtool.log.versions import Keys
 
 DROPPED, ERASED, LOST = 1, 2, 3  # by retention, on request, by damage
 KIND_NAMES = dict(enumerate(GONE_KINDS, DROPPED))
 
 RUN = np.dtype([("first_position", "<i8"), ("count", "<u4"), ("kind", "<u4")])
 ID = np.dtype([("hash", "<u8"), ("check", "<u8")])
-
-_STREAMS = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("version", pa.int64())])
-_COUNT_MAX = 1 << 31  # of a run
 
 Positions: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 Numbers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
@@ -53,7 +52,7 @@ class Gone:
     @functools.cache
     def none() -> Gone:
         """Nothing is gone."""
-        return gone(np.zeros(0, np.int64), np.zeros(0, np.uint32), np.zeros(0, ID), _no_keys(), _no_numbers())
+        return Gone(np.zeros(0, RUN), np.zeros(0, ID), memoryview(b""))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,6 +73,10 @@ class Gone:
     @property
     def streams(self) -> tuple[Keys, Numbers]:
         """The key of each one's stream, and its version in it."""
+        if not len(self.ids):
+            return np.zeros((0, 2), np.uint64), np.zeros(0, np.int64)
+        import pyarrow as pa
+
         batch = pa.ipc.open_stream(pa.py_buffer(self.stream_bytes)).read_next_batch()
         keys = np.stack([batch["high"].to_numpy(), batch["low"].to_numpy()], axis=1)
         return keys, batch["version"].to_numpy()
@@ -132,14 +135,21 @@ def gone(
     positions: Positions, kinds: np.ndarray[Any, Any], ids: np.ndarray[Any, Any], keys: Keys, versions: Numbers
 ) -> Gone:
     """Of some events, in order of position, all that is kept."""
+    if not len(positions):
+        return Gone.none()
+    import pyarrow as pa
+
     breaks = (np.diff(positions) != 1) | (np.diff(kinds) != 0)
-    starts = np.concatenate([[0], np.flatnonzero(breaks) + 1]) if len(positions) else np.zeros(0, np.int64)
+    starts = np.concatenate([[0], np.flatnonzero(breaks) + 1])
     runs = np.zeros(len(starts), RUN)
     runs["first_position"], runs["kind"] = positions[starts], kinds[starts]
     runs["count"] = np.diff(starts, append=len(positions))
-    batch = pa.record_batch([keys[:, 0], keys[:, 1], versions], schema=_STREAMS)
+    batch = pa.record_batch(
+        [pa.array(keys[:, 0], pa.uint64()), pa.array(keys[:, 1], pa.uint64()), pa.array(versions, pa.int64())],
+        ["high", "low", "version"],
+    )
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _STREAMS, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_batch(batch)
     return Gone(runs, ids, memoryview(sink.getvalue()))
 
@@ -191,11 +201,3 @@ def ids_of(hashes: Hashes, checks: Hashes) -> np.ndarray[Any, Any]:
     ids = np.zeros(len(hashes), ID)
     ids["hash"], ids["check"] = hashes, checks
     return ids
-
-
-def _no_keys() -> Keys:
-    return np.zeros((0, 2), np.uint64)
-
-
-def _no_numbers() -> Numbers:
-    return np.zeros(0, np.int64)

@@ -105,8 +105,9 @@ def read(files: Files, folder: Path) -> Manifest:
         if len(manifest.id_bytes) != 16 or not 1 <= manifest.partitions <= 1024:
             raise ValueError("its values make no sense")
     except (ValueError, KeyError, TypeError) as error:
+        what = f"it has no key {error}" if isinstance(error, KeyError) else str(error)
         raise LogDamagedError(
-            f"{path} is damaged: {error}",
+            f"{path} is damaged: {what}",
             "Bring it back from a backup; it never changes after a log is made.",
         ) from error
     return manifest

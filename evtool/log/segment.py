@@ -104,6 +104,11 @@ class Segment:
         for number in reversed(np.flatnonzero(rows["header"]["body_bytes"]).tolist()):
             yield number, bytes(self.body(rows[number]))
 
+    def check_commits(self) -> None:
+        """Raise LogDamagedError if any bit of a commit frame has changed."""
+        for row in self.table[self.table["header"]["kind"] == COMMIT_FRAME]:
+            self.body(row)
+
     def chain_at(self, position: int) -> int | None:
         """The checksum of the commit frame whose batch ends with a position; None if no batch does."""
         header = self.table["header"]
@@ -253,23 +258,24 @@ def index_of(
     return table if all(is_whole(data[at + _HEADER_AT : at + size]) for at in rows) else None
 
 
-def read_summary(files: Files, folder: Path) -> dict[str, Any] | None:
+def read_summary(files: Files, folder: Path, log_id: str | None) -> dict[str, Any] | None:
     """segment.msgpack of a sealed segment; None when there is none or it is damaged (it can be remade).
 
-    That of a cold one has a copy, which counts where there is no frames.log that it could be remade from.
+    One of another segment is as good as none, and so is one of another log than `log_id` (None: any). That of a
+    cold one has a copy, which counts where there is no frames.log that it could be remade from.
     """
-    summary = _read_summary(files, folder / SUMMARY_FILE)
+    summary = _read_summary(files, folder / SUMMARY_FILE, log_id)
     if summary is None and not (folder / FRAMES_FILE).exists():
-        return _read_summary(files, folder / COPY_FILE)
+        return _read_summary(files, folder / COPY_FILE, log_id)
     return summary
 
 
-def is_readable(files: Files, folder: Path) -> bool:
-    """Whether there is a segment.msgpack that is whole."""
-    return _read_summary(files, folder / SUMMARY_FILE) is not None
+def is_readable(files: Files, folder: Path, log_id: str) -> bool:
+    """Whether there is a segment.msgpack that is whole, and of this segment."""
+    return _read_summary(files, folder / SUMMARY_FILE, log_id) is not None
 
 
-def _read_summary(files: Files, path: Path) -> dict[str, Any] | None:
+def _read_summary(files: Files, path: Path, log_id: str | None) -> dict[str, Any] | None:
     try:
         record = files.read_whole(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -280,7 +286,10 @@ def _read_summary(files: Files, path: Path) -> dict[str, Any] | None:
         summary = msgpack.unpackb(record[:-8])
     except ValueError:  # another file of the log, with a checksum of the same form
         return None
-    return summary if isinstance(summary, dict) and summary.get("version") == FORMAT_VERSION else None
+    if not isinstance(summary, dict) or summary.get("version") != FORMAT_VERSION:
+        return None
+    is_own = summary["first_position"] == parse_segment_name(path.parent.name)
+    return summary if is_own and log_id in (None, summary["log_id"]) else None
 
 
 def summary_record(summary: Mapping[str, Any]) -> bytes:

@@ -80,6 +80,9 @@ class SegmentView(Protocol):
     def producer_maps(self) -> Iterator[tuple[int, bytes]]:
         """What producers handed over with its batches, and the number of the batch from 0; the latest first."""
 
+    def check_commits(self) -> None:
+        """Raise LogDamagedError if what is stored of its batches is not as it was written."""
+
     def chain_at(self, position: int) -> int | None:
         """The checksum of the commit frame whose batch ends with a position; None if no batch does."""
 

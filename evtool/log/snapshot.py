@@ -157,7 +157,7 @@ class SnapshotReader:
         return snapshot
 
     def _open(self, folder: Path, first_position: int, head: Head | None) -> SegmentView:
-        summary = read_summary(self._files, folder)
+        summary = read_summary(self._files, folder, self._manifest.id)
         if summary is not None and is_cold(summary):
             return self._open_cold(folder, summary)
         if summary is not None:

@@ -248,9 +248,13 @@ def _unit(timestamps: Integers) -> str:
 
 
 def batches_of(segments: Sequence[SegmentView]) -> tuple[np.ndarray[Any, Any], bytes]:
-    """The batches of neighbouring segments as records of BATCH, and what producers handed over with them."""
+    """The batches of neighbouring segments as records of BATCH, and what producers handed over with them.
+
+    Raises LogDamagedError: what is written from these is the only one that is left.
+    """
     records, maps = [], []
     for segment in segments:
+        segment.check_commits()
         commits = segment.commits
         batches = np.zeros(len(commits), BATCH)
         for name in ("base_position", "base_recorded_at", "timestamp_min", "timestamp_max", "checksum", "count"):

@@ -10,7 +10,6 @@ is on disk is then found out by opening the log again.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,10 +38,8 @@ from evtool.log.format import (
     FRAME_MAGIC,
     FRAMES_FILE,
     INDEX_FILE,
-    INDEX_ROW,
     LOCK_FILE,
     MIXED_PARTITIONS,
-    SUMMARY_FILE,
     checksum,
     index_row,
     padded,
@@ -52,13 +49,13 @@ from evtool.log.format import (
 from evtool.log.frame import EncodedFrame, Part
 from evtool.log.manifest import Manifest
 from evtool.log.preparing import Expected, Prepared, check_expected, place, place_few, refusal
-from evtool.log.recovery import Recovered, recover, refuse_holes
-from evtool.log.segment import Segment, is_cold, read_index, read_summary, segment_folders, summary_record
+from evtool.log.recovery import Recovered, recover
+from evtool.log.sealing import Sealing
+from evtool.log.segment import read_index
 from evtool.log.sequence import Rows
 from evtool.log.snapshot import SnapshotReader
 from evtool.log.streamframes import StreamFrames
 from evtool.log.table import FEW
-from evtool.log.walk import Table, check_header, walk_all
 
 
 @dataclass(frozen=True)
@@ -110,6 +107,7 @@ class Writer:
         self._folder = folder
         self._manifest = manifest
         self._config = config
+        self._sealing = Sealing(files, folder, manifest)
         self._dead: BaseException | None = None
         self._committed = 0
         self._caches: Caches
@@ -225,7 +223,7 @@ class Writer:
             ) from self._dead
 
     def _recover(self, now_ns: Callable[[], int], reindex: Callable[[int, int], None] | None) -> None:
-        previous, first_position = self._seal_leftovers()
+        previous, first_position = self._sealing.leftovers()
         folder = self._folder / segment_name(first_position)
         self._batch = int(previous["last_batch"]) if previous else 0
         self._previous_digest = int(previous["digest"]) if previous else 0
@@ -273,75 +271,6 @@ class Writer:
                 streamframes.write_all(self._files, self._manifest, snapshot)
             finally:
                 lock.release()
-
-    def _seal_leftovers(self) -> tuple[dict[str, Any] | None, int]:
-        """The summary of the last sealed segment, and where the active one starts.
-
-        A sealed segment whose summary was lost gets a new one: every segment but the last is sealed.
-        Raises LogDamagedError, with nothing changed, if one does not start where the one before it ends.
-        """
-        folders, summaries = self._segments()
-        refuse_holes(self._folder, [first for first, _ in folders], summaries)
-        previous, next_first = None, 1
-        for number, (first_position, folder) in enumerate(folders):
-            summary = summaries[number]
-            if summary is None and number == len(folders) - 1:
-                return previous, first_position
-            if summary is None or not _has_index(self._files, folder, summary):
-                lock = self._files.lock(self._folder / COMPACT_LOCK_FILE)
-                try:
-                    # Whoever compacted it meanwhile has replaced its summary before the index went.
-                    is_another = self._segments() != (folders, summaries)
-                    if not is_another:
-                        end = summary["last_position"] if summary else folders[number + 1][0] - 1
-                        digest = int(previous["digest"]) if previous else 0
-                        summary = self._seal_again(folder, first_position, end, digest)
-                finally:
-                    lock.release()
-                if is_another or summary is None:
-                    return self._seal_leftovers()
-            previous, next_first = summary, summary["last_position"] + 1
-        return previous, next_first
-
-    def _segments(self) -> tuple[list[tuple[int, Path]], list[dict[str, Any] | None]]:
-        """The segments, and their summaries: without those that a merged one has taken the place of."""
-        while True:
-            listed = list(segment_folders(self._folder))
-            folders, summaries, covered = [], [], 0
-            for first_position, folder in listed:
-                if first_position <= covered:
-                    continue
-                summary = read_summary(self._files, folder)
-                covered = int(summary["last_position"]) if summary is not None and is_cold(summary) else covered
-                folders.append((first_position, folder))
-                summaries.append(summary)
-            if list(segment_folders(self._folder)) == listed:  # none went while the others were read
-                return folders, summaries
-
-    def _seal_again(
-        self, folder: Path, first_position: int, last_position: int, previous_digest: int
-    ) -> dict[str, Any]:
-        """Make the index and the summary of a sealed segment from its frames, which must go to `last_position`."""
-        path = folder / FRAMES_FILE
-        try:
-            data = self._files.map(path)
-        except FileNotFoundError:
-            data = memoryview(b"")
-        problem = check_header(data, self._manifest.id_bytes, first_position)
-        if not problem:
-            found = walk_all(data, first_position, check_bodies=True)
-            problem = found.stop if len(found.table) else "it holds no batch"
-            end = int(found.table["header"]["last_position"][-1]) if len(found.table) else 0
-            if not problem and end != last_position:
-                problem = f"it ends at position {end}, and must end at {last_position}"
-        if problem:
-            raise LogDamagedError(
-                f"{path}: {problem}",
-                "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
-            )
-        self._files.write_whole(folder / INDEX_FILE, found.table.tobytes())
-        self._write_streams(folder, first_position, found.table, StreamFrames(first_frame=len(found.table)))
-        return self._write_summary(folder, first_position, found.table, found.end, previous_digest)
 
     def _adopt(self, segment: Recovered) -> None:
         self._segment = segment.first_position
@@ -434,8 +363,10 @@ class Writer:
         if self._config.fsync == "never":
             self._log.sync()  # its summary will say for certain what it holds
         self._index.sync()
-        self._write_streams(self._segment_folder, self._segment, table, self._streams)
-        self._write_summary(self._segment_folder, self._segment, table, self._log.size, self._previous_digest)
+        self._sealing.write_streams(self._segment_folder, self._segment, table, self._streams)
+        self._sealing.write_summary(
+            self._segment_folder, self._segment, table, self._log.size, self._previous_digest
+        )
         self._previous_digest = int(table["header"]["checksum"][-1])
         if self._config.fsync == "batch":
             self._caches.sync_when_due()
@@ -447,43 +378,3 @@ class Writer:
         log_id = self._manifest.id_bytes
         self._adopt(recover(self._files, folder, first_position, self._batch + 1, log_id, None, False))
         self._store_head()
-
-    def _write_streams(self, folder: Path, first_position: int, table: Table, noted: StreamFrames) -> None:
-        segment = Segment(folder, first_position, table, self._files.map(folder / FRAMES_FILE), True)
-        with contextlib.suppress(LogDamagedError):  # `verify` and whoever reads the events speak of that
-            streamframes.write(self._files, self._manifest, segment, noted.of(segment))
-
-    def _write_summary(
-        self, folder: Path, first_position: int, table: Table, log_bytes: int, previous_digest: int
-    ) -> dict[str, Any]:
-        headers = table["header"]
-        commits = headers[headers["kind"] == COMMIT_FRAME]
-        filled = commits[commits["count"] > 0]
-        summary = {
-            "version": FORMAT_VERSION,
-            "log_id": self._manifest.id,
-            "first_position": first_position,
-            "last_position": int(headers["last_position"][-1]),
-            "count": int(commits["count"].sum()),
-            "batches": len(commits),
-            "last_batch": int(headers["batch"][-1]),
-            "frames": len(table),
-            "log_bytes": log_bytes,
-            "recorded_at_min": int(commits["base_recorded_at"][0]),
-            "recorded_at_max": int(commits["base_recorded_at"][-1]) + max(int(commits["count"][-1]), 1) - 1,
-            "timestamp_min": int(filled["timestamp_min"].min()) if len(filled) else 0,
-            "timestamp_max": int(filled["timestamp_max"].max()) if len(filled) else 0,
-            "digest": int(headers["checksum"][-1]),
-            "previous_digest": previous_digest,
-            "index_checksum": checksum(table.tobytes()),
-        }
-        self._files.write_whole(folder / SUMMARY_FILE, summary_record(summary))
-        return summary
-
-
-def _has_index(files: Files, folder: Path, summary: Mapping[str, Any]) -> bool:
-    if is_cold(summary):
-        return True
-    if files.size(folder / INDEX_FILE) != int(summary["frames"]) * INDEX_ROW.itemsize:
-        return False
-    return checksum(files.map(folder / INDEX_FILE)) == int(summary["index_checksum"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from evtool.errors import ConfigError
+from evtool.errors import ConfigError, PositionError
 from evtool.event import INT64_MAX
 from evtool.log.log import Log
 from evtool.log.selection import Selection
@@ -33,6 +33,10 @@ def last_position(log: Log, as_of: str) -> int:
     """The position of the last event that was there at a moment. Raises ConfigError, PositionError."""
     bound = parse_bound(as_of, log, int(datetime.now(UTC).timestamp() * SECOND_NS))
     if bound.position is not None:
+        if bound.position > log.position:
+            raise PositionError(
+                f"there is no position {bound.position:,} yet", f"The log ends with position {log.position:,}."
+            )
         return bound.position
     if bound.time is None:
         raise ConfigError(f"{as_of!r} is no moment")

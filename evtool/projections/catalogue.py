@@ -17,6 +17,9 @@ from evtool.projections.definition import NAME, Definition
 SUFFIX = ".toml"
 _BYTES_MAX = 1_000_000
 
+_TEMPLATE_NAME = "NAME"
+
+TemplateKind = Literal["aggregate", "funnel", "retention", "sessions", "score"]
 Origin = Literal["built in", "own", "file"]
 
 
@@ -65,6 +68,12 @@ def find(reference: str, own: Path | None) -> Definition:
             f"{hint}`evtool projections list` shows all; a file is named by its path.",
         )
     return known[reference].read()
+
+
+def template(kind: TemplateKind, name: str) -> str:
+    """A sound definition of this kind and name, to begin with."""
+    path = resources.files("evtool.projections") / "templates" / f"{kind}{SUFFIX}"
+    return path.read_text(encoding="utf-8").replace(_TEMPLATE_NAME, name)
 
 
 def is_path(reference: str) -> bool:

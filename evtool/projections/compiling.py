@@ -15,7 +15,7 @@ from evtool.projections.definition import Definition
 from evtool.projections.language import expression as tree
 from evtool.projections.language.expression import Call, Cast, Column, Expression, ExpressionError, JsonPath
 from evtool.projections.language.lowering import failures, lower
-from evtool.projections.language.parsing import parse
+from evtool.projections.language.parsing import compares, parse
 from evtool.projections.plan import Plan, input_column
 
 GRAINS = ("hour", "day", "week", "month", "all")
@@ -29,6 +29,7 @@ _UNIT_NS = {
     "d": 86_400 * _SECOND_NS,
     "w": 604_800 * _SECOND_NS,
 }
+_EVENT_TYPE = re.compile(r"(?!payload\b|metadata\b)[A-Za-z][\w.-]*")  # as one stands without quotes
 _SPAN = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d|w)(?:in|our|ay|eek)?s?\s*")
 
 Path = tuple[str, ...]
@@ -93,10 +94,23 @@ class Compiler:
         try:
             found = parse(text, self._trees, measure=measure)
         except ExpressionError as error:
-            self.fail(path, error.message, error.hint, error.line, error.column)
+            is_type = wanted == "boolean" and _EVENT_TYPE.fullmatch(text)
+            hint = f"A condition is wanted: event_type = '{text}'." if is_type else error.hint
+            self.fail(path, error.message, hint, error.line, error.column)
         if wanted and found.type.name != wanted:
             self.fail(path, f"{text!r} is {found.type}, and {wanted} is wanted")
         return found
+
+    def is_condition(self, text: str) -> bool:
+        """Whether a text says by an operator or a function what is true or false, or compares without being right.
+
+        A plain name says nothing of the kind, nor does an event type of several words: `signed in`.
+        """
+        try:
+            found = parse(text, self._trees)
+        except ExpressionError:
+            return compares(text)
+        return found.type.name == "boolean" and isinstance(found, Call)
 
     def made(self, text: str) -> Expression:
         """The tree of a text that is made of others' canonical texts."""

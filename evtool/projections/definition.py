@@ -53,6 +53,17 @@ _REQUIRED = {
     "sessions": ("by", "gap"),
     "score": ("weights",),
 }
+_EXAMPLES = {  # of what is no expression
+    "within": 'A span of time is a text: within = "1h".',
+    "gap": 'A span of time is a text: gap = "30m".',
+    "steps": 'As in steps = ["ItemViewed", "ItemPurchased"].',
+    "mode": 'As in mode = "strict_once".',
+    "periods": "As in periods = 12.",
+    "each": "It is true or false.",
+    "grain": 'As in grain = "day".',
+    "timezone": 'As in timezone = "Europe/Berlin".',
+    "weights": "Write [score.weights] and below it conditions with their weights: \"event_type = 'A'\" = 1.",
+}
 _NEEDS_TIME = ("retention",)
 _NOT_HASHED = ("description",)
 
@@ -171,7 +182,11 @@ class _Reader:
                 self._section(section)
         (kind,) = kinds
         if kind in _NEEDS_TIME and "time" not in self._table:
-            self._fail((kind,), f"[{kind}] needs [time]: its periods")
+            self._fail(
+                (kind,),
+                f"[{kind}] needs [time], whose grain is its period",
+                'Write [time] and grain = "week" below.',
+            )
         return Definition(name, version, kind, self._table, self._parameters(), self._origin, self._text)  # type: ignore[arg-type]
 
     def _texts(self) -> None:
@@ -202,7 +217,12 @@ class _Reader:
         for key, value in table.items():
             wanted = keys[key]
             if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-                self._fail((section, key), f"{section}.{key} = {value!r} has the wrong type")
+                written = str(value).lower() if isinstance(value, bool) else repr(value)
+                self._fail(
+                    (section, key),
+                    f"{section}.{key} = {written:.60} has the wrong type",
+                    _EXAMPLES.get(key, "It is a text: an expression."),
+                )
 
     def _parameters(self) -> dict[str, Parameter]:
         table = self._table.get("parameters", {})

@@ -348,6 +348,12 @@ def _steps(compiler: Compiler, written: Any) -> dict[str, Expression]:
         name = named[1] if named else step
         if name in found:
             compiler.fail(path, f"two steps are called {name!r}", "Write `name: condition` to tell them apart.")
+        if not named and compiler.is_condition(step):
+            compiler.fail(
+                path,
+                f"the step {step!r} is a condition without a name, and would be taken for an event type",
+                f'Write a name and a colon before it: "step {len(found) + 1}: {step}".',
+            )
         text = named[2] if named else f"event_type = {tree.canonical(tree.literal(step))}"
         found[name] = compiler.expression(path, text, "boolean")
     if not 2 <= len(found) <= STEPS_MAX:

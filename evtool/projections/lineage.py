@@ -5,9 +5,9 @@ identity, times and chain do not, and logs of the same events must give the same
 read model the position and the counts are left out too: they are those of all parts, and a part whose rows stay as
 they are must stay as it is.
 
-Beside the file stands all of that, what it was made from and when, and the SHA-256 of each file. It is put in
-place in two steps, around the change of the read model itself: first as <name>.lineage.json.next, then by its own
-name. So at any moment one of the two describes what is there.
+Beside the file stands all of that, what it was made from and when, the SHA-256 of each file, and a checksum of
+what is said. It is put in place in two steps, around the change of the read model itself: first as
+<name>.lineage.json.next, then by its own name. So at any moment one of the two describes what is there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 from evtool.errors import InputError
 from evtool.files import Files, translated
 from evtool.projections.definition import Identity
+from evtool.projections.record import CHECKSUM, checksum_of
 from evtool.timestamps import parse_text, to_text
 
 LINEAGE_KEY = "evtool.lineage"
@@ -150,7 +151,8 @@ def names_beside(name: str) -> tuple[str, str]:
 
 def announce(files: Files, folder: Path, name: str, beside: Mapping[str, Any]) -> None:
     """Write down what the read model is about to be."""
-    text = json.dumps(beside, sort_keys=True, indent=2, ensure_ascii=False, default=str) + "\n"
+    said = {**beside, CHECKSUM: checksum_of(beside)}
+    text = json.dumps(said, sort_keys=True, indent=2, ensure_ascii=False, default=str) + "\n"
     files.write_whole(_pending(folder, name), text.encode())
 
 
@@ -167,17 +169,19 @@ def beside(files: Files, folder: Path, name: str) -> list[dict[str, Any]]:
     for path in (sidecar(folder, name), _pending(folder, name)):
         try:
             value = json.loads(files.read_whole(path))
+            found.append(value if _is_whole(value) else {})
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (ValueError, RecursionError):
-            value = {}
-        found.append(value if _is_whole(value) else {})
+            found.append({})
     return found
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether what stands beside a read model has the form in which it was written."""
+    """Whether what stands beside a read model is as it was written; its checksum is taken out."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
+        return False
+    if value.pop(CHECKSUM, None) not in (checksum_of(value), None):  # earlier ones have none
         return False
     output = value.get("output")
     if not isinstance(output, dict) or not isinstance(value.get("parameters"), dict):

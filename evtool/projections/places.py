@@ -113,10 +113,10 @@ def promote(files: Files, root: Path, name: str, version: int) -> None:
     there = versions(root, name)
     if version not in there:
         have = f"it has one of {', '.join(f'version {each}' for each in there)}" if there else "it has none at all"
-        raise ProjectionError(
-            f"{name} has no read model of version {version} that could serve: {have}",
-            f"A definition makes the version that it has; `evtool projections kept {name}` shows all there are.",
-        )
+        shows = "`evtool projections list` shows which projections there are."
+        if there:
+            shows = f"A definition makes its own version; `evtool projections kept {name}` shows all there are."
+        raise ProjectionError(f"{name} has no read model of version {version} that could serve: {have}", shows)
     folder = root / name
     held = files.wait_for_lock(folder / LOCK_FILE)
     try:

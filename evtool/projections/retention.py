@@ -40,8 +40,8 @@ class Retention:
 
     The read model: `cohort` (Int32, the number of a period), the keys, `offset` (Int32), `actors` (Int64) and
     `retention` (Float64), their share of the cohort. A cohort has a row for each offset from 0 to `periods` that
-    is over or has begun: cohort + offset is at most the last period of any row with an actor, of whatever keys,
-    with a `start`, a `return` or neither.
+    is over or has begun: cohort + offset is at most the last period of any row with an actor, of whatever keys.
+    The rows that a definition gives all have a `start` or a `return`.
     """
 
     keys: Sequence[str]

@@ -82,9 +82,10 @@ def take(
 ) -> Snapshot:
     """Refresh a projection and keep what it is then. What is kept already, with this label, is not kept twice.
 
-    Raises LogReadOnlyError, and as `Runner.refresh` does.
+    Raises LogReadOnlyError, and as `Runner.refresh` does; UnicodeEncodeError for a label that is no text.
     """
     _refuse_read_only(log)
+    (label or "").encode()  # before anything is made
 
     def copy(store: StateStore, answer: Answer) -> Snapshot:
         with _lock(log) as folder:
@@ -313,12 +314,12 @@ def _record(snapshot: Snapshot) -> bytes:
 
 
 def _read(files: Files, path: Path) -> Snapshot | None:
-    """What a record says; None if it is damaged, of another format, or has gone."""
+    """What a record says; None if it is damaged, of another format or snapshot, or has gone."""
     try:
         data = files.read_whole(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     values = record.decode(data)
-    if values is None or values.pop("format") != FORMAT:
+    if values is None or values.pop("format") != FORMAT or values["id"] != path.parent.name:
         return None
     return Snapshot(**values | {"keys": tuple(values["keys"])})

@@ -85,7 +85,8 @@ def test_a_damaged_state_is_mended_by_what_verify_says(here: Path, what: str, se
 
 
 def test_a_damaged_read_model_of_a_list_as_parameter_is_mended(here: Path):
-    run("project", "funnel-conversion", "--set", 'steps=["A B", "C > D"]', cwd=here)
+    steps = """steps=["A B", "later: event_type > 'C'"]"""
+    run("project", "funnel-conversion", "--set", steps, cwd=here)
     damage(here, "*/v1/with-*/*.parquet")
     follow(here, advice(here))
 

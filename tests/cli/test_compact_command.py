@@ -9,6 +9,7 @@ import pytest
 from command_line import as_json, digest, failed, line, run
 from faults import flip
 
+import evtool
 from evtool.files import Files
 
 
@@ -71,6 +72,31 @@ def test_columns_of_projections_are_made_and_where_they_lack_it_says_so(log: Pat
     assert run("compact", "--rewrite", cwd=log.parent).stderr.startswith(b"nothing to compact")
     assert as_json("compact", cwd=log.parent)["lacking"] == []
     assert as_json("verify", cwd=log.parent)["findings"] == []
+
+
+def columns(log: Path) -> list[set[str]]:
+    """The columns that each cold segment has of payloads and metadata."""
+    with evtool.open(log, read_only=True) as opened:
+        return [set(each.materialised) for each in opened.snapshot().segments if each.is_cold]
+
+
+def test_old_columns_stayed_that_the_summary_did_not_name(log: Path):
+    before = digest(log)
+    run("compact", "--materialise", "none", "--materialise", "payload.a", cwd=log.parent)
+    assert columns(log) == [{"payload.a"}] * 2
+    told = run("compact", "--materialise", "none", "--materialise", "payload.n", cwd=log.parent).stderr
+    assert b"with columns for payload.a, payload.n" in told
+    assert columns(log) == [{"payload.a", "payload.n"}] * 2
+    told = run(
+        "compact", "--materialise", "none", "--materialise", "payload.n", "--rewrite", cwd=log.parent
+    ).stderr
+    assert b"with columns for payload.n\n" in told
+    assert columns(log) == [{"payload.n"}] * 2
+    run("compact", "--materialise", "none", "--rewrite", cwd=log.parent)
+    assert columns(log) == [set()] * 2
+    again = run("compact", "--materialise", "none", "--rewrite", cwd=log.parent)
+    assert again.stderr.startswith(b"nothing to compact")
+    assert digest(log) == before
 
 
 def test_a_definition_that_is_broken_is_named(log: Path):

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import within
 from command_line import COMMAND, check, digest, environment, failed, letters, line, lines, numbers, run
+from samples import config, event
 
 import evtool
 
@@ -120,6 +122,31 @@ def test_a_source_that_makes_no_sense_leaves_no_log_behind(tmp_path: Path, sourc
         (tmp_path / "evtool.toml").write_text(f'[ingest]\nsource = "{source}"\n')
         assert "source" in failed(3, "ingest", cwd=tmp_path, stdin=lines(0))
         assert not (tmp_path / "segments").exists()
+
+
+def test_arguments_that_are_not_utf_8_are_refused_in_a_sentence_and_leave_nothing(tmp_path: Path):
+    (tmp_path / "evtool.toml").write_text('[log]\nsegment_bytes = "64KiB"\n')
+    within.run("ingest", "--batch-events", "50", cwd=tmp_path, stdin=lines(*range(3_000)))
+    for command in (
+        ("snapshot", "take", "event-counts", "--label"),
+        ("compact", "--rewrite", "--materialise"),
+        ("projections", "kept"),
+        ("dead-letters", "list", "--source"),
+        ("nightly", "--only", "recompute", "--projection"),
+    ):
+        within.run(*command, "\udcff", cwd=tmp_path, code=None)
+    for command in (("snapshot", "take", "event-counts", "--label"), ("compact", "--rewrite", "--materialise")):
+        assert "is no text in UTF-8" in within.failed(3, *command, "payload.\udcff", cwd=tmp_path)
+    assert not list(tmp_path.glob("segments/snapshots/*.tmp"))
+
+
+def test_a_log_of_more_segments_than_files_may_be_open_at_first(tmp_path: Path):
+    with evtool.open(tmp_path / "segments", create=True, config=config(segment_bytes=1)) as log:
+        for number in range(30):
+            log.append([event(number)])
+    limits = (40, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits)  # noqa: E731
+    assert run("replay", cwd=tmp_path, preexec_fn=few).stdout.count(b"\n") == 30
 
 
 def test_a_name_that_is_too_long(tmp_path: Path):

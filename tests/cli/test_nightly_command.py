@@ -80,7 +80,8 @@ def test_a_terminal_gets_a_table(here: Path, monkeypatch: pytest.MonkeyPatch):
 def test_programs_get_the_report_that_stays(here: Path):
     printed = json.loads(run("nightly", "--json", "--only", "verify", "--only", "compact", cwd=here).stdout)
     (path,) = (here / "segments" / "nightly").glob("*.json")
-    assert printed == json.loads(path.read_text())
+    kept = json.loads(path.read_text())
+    assert printed | {"checksum": kept["checksum"]} == kept
     assert [step["outcome"] for step in printed["steps"]] == ["ok", "ok", "skipped", "skipped"]
 
 
@@ -145,6 +146,12 @@ def compared(folder: Path, before: dict[str, Any], after: dict[str, Any], kind: 
     return run("snapshot", "diff", before["id"], after["id"], "--format", kind, cwd=folder).stdout
 
 
+def test_a_snapshot_that_cannot_be_taken_says_nothing_of_those_that_there_are(here: Path):
+    told = run("snapshot", "take", "nothing", cwd=here, code=None).stderr.decode()
+    assert "nothing" in told
+    assert "no snapshots" not in told
+
+
 def test_a_night_keeps_what_the_configuration_says_and_all_labels(here: Path):
     run("snapshot", "take", "--label", "kept", cwd=here)
     run("snapshot", "take", cwd=here)
@@ -177,8 +184,10 @@ def test_the_lines_for_cron_are_those_of_readme_and_run(here: Path):
     assert [text for text in crontab.splitlines() if text and text[0] != "#"] == shown.splitlines()
     commands = of_cron(shown)
     assert len(commands) == 2
-    for command in commands:
-        shell(command, here)
+    said = [shell(command, here) for command in commands]
+    assert (said[0].stdout, said[0].stderr) == (b"", b"")  # which cron would mail every quarter of an hour
+    again = shell(commands[0], here)
+    assert (again.stdout, again.stderr) == (b"", b"")
     (report,) = (here / "segments" / "nightly").glob("*.json")
     assert {step["outcome"] for step in json.loads(report.read_text())["steps"]} == {"ok"}
     assert (here / "segments" / "read-models" / "event-counts" / "v1" / "event-counts.parquet").exists()

@@ -269,3 +269,30 @@ def test_a_type_that_no_event_has_is_told_beside_the_result(here: Path):
     assert b"no event of the log has the type 'ItemPurchsed'; did you mean 'ItemPurchased'?" in done.stderr
     assert b"no event of the log" not in run(*steps, "--stale", cwd=here).stderr  # which answers at once
     assert b"no event of the log" not in run("project", "mine", cwd=here).stderr
+
+
+def test_cron_mailed_what_all_went_well_says(here: Path):
+    for arguments in (["--all"], ["mine"], ["mine", "--stale"], ["mine", "--out", "out.csv"]):
+        done = run("project", *arguments, "--quiet", cwd=here)
+        assert (done.stdout, done.stderr) == (b"", b""), arguments
+    assert (here / "out.csv").read_text().startswith("day,kind,")
+    assert run("project", "mine", "--quiet", "--format", "csv", cwd=here).stdout == (here / "out.csv").read_bytes()
+    (here / "projections" / "broken.toml").write_text("name = 3 x")
+    assert "broken.toml is not TOML" in failed(19, "project", "--all", "--quiet", cwd=here)
+
+
+def test_a_name_and_all_are_one_too_many_not_one_too_few(here: Path):
+    assert "mine is one" in failed(3, "project", "mine", "--all", cwd=here)
+
+
+def test_an_end_that_the_log_has_not_reached_is_no_end(here: Path):
+    assert "there is no position 99,999 yet" in failed(16, "project", "mine", "--as-of", "@99999", cwd=here)
+
+
+def test_years_were_written_as_amounts(here: Path):
+    (here / "projections" / "years.toml").write_text(
+        'name = "years"\nversion = 1\n[keys]\nyear = "position * 0 + 2026"\n[measures]\nn = "count(*)"\n'
+    )
+    table = run("project", "years", cwd=here).stdout.decode()
+    assert "2026" in table
+    assert "2,026" not in table

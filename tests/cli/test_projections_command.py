@@ -11,11 +11,14 @@ import subprocess
 import termios
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from command_line import COMMAND, line
 from faults import flip
 from within import failed, run
+
+from evtool.projections import catalogue
 
 BUILT_IN = {"daily-active-users", "sessions", "funnel-conversion", "event-counts"}
 
@@ -66,7 +69,18 @@ def test_a_definition_from_new_to_promoted_and_back(here: Path):
         run("projections", "promote", "by-product", str(version), cwd=here)
         assert listed(here)["by-product"]["serves"] == version
     assert b"v1*, v2" in run("projections", "list", cwd=here).stdout
-    assert "version 3" in failed(19, "projections", "promote", "by-product", "3", cwd=here)
+    assert "projections kept by-product" in failed(19, "projections", "promote", "by-product", "3", cwd=here)
+    assert "`evtool projections list`" in failed(19, "projections", "promote", "by-produkt", "1", cwd=here)
+
+
+@pytest.mark.parametrize("kind", get_args(catalogue.TemplateKind))
+def test_a_new_definition_of_each_kind_is_sound_and_runs(here: Path, kind: str):
+    run("projections", "new", "mine", "--kind", kind, cwd=here)
+    text = (here / "projections" / "mine.toml").read_text()
+    table = {"aggregate": "measures", "score": "score.weights"}.get(kind, kind)
+    assert (text.splitlines()[0], f"[{table}]" in text) == ('name = "mine"', True)
+    assert b"is sound" in run("projections", "validate", "mine", cwd=here).stderr
+    assert b"," in run("project", "mine", "--format", "csv", cwd=here).stdout
 
 
 def test_show_prints_the_file_and_its_parameters(here: Path):

@@ -42,6 +42,7 @@ from evtool.ingest import resume
 from evtool.lifecycle import logfiles
 from evtool.lifecycle.compact import compact
 from evtool.lifecycle.verify import verify
+from evtool.log.format import FRAME_HEADER_BYTES
 
 RESUME = resume.ResumePoint("load", "a.ndjson", 7, 0, 0, 0).as_map()
 
@@ -402,6 +403,18 @@ def test_a_damaged_segment_is_left_and_the_others_are_compacted(folder: Path):
     check_sound(folder)
     assert compacted(folder).failures == []
     check_sound(folder)
+
+
+@pytest.mark.parametrize("back", [1, 60, FRAME_HEADER_BYTES])
+def test_a_flipped_bit_in_a_commit_frame_is_not_compacted_away(small: Path, back: int):
+    damaged_one = segments(small)[0]
+    path = damaged_one / "frames.log"
+    flip(path, path.stat().st_size - back)
+    before = path.read_bytes()
+    for report in (estimated(small), compacted(small)):
+        assert [Path(one.folder) for one in report.failures] == [damaged_one]
+    assert path.read_bytes() == before
+    assert [one.file for one in verify(evtool.open(small, read_only=True)).findings] == [str(path)]
 
 
 def damaged(folder: Path, name: str, byte: int) -> list[Any] | None:

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from faults import Fault, FaultyFiles, Killed, flip
 from projecting import configuration, purchase, write
-from samples import config, frame
+from samples import config, frame, segments
 
 import evtool
 from evtool.config import Config
@@ -29,6 +29,7 @@ from evtool.lifecycle import nightly
 from evtool.lifecycle import recompute as recomputing
 from evtool.lifecycle.nightly import Context, Report, Result, Step
 from evtool.lifecycle.nightsteps import STEPS
+from evtool.lifecycle.verify import verify
 from evtool.log.log import open as open_log
 from evtool.log.selection import Selection
 from evtool.projections import catalogue, projection, snapshots
@@ -218,6 +219,52 @@ def test_a_damaged_report_is_passed_over(log: Path):
         (log / "nightly" / "20990101T000000.000000Z.json").write_text(text)
         run(log, steps=steps)
     assert "".join(done) == "abababab"
+
+
+def test_a_report_in_which_a_bit_was_flipped_does_not_end_the_next_night(log: Path):
+    run(log, only=["recompute"])
+    (path,) = (log / "nightly").glob("*.json")
+    before = path.read_text()
+    changes = (
+        ('"position": 20', '"pouition": 20'),
+        ('"position": 20', '"position": 22'),
+        ('"position": 20', '"position": 1e400'),
+        ('"projections": [', '"projections": [1, '),
+        ('"facts": {}', '"facts": null'),
+        ('"outcome": "skipped"', '"outcome": "postponed"'),
+        (before, "[" * 100_000),
+    )
+    for old, new in changes:
+        assert old in before
+        path.write_text(before.replace(old, new))
+        with open_log(log) as opened:
+            assert [*nightly.reports(opened.files, log)] == []
+        assert outcomes(run(log, only=["recompute"]))["recompute"] == "ok"
+        for later in (log / "nightly").glob("*.json"):
+            if later != path:
+                later.unlink()
+    path.write_text(before)
+    with open_log(log) as opened:
+        assert len([*nightly.reports(opened.files, log)]) == 1
+
+
+def test_a_segment_msgpack_in_which_a_bit_was_flipped_is_made_anew_by_the_night(log: Path):
+    path = segments(log)[0] / "segment.msgpack"
+    flip(path, 20)
+    with evtool.open(log, read_only=True) as opened:
+        assert [one.file for one in verify(opened).findings] == [str(path)]
+    assert run(log, only=["compact"]).exit_code == 0
+    with evtool.open(log, read_only=True) as opened:
+        assert opened.snapshot().segments[0].is_cold
+        assert verify(opened).findings == []
+
+
+def test_a_report_that_was_cut_short_by_a_full_disk_does_not_stay(log: Path):
+    unfinished = log / "nightly" / "20260101T000000.000000Z.json.tmp"
+    unfinished.parent.mkdir()
+    unfinished.write_text('{"log":')
+    run(log, only=["verify"])
+    assert {path.suffix for path in unfinished.parent.iterdir()} == {".json"}
 
 
 def test_a_second_one_is_told_of_the_first(log: Path):

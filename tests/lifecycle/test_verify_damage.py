@@ -246,6 +246,62 @@ def test_every_finding_is_listed(log_folder: Path):
     assert report.events == 400 - 200 - 2 * 50
 
 
+def test_a_lineage_that_tells_of_another_position_is_named(log_folder: Path):
+    path = log_folder / "read-models/mine/v1/mine.lineage.json"
+    before = path.read_text()
+    path.write_text(before.replace('"position": 400', '"position": 401'))
+    assert path.read_text() != before
+    for fast in (False, True):
+        report = check(log_folder, fast)
+        assert [(one.file, one.severity) for one in report.findings] == [(str(path), "derived")]
+
+
+@pytest.mark.parametrize("name", [LOG[0], LOG[2]])
+def test_bytes_behind_what_was_written_are_noted(log_folder: Path, name: str):
+    path = log_folder / name
+    path.write_bytes(path.read_bytes() + b"more")
+    report = check(log_folder)
+    assert (report.findings, told(report.notes)) == ([], {str(path)})
+
+
+def test_a_record_of_another_snapshot_is_named_and_is_no_second_one(log_folder: Path):
+    (first,) = (log_folder / "snapshots").glob("*/")
+    shutil.copytree(first, first.with_name("0123456789abcdef"))
+    path = first.with_name("0123456789abcdef") / "record"
+    assert [(one.file, one.severity) for one in check(log_folder).findings] == [(str(path), "derived")]
+    with evtool.open(log_folder, read_only=True) as log:
+        assert [each.id for each in snapshots.every(log)] == [first.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "severity"),
+    [
+        ("read-models/mine/v1/mine.lineage.json", "derived"),
+        ("dead-letters/dead-letters.ndjson", "log"),
+        ("schemas/schemas.ndjson", "log"),
+    ],
+)
+@pytest.mark.parametrize("is_loop", [False, True], ids=["folder", "loop"])
+def test_a_folder_or_a_loop_of_links_in_the_place_of_a_file_is_one_finding(
+    log_folder: Path, name: str, severity: str, is_loop: bool
+):
+    path = log_folder / name
+    path.unlink()
+    if is_loop:
+        path.symlink_to(path.name)
+    else:
+        path.mkdir()
+    assert [(one.file, one.severity) for one in check(log_folder).findings] == [(str(path), severity)]
+
+
+@pytest.mark.parametrize("name", ["read-models", "snapshots", "dead-letters"])
+def test_a_file_in_the_place_of_a_folder_is_one_finding(log_folder: Path, name: str):
+    shutil.rmtree(log_folder / name)
+    (log_folder / name).touch()
+    (finding,) = check(log_folder).findings
+    assert finding.file.startswith(str(log_folder / name))
+
+
 def test_very_many_findings_are_counted(log_folder: Path):
     path = log_folder / "dead-letters" / "dead-letters.ndjson"
     path.write_bytes(b"{}\n" * (LISTED_MAX + 7))

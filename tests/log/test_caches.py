@@ -107,6 +107,19 @@ def summary_that_is_a_head(folder: Path) -> None:
     shutil.copy(folder / "HEAD", segments(folder)[0] / "segment.msgpack")
 
 
+def summary_of_another_segment(number: int, place: int) -> Change:
+    def change(folder: Path) -> None:
+        shutil.copy(segments(folder)[number] / "segment.msgpack", segments(folder)[place] / "segment.msgpack")
+
+    return change
+
+
+def summary_of_another_log(folder: Path) -> None:
+    other = folder.with_name("another")
+    make_segments(other, SMALL[:2], SMALL[2:4])
+    shutil.copy(segments(other)[0] / "segment.msgpack", segments(folder)[0] / "segment.msgpack")
+
+
 def of_another_log(*names: str) -> Change:
     """Files of a log with as many events, streams and ids, which are partly the same ones."""
 
@@ -188,6 +201,9 @@ CHANGES = {
     "segment.msgpack empty": put("segment.msgpack", b"", 0),
     "segment.msgpack garbage": put("segment.msgpack", GARBAGE[:200], 1),
     "segment.msgpack that is HEAD": summary_that_is_a_head,
+    "segment.msgpack of a later segment": summary_of_another_segment(2, 1),
+    "segment.msgpack of an earlier segment": summary_of_another_segment(1, 2),
+    "segment.msgpack of another log": summary_of_another_log,
     "segment.msgpack torn": cut("segment.msgpack", 100, -2),
     **{
         f"{name} {what}": change

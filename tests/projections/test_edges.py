@@ -9,7 +9,7 @@ from projecting import make, open_projection, project, purchase
 from samples import MOMENT_NS, event
 
 import evtool
-from evtool.errors import ConfigError, LogDamagedError, ProjectionError
+from evtool.errors import ConfigError, DerivedDamagedError, ProjectionError
 from evtool.files import Files
 from evtool.projections import catalogue, explain, parameters, places
 from evtool.projections.source import Source
@@ -109,7 +109,7 @@ def test_a_damaged_lineage_is_made_anew(folder: Path, text: str):
         found = open_projection(log, "event-counts")
         expected = found.runner.refresh().frame
         (found.places.folder / "event-counts.lineage.json").write_text(text)
-        with pytest.raises((LogDamagedError, ProjectionError)):
+        with pytest.raises(DerivedDamagedError):
             found.runner.stale()
         assert found.runner.refresh().frame.equals(expected)
         assert found.runner.stale().frame.equals(expected)

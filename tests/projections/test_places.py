@@ -16,7 +16,7 @@ from evtool.projections.readmodel import write
 
 
 def make(root: Path, version: int, rows: int = 1, rows_max: int = 10) -> None:
-    lineage = Lineage("orders", version, "d", {}, rows, rows, 0, "log", 1, None)
+    lineage = Lineage("orders", version, "d", {}, rows, rows, {}, "log", 1, None)
     days = pl.DataFrame({"day": pl.int_range(rows, dtype=pl.Int32, eager=True).cast(pl.Date)})
     write(Files(), Places(root, "orders", version).folder, days, lineage, rows_max)
 

@@ -167,13 +167,15 @@ def test_logs_of_the_same_events_give_the_same_bytes(tmp_path: Path) -> None:
 def test_a_lineage_from_before_casts_had_names_is_read(tmp_path: Path) -> None:
     put(tmp_path, table(9))
     path = tmp_path / "orders.lineage.json"
+    said = json.loads(path.read_text())
+    del said["checksum"]
     for before, after in ((3, {"": 3}), (0, {})):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"failed_casts": before}))
+        path.write_text(json.dumps(said | {"failed_casts": before}))
         found = read(tmp_path, "orders")
         assert found is not None
         assert found[1] == replace(LINEAGE, failed_casts=after)
     for wrong in ("x", [1], {"a": "b"}, None, True):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"failed_casts": wrong}))
+        path.write_text(json.dumps(said | {"failed_casts": wrong}))
         with pytest.raises(DerivedDamagedError):
             read(tmp_path, "orders")
 
@@ -273,6 +275,24 @@ def test_a_flipped_bit_is_found(tmp_path: Path, form: str) -> None:
     flip(damaged, 1000)
     put(tmp_path, frame, rows_max=rows_max)
     assert read_lineage(damaged).matches
+    assert read(tmp_path, "orders") is not None
+
+
+def test_a_change_of_anything_that_is_said_beside_a_read_model_is_found(tmp_path: Path) -> None:
+    written = put(tmp_path, table(99))
+    path = tmp_path / "orders.lineage.json"
+    said = json.loads(path.read_text())
+    inside = read_lineage(written.path).lineage
+    assert inside.keys() == said.keys() - {"checksum"}
+    for name, value in said.items():
+        changes = [value + 1] if isinstance(value, int) else [f"{value}x", "\ud800", None]
+        for change in changes:
+            if (name, change) != ("checksum", None):
+                path.write_text(json.dumps(said | {name: change}))
+                assert read_lineage(written.path).matches is False, name
+                with pytest.raises(DerivedDamagedError):
+                    read(tmp_path, "orders")
+    path.write_text(json.dumps(said))
     assert read(tmp_path, "orders") is not None
 
 

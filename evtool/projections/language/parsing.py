@@ -83,6 +83,14 @@ def parse(text: str, parameters: Mapping[str, Expression] | None = None, *, meas
     return found
 
 
+def compares(text: str) -> bool:
+    """Whether a text is SQL that compares two sides, whatever they are."""
+    try:
+        return isinstance(grammar.syntax(text), exp.EQ | exp.NEQ | exp.LT | exp.LTE | exp.GT | exp.GTE)
+    except ExpressionError:
+        return False
+
+
 class _Reader:
     """Turns sqlglot's nodes of one text into ours."""
 
@@ -289,6 +297,9 @@ class _Reader:
         return self._fail(node, f"{_name(node)} is no step of a path", "As in payload.items[0].name.")
 
     def _no_column(self, node: exp.Expr, name: str, steps: Sequence[str | int]) -> NoReturn:
+        if name not in ("", *_COLUMNS) and _is_quoted(node):
+            text = name.replace("'", "''")
+            self._fail(node, f"there is no column {name[:60]!r}", f"Texts stand in single quotes: '{text[:60]}'.")
         near = difflib.get_close_matches(name.lower(), [*_COLUMNS, *_JSON], n=2)
         plain = re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name)
         member = shown(JsonPath("payload", (name, *steps))) if plain else ""
@@ -371,6 +382,16 @@ class _Reader:
         if isinstance(node, exp.Placeholder):
             offset = self._text.find(f":{node.this}")
         raise ExpressionError(message, *grammar.place(self._text, offset or 0), hint)
+
+
+def _is_quoted(node: exp.Expr) -> bool:
+    """Whether a node is one name in double quotes, without members."""
+    return (
+        isinstance(node, exp.Column)
+        and len(node.parts) == 1
+        and isinstance(node.this, exp.Identifier)
+        and bool(node.this.args.get("quoted"))
+    )
 
 
 def _name(node: exp.Expr) -> str:
