@@ -41,6 +41,7 @@ Section = TypeVar(
     "ProjectionsConfig",
     "SnapshotsConfig",
     "NightlyConfig",
+    "BackupConfig",
 )
 
 
@@ -132,6 +133,17 @@ class NightlyConfig:
 
 
 @dataclass(frozen=True)
+class BackupConfig:
+    """Where backups go (a path is relative to evtool.toml), how many are kept (None: all), and for how long an
+    object store that does not answer is asked again.
+    """
+
+    to: str | None = None
+    keep: int | None = None
+    patience_ms: int = 60_000
+
+
+@dataclass(frozen=True)
 class Config:
     """All of it. `file` is the evtool.toml that was read, `log_flag` what a flag said of the log."""
 
@@ -142,6 +154,7 @@ class Config:
     projections: ProjectionsConfig = field(default_factory=ProjectionsConfig)
     snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
     nightly: NightlyConfig = field(default_factory=NightlyConfig)
+    backup: BackupConfig = field(default_factory=BackupConfig)
     file: Path | None = None
     log_flag: Path | None = None
 
@@ -198,7 +211,8 @@ def read_file(path: Path) -> Config:
         raise ConfigError(
             f"{path} nests deeper than can be read", "Its tables nest three deep at most."
         ) from error
-    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots", "nightly"))
+    sections = ("log", "ingest", "schemas", "projections", "snapshots", "nightly", "backup")
+    _refuse_unknown(path, "", table, sections)
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)
     if not isinstance(log_path, str) or not log_path or "\0" in log_path:
@@ -215,6 +229,7 @@ def read_file(path: Path) -> Config:
             **_values(path, "snapshots", _subtable(path, table, "snapshots"), SnapshotsConfig)
         ),
         nightly=NightlyConfig(**_values(path, "nightly", _subtable(path, table, "nightly"), NightlyConfig)),
+        backup=BackupConfig(**_values(path, "backup", _subtable(path, table, "backup"), BackupConfig)),
         file=path,
     )
 
@@ -337,6 +352,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "keep_weekly": _within(0, 5_200),
     "projections": _names,
     "keep_reports": _within(1, 36_500),
+    "to": _text,
+    "keep": _within(1, 1_000_000),
+    "patience_ms": _within(0, 3_600_000, parse_duration_ms),
 }
 
 

@@ -242,6 +242,30 @@ class InternalError(EvtoolError):
     exit_code = 25
 
 
+class StoreError(EvtoolError):
+    """An object store does not answer, or fails."""
+
+    exit_code = 26
+
+
+class StoreRefusedError(StoreError):
+    """An object store refuses the key, or what is asked of it."""
+
+    exit_code = 27
+
+
+class BackupError(EvtoolError):
+    """A backup is not there, or is of another log, or of more than this one has."""
+
+    exit_code = 28
+
+
+class BackupDamagedError(BackupError):
+    """An object of a backup is missing, or is not what was written."""
+
+    exit_code = 29
+
+
 def exit_codes() -> dict[int, str]:
     """Exit code -> the first line of the docstring of the class that carries it."""
     return {cls.exit_code: (cls.__doc__ or "").splitlines()[0] for cls in _family(EvtoolError)}

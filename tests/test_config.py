@@ -10,6 +10,7 @@ import pytest
 
 from evtool import config as configuration
 from evtool.config import (
+    BackupConfig,
     Codec,
     Config,
     IngestConfig,
@@ -91,6 +92,10 @@ def test_every_key_can_be_set(tmp_path: Path):
         [nightly]
         projections = ["sessions", "mine", "sessions"]
         keep_reports = 3
+        [backup]
+        to = "s3://backups/shop"
+        keep = 30
+        patience_ms = "2m"
         """,
     )
     found = configuration.load(working_folder=tmp_path)
@@ -109,7 +114,9 @@ def test_every_key_can_be_set(tmp_path: Path):
     assert found.read_models_path == tmp_path / "../models"
     assert found.snapshots == SnapshotsConfig(30, 0)
     assert found.nightly == NightlyConfig(("sessions", "mine"), 3)
-    kinds = (LogConfig, IngestConfig, SchemasConfig, ProjectionsConfig, SnapshotsConfig, NightlyConfig)
+    assert found.backup == BackupConfig("s3://backups/shop", 30, 120_000)
+    sections = (ProjectionsConfig, SnapshotsConfig, NightlyConfig, BackupConfig)
+    kinds = (LogConfig, IngestConfig, SchemasConfig, *sections)
     assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
 
 

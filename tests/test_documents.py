@@ -17,7 +17,15 @@ from foreign_lines import GITHUB
 
 from evtool import config as configuration
 from evtool.cli import projections
-from evtool.config import Config, IngestConfig, LogConfig, NightlyConfig, SchemasConfig, SnapshotsConfig
+from evtool.config import (
+    BackupConfig,
+    Config,
+    IngestConfig,
+    LogConfig,
+    NightlyConfig,
+    SchemasConfig,
+    SnapshotsConfig,
+)
 from evtool.envelope import REASONS
 from evtool.errors import exit_codes
 from evtool.event import STORED_SCHEMA
@@ -213,8 +221,9 @@ def test_the_example_configuration_is_the_default(tmp_path: Path):
         ("schemas", SchemasConfig, set()),
         ("snapshots", SnapshotsConfig, set()),
         ("nightly", NightlyConfig, set()),
+        ("backup", BackupConfig, set()),
     ],
-    ids=["log", "ingest", "schemas", "snapshots", "nightly"],
+    ids=["log", "ingest", "schemas", "snapshots", "nightly", "backup"],
 )
 def test_the_example_configuration_has_every_key_and_says_what_it_is(section: str, kind: type, more: set[str]):
     text = EXAMPLE.read_text(encoding="utf-8").partition(f"[{section}]\n")[2].partition("\n[")[0]

@@ -24,6 +24,8 @@ _HOMES = {
     "reindex": ("reindex", "reindex"),
     "compact": ("compact", "compact"),
     "nightly": ("nightly", "nightly"),
+    "backup": ("backup", "app"),
+    "restore": ("restore", "restore"),
     "projections": ("projections", "app"),
     "schema": ("schema", "schema"),
     "snapshot": ("snapshot", "app"),

@@ -35,10 +35,11 @@ def nightly(
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Do what a log needs every night: verify, recompute projections and compare, snapshot, compact.
+    """Do what a log needs every night: verify, recompute projections and compare, snapshot, compact, back up.
 
     A step that fails does not keep the others from running; the exit code is that of the first failure. The
     report stays in nightly/ of the log's folder. Projections in Python take part where they are named.
+    The backup comes where evtool.toml says where to.
     """
     from dataclasses import asdict, replace
 
@@ -49,7 +50,7 @@ def nightly(
     from evtool import config as configuration
     from evtool.errors import EvtoolError
     from evtool.lifecycle import nightly as nights
-    from evtool.lifecycle.nightsteps import STEPS
+    from evtool.lifecycle.nightsteps import steps
     from evtool.log.log import open as open_log
 
     budget_seconds = None if time_budget is None else seconds("--time-budget", time_budget, "2h")
@@ -57,7 +58,7 @@ def nightly(
     config = replace(config, nightly=configuration.with_flags(config.nightly, projections=projection or None))
     with open_log(config.log_path, config=config) as opened:
         watched = functools.partial(progress.shown, wanted=not as_json)
-        report = nights.run(opened, config, STEPS, only or (), skip or (), budget_seconds, _tell, watched)
+        report = nights.run(opened, config, steps(config), only or (), skip or (), budget_seconds, _tell, watched)
     if as_json:
         render.print_json(asdict(report))
     elif sys.stdout.isatty():
@@ -109,4 +110,15 @@ def _taken(facts: Any) -> str:
     return f"{render.count(taken, 'snapshot')}, {len(facts['dropped']):,} dropped"
 
 
-_GISTS = {"verify": _verified, "recompute": _recomputed, "snapshot": _taken, "compact": _compacted}
+def _backed_up(facts: Any) -> str:
+    stored = f"{render.size(facts['stored_bytes'])} stored" if facts["new"] else "nothing has changed"
+    return f"{facts['backup']} at position {facts['position']:,}, {stored}"
+
+
+_GISTS = {
+    "verify": _verified,
+    "recompute": _recomputed,
+    "snapshot": _taken,
+    "compact": _compacted,
+    "backup": _backed_up,
+}

@@ -1,4 +1,6 @@
-"""The steps of `evtool nightly`: verify, recompute, snapshot, compact."""
+"""The steps of `evtool nightly`: verify, recompute, snapshot, compact, and backup where evtool.toml says where
+to.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,13 @@ from typing import Any
 
 from polars.exceptions import PanicException
 
+from evtool.config import Config
 from evtool.errors import EvtoolError, LogDamagedError, ProjectionError
 from evtool.lifecycle import compact as compacting
 from evtool.lifecycle import materialising
 from evtool.lifecycle import verify as verifying
+from evtool.lifecycle.backups import making, pruning
+from evtool.lifecycle.backups.place import store_of
 from evtool.lifecycle.nightly import Context, Result, Step, failure
 from evtool.lifecycle.recompute import Recomputed, recompute
 from evtool.projections import catalogue, places, snapshots
@@ -123,9 +128,25 @@ def _compact(context: Context) -> Result:
     return Result(facts, LogDamagedError(f"{first.folder} was left as it is: {first.message}", first.hint))
 
 
+def _backup(context: Context) -> Result:
+    config = context.config
+    store = store_of(config, files=context.log.files)
+    made = making.back_up(context.log, store, context.on_progress)
+    facts = {"url": store.url, "backup": made.manifest.id, "position": made.manifest.position, "new": made.is_new}
+    facts |= {"stored": made.stored, "stored_bytes": made.stored_bytes}
+    if config.backup.keep is not None:
+        facts["removed"] = asdict(pruning.prune(store, config.backup.keep))
+    return Result(facts)
+
+
 STEPS = (
     Step("verify", _verify),
     Step("recompute", _recompute),
     Step("snapshot", _snapshot),
     Step("compact", _compact),
 )
+
+
+def steps(config: Config) -> tuple[Step, ...]:
+    """The steps that a configuration asks for."""
+    return STEPS if config.backup.to is None else (*STEPS, Step("backup", _backup))

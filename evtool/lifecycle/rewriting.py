@@ -143,19 +143,20 @@ def _prepare(
     gone = joined([*before, *passed.gone])
     log.files.write_whole(folder / map_file(generation), record)
     if len(gone):
-        facts |= _write_gone(log, folder / gone_file(generation), gone)
+        facts |= write_gone(log, folder / gone_file(generation), gone)
     summary = _range(log, first_summary, last_summary, commits) | {"generation": generation} | facts
     summary["materialised"] = names
     if any(map(len, passed.gone)):
         summary["replaced_digest"] = passed.digest.hexdigest()
     cold = open_cold(log.files, folder, summary, log.manifest.id_bytes)
     events = positions_of(run)
-    _read_back(cold, lambda done: on_progress(int(_WRITING_SHARE * events + (1 - _WRITING_SHARE) * done)))
+    read_back(cold, lambda done: on_progress(int(_WRITING_SHARE * events + (1 - _WRITING_SHARE) * done)))
     on_progress(events)
     return cold, written.pairs
 
 
-def _write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
+def write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
+    """Write what is known of events that are gone, and say what the summary says of it."""
     record = gone.encode()
     log.files.write_whole(path, record)
     return {
@@ -193,7 +194,7 @@ def _summary(log: Log, segment: SegmentView) -> dict[str, Any]:
     return summary
 
 
-def _read_back(cold: ColdSegment, on_progress: Progress) -> None:
+def read_back(cold: ColdSegment, on_progress: Progress) -> None:
     """Raise LogDamagedError unless the file holds what was written to it."""
     if checksum(cold.data) != cold.summary["events_checksum"]:
         raise _differs(cold.folder, "what was written is not what is read back")
