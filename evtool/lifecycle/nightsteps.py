@@ -131,7 +131,7 @@ def _compact(context: Context) -> Result:
 def _backup(context: Context) -> Result:
     config = context.config
     store = store_of(config, files=context.log.files)
-    made = making.back_up(context.log, store, context.on_progress)
+    made = making.back_up(context.log, store)  # its progress is in bytes, and that of a night in events
     facts = {"url": store.url, "backup": made.manifest.id, "position": made.manifest.position, "new": made.is_new}
     facts |= {"stored": made.stored, "stored_bytes": made.stored_bytes}
     if config.backup.keep is not None:

@@ -161,11 +161,34 @@ def test_a_time_of_recording_between_batches_takes_whole_ones(logs: Logs, tmp_pa
     assert restored(place(folder), tmp_path / "c", until="2199-01-01").position == COUNT
 
 
-def test_of_a_batch_that_stays_whole_not_a_byte_changes(logs: Logs, tmp_path: Path):
-    folder = logs.folders["hot"]
-    restored(place(folder), tmp_path / "a", until="@331")  # in the middle of a batch
-    before, after = (evtool.open(each, read_only=True).snapshot() for each in (folder, tmp_path / "a"))
-    assert [after.chain_at(at) for at in range(60, 301, 60)] == [before.chain_at(at) for at in range(60, 301, 60)]
+@pytest.mark.parametrize("state", ["hot", "mixed"])
+def test_a_segment_of_which_one_event_stays_is_needed_and_one_of_which_none_does_is_not(
+    logs: Logs, tmp_path: Path, state: str
+):
+    folder = logs.folders[state]
+    for first in [one.first_position for one in evtool.open(folder).snapshot().segments][1:3]:
+        for last in (first - 1, first):
+            target = tmp_path / f"{last}"
+            assert restored(place(folder), target, until=f"@{last + 1}", config=SMALL).position == last
+            assert replay(target) == replay(folder, end=last + 1)
+
+
+@pytest.mark.parametrize("state", ["hot", "cold", "merged"])
+@pytest.mark.parametrize("last", [300, 330])
+def test_of_a_batch_that_stays_whole_nothing_changes(logs: Logs, tmp_path: Path, state: str, last: int):
+    folder, target = logs.folders[state], tmp_path / "segments"
+    restored(place(folder), target, until=f"@{last + 1}", config=SMALL)
+    before, after = (evtool.open(each, read_only=True).snapshot() for each in (folder, target))
+    assert after.digest_at(300) == before.digest_at(300)
+    names = ("base_position", "base_recorded_at", "count", "checksum")
+    found = [
+        [commit for one in snapshot.segments for commit in one.commits[list(names)].tolist()]
+        for snapshot in (before, after)
+    ]
+    whole = [commit for commit in found[0] if commit[2] and commit[0] + commit[2] - 1 <= 300]
+    assert [commit for commit in found[1] if commit in whole] == whole
+    new = [(commit[0], commit[2]) for commit in found[1] if commit not in found[0]]
+    assert new == ([] if last == 300 else [(301, 30)])
 
 
 @pytest.mark.parametrize(("until", "error"), [("@x", ConfigError), ("", ConfigError), ("nobody", PositionError)])
