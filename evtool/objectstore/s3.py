@@ -28,7 +28,8 @@ Result = TypeVar("Result")
 EXTRA = "s3"
 
 _CONNECT_SECONDS = 5
-_REQUEST_SECONDS = 60  # of one part
+_REQUEST_SECONDS = 60  # of one part, beside others: enough from half a megabyte a second on
+_PARTS_AT_ONCE = 4
 _PAUSE_SECONDS, _PAUSE_SECONDS_MAX = 0.2, 5.0
 
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -54,7 +55,8 @@ class S3Store(Store):
         import obstore
 
         def put() -> None:
-            obstore.put(self._client, name, memoryview(data), chunk_size=PART_BYTES)
+            whole = memoryview(data)
+            obstore.put(self._client, name, whole, chunk_size=PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
         try:
             self._call("store", name, put)

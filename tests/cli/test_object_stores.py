@@ -7,9 +7,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from backing import backed_up, digest, restored
@@ -19,6 +22,7 @@ from samples import config, make_log, many
 from evtool.errors import ConfigError, StoreError, StoreRefusedError
 from evtool.files import Files
 from evtool.lifecycle.backups import checking
+from evtool.objectstore import s3
 from evtool.objectstore.opening import open_store
 from evtool.objectstore.store import PART_BYTES, Store
 
@@ -204,6 +208,71 @@ def test_a_store_that_never_answers_is_not_waited_for_for_ever(folder: Path, tmp
     told = failed(26, "backup", "--log", folder, cwd=tmp_path, env=env)
     assert "does not answer" in told
     assert "known-key" not in told
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A store that answers as it is told: with a status, or (0) not at all in the time that it is given."""
+
+    statuses: ClassVar[list[int]] = []
+    asked: ClassVar[int] = 0
+
+    def do_GET(self) -> None:
+        status = self.statuses.pop(0) if self.statuses else 200
+        Answers.asked += 1
+        if status == 0:
+            time.sleep(1.0)
+            return
+        body = b"content" if status == 200 else b"<Error><Code>SlowDown</Code></Error>"
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Answers]]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "known-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "known-secret")
+    monkeypatch.setattr(s3, "_REQUEST_SECONDS", 0.3)
+    Answers.asked, Answers.statuses = 0, []
+    try:
+        yield Answers
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("statuses", [[503, 500], [429], [0, 503]], ids=["errors", "busy", "too slow"])
+def test_what_may_pass_by_is_tried_again(answers: type[Answers], statuses: list[int]):
+    answers.statuses += statuses
+    assert open_store("s3://bucket/x", Files(), patience_seconds=30).get("a") == b"content"
+    assert answers.asked == len(statuses) + 1
+
+
+@pytest.mark.parametrize(("status", "told"), [(503, "SlowDown"), (0, "does not answer")])
+def test_what_does_not_pass_by_ends_when_patience_does(answers: type[Answers], status: int, told: str):
+    answers.statuses += [status] * 50
+    with pytest.raises(StoreError, match=told) as caught:
+        open_store("s3://bucket/x", Files(), patience_seconds=0.6).get("a")
+    assert not isinstance(caught.value, StoreRefusedError)
+    assert 2 <= answers.asked <= 5
+
+
+def test_a_refusal_is_not_tried_again(answers: type[Answers]):
+    answers.statuses.append(403)
+    with pytest.raises(StoreRefusedError):
+        open_store("s3://bucket/x", Files(), patience_seconds=30).get("a")
+    assert answers.asked == 1
 
 
 @pytest.mark.parametrize(
