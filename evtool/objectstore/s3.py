@@ -37,6 +37,7 @@ _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _REFUSED = {301, 400, 401, 403, 405}
 _TOO_BUSY = {408, 429}
 _NO_BUCKET = "NoSuchBucket"
+_ROLE = "/latest/api/token"  # where a machine of AWS is asked for its role, when there is no key
 _KEY_HINT = "Check the key and what it may do: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, the policy of the bucket."
 _CONFIGURATION_HINT = "Check the name of the bucket, AWS_REGION and AWS_ENDPOINT_URL."
 _LATER_HINT = "Nothing that is stored was changed. Check AWS_ENDPOINT_URL and the network, then run it again."
@@ -165,6 +166,8 @@ def _problem(action: str, where: str, error: Exception) -> StoreError:
     from obstore import exceptions
 
     told = str(error)
+    if _ROLE in told:
+        return StoreRefusedError(f"cannot {action} {where}: no key was found for it", _KEY_HINT)
     status, code = _STATUS.search(told), _CODE.search(told)
     number = int(status[1]) if status else 0
     name = code[1] if code else ""
@@ -172,8 +175,6 @@ def _problem(action: str, where: str, error: Exception) -> StoreError:
         return _refused(action, where, name or f"status {number}")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
         return _refused(action, where, name or "no permission")
-    if "credential" in told.lower() and not number:
-        return StoreRefusedError(f"cannot {action} {where}: no key was found for it", _KEY_HINT)
     if number:
         return StoreError(f"cannot {action} {where}: the store failed ({name or f'status {number}'})", _LATER_HINT)
     return StoreError(f"cannot {action} {where}: the store does not answer", _LATER_HINT)

@@ -285,6 +285,16 @@ def test_a_url_that_makes_no_sense_is_refused_without_its_secrets(url: str):
     assert "secret" not in caught.value.message
 
 
+def test_without_a_key_it_is_said_that_there_is_none(folder: Path, tmp_path: Path):
+    make_log(folder, [many(5)])
+    env = environment(AWS_REGION="us-east-1", AWS_METADATA_ENDPOINT="http://127.0.0.1:9")
+    env = {
+        name: value for name, value in env.items() if name not in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    }
+    told = failed(27, "backup", "--to", "s3://backups/x", "--log", folder, cwd=tmp_path, env=env)
+    assert "no key was found" in told
+
+
 def test_without_the_package_the_extra_is_named(tmp_path: Path, folder: Path):
     make_log(folder, [many(5)])
     (tmp_path / "obstore.py").write_text("raise ImportError('not there')")
