@@ -44,6 +44,7 @@ Section = TypeVar(
     "SnapshotsConfig",
     "NightlyConfig",
     "RetainConfig",
+    "BackupConfig",
 )
 
 
@@ -158,6 +159,17 @@ class RetainConfig:
 
 
 @dataclass(frozen=True)
+class BackupConfig:
+    """Where backups go (a path is relative to evtool.toml), how many are kept (None: all), and for how long an
+    object store that does not answer is asked again.
+    """
+
+    to: str | None = None
+    keep: int | None = None
+    patience_ms: int = 60_000
+
+
+@dataclass(frozen=True)
 class Config:
     """All of it. `file` is the evtool.toml that was read, `log_flag` what a flag said of the log."""
 
@@ -169,6 +181,7 @@ class Config:
     snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
     nightly: NightlyConfig = field(default_factory=NightlyConfig)
     retain: RetainConfig = field(default_factory=RetainConfig)
+    backup: BackupConfig = field(default_factory=BackupConfig)
     file: Path | None = None
     log_flag: Path | None = None
 
@@ -238,7 +251,8 @@ def read_file(path: Path) -> Config:
         raise ConfigError(
             f"{path} nests deeper than can be read", "Its tables nest three deep at most."
         ) from error
-    _refuse_unknown(path, "", table, ("log", "ingest", "schemas", "projections", "snapshots", "nightly", "retain"))
+    sections = ("log", "ingest", "schemas", "projections", "snapshots", "nightly", "retain", "backup")
+    _refuse_unknown(path, "", table, sections)
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)
     if not isinstance(log_path, str) or not log_path or "\0" in log_path:
@@ -256,6 +270,7 @@ def read_file(path: Path) -> Config:
         ),
         nightly=NightlyConfig(**_values(path, "nightly", _subtable(path, table, "nightly"), NightlyConfig)),
         retain=RetainConfig(**_values(path, "retain", _subtable(path, table, "retain"), RetainConfig)),
+        backup=BackupConfig(**_values(path, "backup", _subtable(path, table, "backup"), BackupConfig)),
         file=path,
     )
 
@@ -412,6 +427,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "unused_read_models": parse_age_seconds,
     "snapshots": parse_age_seconds,
     "dead_letters": parse_age_seconds,
+    "to": _text,
+    "keep": _within(1, 1_000_000),
+    "patience_ms": _within(0, 3_600_000, parse_duration_ms),
 }
 
 

@@ -11,6 +11,10 @@
      ├─ RejectedLinesError         9   `ingest --strict` has met lines that are no events
      │   └─ RejectedShareError    18   more lines were rejected than `dead_letter_alert` allows
      ├─ InternalError            25   something went wrong that evtool does not expect
+     ├─ StoreError                26   an object store does not answer, or fails
+     │   └─ StoreRefusedError     27   it refuses the key, or what is asked of it
+     ├─ BackupError               28   a backup is not there, or of another log than this one
+     │   └─ BackupDamagedError    29   an object of a backup is missing, or not what was written
      ├─ LogError
      │   ├─ LogNotFoundError      10   there is no log in this folder
      │   ├─ LogExistsError        11   there is one already, or something else is in the way
@@ -240,6 +244,30 @@ class InternalError(EvtoolError):
     """Something went wrong that evtool does not expect: a mistake of its own."""
 
     exit_code = 25
+
+
+class StoreError(EvtoolError):
+    """An object store does not answer, or fails."""
+
+    exit_code = 26
+
+
+class StoreRefusedError(StoreError):
+    """An object store refuses the key, or what is asked of it."""
+
+    exit_code = 27
+
+
+class BackupError(EvtoolError):
+    """A backup is not there, or is of another log, or of more than this one has."""
+
+    exit_code = 28
+
+
+class BackupDamagedError(BackupError):
+    """An object of a backup is missing, or is not what was written."""
+
+    exit_code = 29
 
 
 def exit_codes() -> dict[int, str]:

@@ -10,6 +10,7 @@ import pytest
 
 from evtool import config as configuration
 from evtool.config import (
+    BackupConfig,
     Codec,
     Config,
     IngestConfig,
@@ -101,6 +102,10 @@ def test_every_key_can_be_set(tmp_path: Path):
         dead_letters = "90s"
         [retain.types]
         PageViewed = "30d"
+        [backup]
+        to = "s3://backups/shop"
+        keep = 30
+        patience_ms = "2m"
         """,
     )
     found = configuration.load(working_folder=tmp_path)
@@ -122,8 +127,10 @@ def test_every_key_can_be_set(tmp_path: Path):
     assert found.retain == RetainConfig(
         *(90 * 86_400, "timestamp", 50 * 1024**3, {"PageViewed": 30 * 86_400}, 5_400, 52 * 7 * 86_400, 90)
     )
-    kinds = (LogConfig, IngestConfig, SchemasConfig, ProjectionsConfig, SnapshotsConfig, NightlyConfig)
-    assert {item.name for kind in (*kinds, RetainConfig) for item in fields(kind)} == set(configuration.CHECKS)
+    assert found.backup == BackupConfig("s3://backups/shop", 30, 120_000)
+    sections = (ProjectionsConfig, SnapshotsConfig, NightlyConfig, RetainConfig, BackupConfig)
+    kinds = (LogConfig, IngestConfig, SchemasConfig, *sections)
+    assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
 
 
 def test_the_nearest_file_counts_and_paths_are_relative_to_it(tmp_path: Path):

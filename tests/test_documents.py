@@ -18,6 +18,7 @@ from foreign_lines import GITHUB
 from evtool import config as configuration
 from evtool.cli import projections
 from evtool.config import (
+    BackupConfig,
     Config,
     IngestConfig,
     LogConfig,
@@ -246,8 +247,9 @@ def test_the_example_configuration_is_the_default(tmp_path: Path):
         ("snapshots", SnapshotsConfig, set()),
         ("nightly", NightlyConfig, set()),
         ("retain", RetainConfig, set()),
+        ("backup", BackupConfig, set()),
     ],
-    ids=["log", "ingest", "schemas", "snapshots", "nightly", "retain"],
+    ids=["log", "ingest", "schemas", "snapshots", "nightly", "retain", "backup"],
 )
 def test_the_example_configuration_has_every_key_and_says_what_it_is(section: str, kind: type, more: set[str]):
     text = EXAMPLE.read_text(encoding="utf-8").partition(f"[{section}]\n")[2].partition("\n[")[0]

@@ -25,6 +25,8 @@ _HOMES = {
     "compact": ("compact", "compact"),
     "retain": ("retain", "retain"),
     "nightly": ("nightly", "nightly"),
+    "backup": ("backup", "app"),
+    "restore": ("restore", "restore"),
     "projections": ("projections", "app"),
     "schema": ("schema", "schema"),
     "snapshot": ("snapshot", "app"),

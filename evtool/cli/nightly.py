@@ -35,12 +35,13 @@ def nightly(
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Do what a log needs every night: verify, recompute projections and compare, snapshot, retain, compact.
+    """Do what a log needs every night: verify, recompute projections, snapshot, retain, compact, back up.
 
-    `retain` is among the steps where evtool.toml has policies for it; it asks nobody.
+    `retain` and `backup` are among the steps where evtool.toml has policies, or a place, for them.
 
     A step that fails does not keep the others from running; the exit code is that of the first failure. The
     report stays in nightly/ of the log's folder. Projections in Python take part where they are named.
+    The backup comes where evtool.toml says where to.
     """
     from dataclasses import asdict, replace
 
@@ -121,10 +122,16 @@ def _retained(facts: Any) -> str:
     return f"dropped {', '.join(told)}"
 
 
+def _backed_up(facts: Any) -> str:
+    stored = f"{render.size(facts['stored_bytes'])} stored" if facts["new"] else "nothing has changed"
+    return f"{facts['backup']} at position {facts['position']:,}, {stored}"
+
+
 _GISTS = {
     "verify": _verified,
     "recompute": _recomputed,
     "snapshot": _taken,
     "retain": _retained,
     "compact": _compacted,
+    "backup": _backed_up,
 }

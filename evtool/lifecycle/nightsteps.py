@@ -1,4 +1,6 @@
-"""The steps of `evtool nightly`: verify, recompute, snapshot, retain, compact."""
+"""The steps of `evtool nightly`: verify, recompute, snapshot and compact; retain and backup where evtool.toml has
+policies, or a place, for them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,8 @@ from evtool.errors import EvtoolError, LogDamagedError, ProjectionError
 from evtool.lifecycle import compact as compacting
 from evtool.lifecycle import materialising, retention
 from evtool.lifecycle import verify as verifying
+from evtool.lifecycle.backups import making, pruning
+from evtool.lifecycle.backups.place import store_of
 from evtool.lifecycle.nightly import Context, Result, Step, failure
 from evtool.lifecycle.recompute import Recomputed, recompute
 from evtool.projections import catalogue, places, snapshots
@@ -138,7 +142,18 @@ def _compact(context: Context) -> Result:
     return Result(asdict(report), _left(report.failures))
 
 
-RETAIN = Step("retain", _retain)
+def _backup(context: Context) -> Result:
+    config = context.config
+    store = store_of(config, files=context.log.files)
+    made = making.back_up(context.log, store)  # its progress is in bytes, and that of a night in events
+    facts = {"url": store.url, "backup": made.manifest.id, "position": made.manifest.position, "new": made.is_new}
+    facts |= {"stored": made.stored, "stored_bytes": made.stored_bytes}
+    if config.backup.keep is not None:
+        facts["removed"] = asdict(pruning.prune(store, config.backup.keep))
+    return Result(facts)
+
+
+RETAIN, BACKUP = Step("retain", _retain), Step("backup", _backup)
 
 STEPS = (
     Step("verify", _verify),
@@ -149,5 +164,7 @@ STEPS = (
 
 
 def steps(config: Config) -> tuple[Step, ...]:
-    """Those of a configuration, in order: `retain` only where it has policies."""
-    return (*STEPS[:-1], RETAIN, STEPS[-1]) if config.retain.is_any else STEPS
+    """Those of a configuration, in order: `retain` and `backup` only where it says what or where to."""
+    retain = (RETAIN,) if config.retain.is_any else ()
+    backup = (BACKUP,) if config.backup.to is not None else ()
+    return (*STEPS[:-1], *retain, STEPS[-1], *backup)

@@ -168,7 +168,7 @@ def _prepare(
     replaced = passed.digest.hexdigest() if any(map(len, passed.gone)) else None
     cold = _described(log, run, names, written, gone, replaced)
     events = positions_of(run)
-    _read_back(cold, lambda done: on_progress(int(_WRITING_SHARE * events + (1 - _WRITING_SHARE) * done)))
+    read_back(cold, lambda done: on_progress(int(_WRITING_SHARE * events + (1 - _WRITING_SHARE) * done)))
     on_progress(events)
     return cold, written.pairs
 
@@ -199,7 +199,7 @@ def _emptied(
     written = coldfile.write(log.files, _path(log, [segment]), (), coldfile.UNITS[0], names)
     replaced = _summary(log, segment).get("logical_digest")
     cold = _described(log, [segment], names, written, followed(before, joined(parts)), replaced)
-    _read_back(cold, lambda done: None)
+    read_back(cold, lambda done: None)
     return cold, written.pairs
 
 
@@ -228,7 +228,7 @@ def _described(
     record, facts = coldfile.describe(log.files, folder / events_file(generation), written, commits, maps)
     log.files.write_whole(folder / map_file(generation), record)
     if len(gone):
-        facts |= _write_gone(log, folder / gone_file(generation), gone)
+        facts |= write_gone(log, folder / gone_file(generation), gone)
     summary = _range(log, first_summary, last_summary, commits) | {"generation": generation} | facts
     summary["materialised"] = names
     if replaced_digest is not None:
@@ -236,7 +236,8 @@ def _described(
     return open_cold(log.files, folder, summary, log.manifest.id_bytes)
 
 
-def _write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
+def write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
+    """Write what is known of events that are gone, and say what the summary says of it."""
     record = gone.encode()
     log.files.write_whole(path, record)
     return {
@@ -274,7 +275,7 @@ def _summary(log: Log, segment: SegmentView) -> dict[str, Any]:
     return summary
 
 
-def _read_back(cold: ColdSegment, on_progress: Progress) -> None:
+def read_back(cold: ColdSegment, on_progress: Progress) -> None:
     """Raise LogDamagedError unless the file holds what was written to it."""
     if checksum(cold.data) != cold.summary["events_checksum"]:
         raise _differs(cold.folder, "what was written is not what is read back")

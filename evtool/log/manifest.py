@@ -87,13 +87,18 @@ def read(files: Files, folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         hint = "Make one with `evtool init` or by ingesting into it, or name another with --log."
         raise LogNotFoundError(f"there is no log in {folder}", hint) from error
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path) -> Manifest:
+    """The manifest that the bytes of a log.json are. Raises LogFormatError, LogDamagedError."""
     try:
         table = json.loads(data)
         if table["format"] != _KIND:
             raise ValueError(f"format is {table['format']!r}")
         if table["version"] > FORMAT_VERSION:
             raise LogFormatError(
-                f"{folder} has format version {table['version']}; this evtool reads up to {FORMAT_VERSION}",
+                f"{path.parent} has format version {table['version']}; this evtool reads up to {FORMAT_VERSION}",
                 "Install a newer evtool: pip install --upgrade evtool",
             )
         manifest = Manifest(

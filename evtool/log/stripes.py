@@ -108,7 +108,7 @@ def _stripe(pieces: Sequence[tuple[SegmentView, Table]]) -> Stripe:
 
 
 def nothing(events: pa.RecordBatch) -> tuple[pa.RecordBatch, Gone]:
-    """The change that is none."""
+    """The change that is none: it gives what it is given."""
     return events, Gone.none()
 
 
@@ -136,7 +136,7 @@ def arrange(
     order = _order_of_position(stripe, events)
     columns = columns_of(events.take(pa.array(order)))
     kept, gone = change(events)
-    if not len(gone):
+    if kept is events:
         return [_arranged(events, order, columns, commits, partitions, derive)]
     order = _order_of_position(stripe, kept)
     arranged = _arranged(kept, order, columns_of(kept.take(pa.array(order))), commits, partitions, derive)
