@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from evtool.errors import LogDamagedError, LogReadOnlyError
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.materialising import NOTHING, Chosen, deriving
-from evtool.lifecycle.rewriting import positions_of, rewrite, rewriting_lock
+from evtool.lifecycle.rewriting import in_turn, positions_of, rewrite, rewriting_lock
 from evtool.log import coldfile
 from evtool.log.format import BLOCK, CHUNK, INDEX_FILE
 from evtool.log.log import Log
@@ -94,15 +94,8 @@ def compact(
         clear(log)
         runs = plan(log, target_bytes, columns)
         report = Report(materialised=_materialised(runs, columns), passed_over=[*columns.passed_over])
-        total = sum(positions_of(run) for run in runs)
-        done = 0
-        for run in runs:
-
-            def told(events: int, before: int = done) -> None:
-                on_progress(before + events, total)
-
+        for run, told in in_turn(runs, on_progress):
             _try(log, run, columns, report, told)
-            done += positions_of(run)
         report.lacking += _lacking(log.snapshot().segments, columns)
         return report
     finally:

@@ -16,6 +16,7 @@ none the right one: the projection is kept as it is, and not compared.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,20 +82,19 @@ def recompute(
         lambda store, answer: (answer, _sha256(asked), tuple(str(path) for path, _ in store.damage())), on_progress
     )
     identity = asked.identity
+    result = functools.partial(
+        Recomputed,
+        identity.name,
+        identity.version,
+        identity.definition_hash,
+        identity.parameters_hash,
+        refreshed_sha256=refreshed_sha256,
+        damaged=damaged,
+    )
     if refreshed.is_outlived:
         if damaged:
             asked.runner.refresh(full=True)
-        return Recomputed(
-            identity.name,
-            identity.version,
-            identity.definition_hash,
-            identity.parameters_hash,
-            refreshed.position,
-            _sha256(asked),
-            refreshed_sha256,
-            damaged=damaged,
-            is_kept=True,
-        )
+        return result(refreshed.position, _sha256(asked), is_kept=True)
     aside = asked.aside(folder / "full")
     full = aside.runner.refresh(True, on_progress, refreshed.position)
     sha256 = _sha256(aside)
@@ -107,18 +107,8 @@ def recompute(
         wrong = _mark_wrong(asked, folder, first)
     elif damaged:
         asked.runner.refresh(full=True)
-    return Recomputed(
-        identity.name,
-        identity.version,
-        identity.definition_hash,
-        identity.parameters_hash,
-        full.position,
-        sha256,
-        refreshed_sha256,
-        first,
-        is_reproduced,
-        tuple(wrong),
-        damaged,
+    return result(
+        full.position, sha256, first_position=first, is_reproduced=is_reproduced, wrong_snapshots=tuple(wrong)
     )
 
 

@@ -23,7 +23,7 @@ from evtool.lifecycle.due import GENERAL, SIZE, Limits, Tally, limits_of, tally
 from evtool.lifecycle.forgetting import departing, dropping
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.materialising import NOTHING, Chosen
-from evtool.lifecycle.rewriting import empty, rewrite, rewriting_lock
+from evtool.lifecycle.rewriting import empty, in_turn, rewrite, rewriting_lock
 from evtool.log.log import Log
 from evtool.log.segmentview import SegmentView
 from evtool.projections import inventory, snapshots
@@ -194,19 +194,11 @@ def _tallies(
     segments: list[SegmentView], limits: Limits, failures: list[Failure], on_progress: Progress
 ) -> Iterator[Tally]:
     """Of each segment what is due; one that is damaged is left out and noted."""
-    total = sum(segment.last_position - segment.first_position + 1 for segment in segments)
-    done = 0
-    for segment in segments:
-
-        def told(events: int, before: int = done) -> None:
-            on_progress(before + events, total)
-
+    for (segment,), told in in_turn([(segment,) for segment in segments], on_progress):
         try:
             yield tally(segment, limits, told)
         except LogDamagedError as error:
             failures.append(Failure(str(segment.folder), error.message, error.hint))
-        done += segment.last_position - segment.first_position + 1
-        on_progress(done, total)
 
 
 def _is_worth(found: Tally, is_exact: bool) -> bool:
@@ -309,19 +301,11 @@ def _drop_events(log: Log, plan: Plan, columns: Chosen, report: Report, on_progr
     before = log.snapshot().segments
     segments = [one for one in before if one.is_sealed and one.first_position <= plan.limits.end]
     report.bytes_before = sum(segment.log_bytes for segment in before)
-    total = sum(segment.last_position - segment.first_position + 1 for segment in segments)
-    done = 0
-    for segment in segments:
-
-        def told(events: int, reached: int = done) -> None:
-            on_progress(reached + events, total)
-
+    for (segment,), told in in_turn([(segment,) for segment in segments], on_progress):
         try:
             _drop(log, segment, plan, columns, report, told)
         except LogDamagedError as error:
             report.failures.append(Failure(str(segment.folder), error.message, error.hint))
-        done += segment.last_position - segment.first_position + 1
-        on_progress(done, total)
     report.bytes_after = sum(segment.log_bytes for segment in log.snapshot().segments)
 
 

@@ -10,10 +10,10 @@ they have mapped. Of a segment of which nothing stays, only what identifies its 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -47,11 +47,11 @@ from evtool.log.walk import Table
 
 _WRITING_SHARE = 0.75  # of the time that an event takes; the rest is reading it back
 
-
 # What tells which event it is, and what of it is still counted when it has gone.
 IDENTITY_COLUMNS = ("position", "event_uuid", "event_id", "source_id", "stream_id", "stream_version")
 
 Progress = Callable[[int], None]  # events done
+Run = TypeVar("Run", bound=Sequence[SegmentView])
 
 
 def rewriting_lock(log: Log) -> Lock:
@@ -71,6 +71,20 @@ def rewriting_lock(log: Log) -> Lock:
 def positions_of(run: Sequence[SegmentView]) -> int:
     """How many positions neighbours have."""
     return run[-1].last_position - run[0].first_position + 1
+
+
+def in_turn(runs: Iterable[Run], on_progress: Callable[[int, int], None]) -> Iterator[tuple[Run, Progress]]:
+    """Runs of neighbours in turn, each with what tells how far it is: `on_progress` hears it of all."""
+    runs = list(runs)
+    total, done = sum(map(positions_of, runs)), 0
+    for run in runs:
+
+        def told(events: int, before: int = done) -> None:
+            on_progress(before + events, total)
+
+        yield run, told
+        done += positions_of(run)
+        on_progress(done, total)
 
 
 def rewrite(
@@ -132,15 +146,16 @@ def _prepare(
     log: Log, run: Sequence[SegmentView], names: list[str], change: Change, on_progress: Progress
 ) -> tuple[ColdSegment, Pairs]:
     """Write the files of a cold segment, read them back, and compare."""
-    folder = run[0].folder
-    commits, _ = batches_of(run)
+    commits, maps = batches_of(run)
     if int(commits["count"].sum(dtype=np.int64)) != positions_of(run):
-        raise _differs(folder, "its batches do not add up to its events")
-    path = _path(log, run)
+        raise _differs(run[0].folder, "its batches do not add up to its events")
+    summary = _range(log, run, commits) | {"materialised": names}
     derive = deriving(names)
     passed = _Passed()
 
     def arranged() -> Iterator[Arranged]:
+        nonlocal passed
+        passed = _Passed()
         tasks = parallel.ordered(
             lambda stripe: arrange(stripe, commits, log.partitions, derive, change), stripes(run), ahead=0
         )
@@ -153,20 +168,15 @@ def _prepare(
                     passed.digest.add(part.before)
                     on_progress(int(_WRITING_SHARE * passed.events))
 
-    written = None
-    unit = coldfile.UNITS[0]
-    while written is None:
-        passed = _Passed()
-        try:
-            written = coldfile.write(log.files, path, arranged(), unit, names)
-        except coldfile.FinerUnitError as error:
-            unit = error.unit
+    path = run[0].folder / events_file(summary["generation"])
+    written = coldfile.write(log.files, path, arranged, names)
     before = [segment.gone for segment in run]
     if passed.events + sum(part.absent for part in before) != positions_of(run):
-        raise _differs(folder, "its positions have a gap or come twice")
+        raise _differs(run[0].folder, "its positions have a gap or come twice")
     gone = followed(joined(before), joined(passed.gone))
-    replaced = passed.digest.hexdigest() if any(map(len, passed.gone)) else None
-    cold = _described(log, run, names, written, gone, replaced)
+    if any(map(len, passed.gone)):
+        summary["replaced_digest"] = passed.digest.hexdigest()
+    cold = described(log, path, written, (commits, maps), gone, summary)
     events = positions_of(run)
     read_back(cold, lambda done: on_progress(int(_WRITING_SHARE * events + (1 - _WRITING_SHARE) * done)))
     on_progress(events)
@@ -196,48 +206,40 @@ def _emptied(
     before = segment.gone
     if done + before.absent != positions_of([segment]):
         raise _differs(segment.folder, "its positions have a gap or come twice")
-    written = coldfile.write(log.files, _path(log, [segment]), (), coldfile.UNITS[0], names)
+    commits, maps = batches_of([segment])
+    summary = _range(log, [segment], commits) | {"materialised": names}
     replaced = _summary(log, segment).get("logical_digest")
-    cold = _described(log, [segment], names, written, followed(before, joined(parts)), replaced)
+    if replaced is not None:
+        summary["replaced_digest"] = replaced
+    path = segment.folder / events_file(summary["generation"])
+    written = coldfile.write(log.files, path, tuple, names)
+    cold = described(log, path, written, (commits, maps), followed(before, joined(parts)), summary)
     read_back(cold, lambda done: None)
     return cold, written.pairs
 
 
-def _path(log: Log, run: Sequence[SegmentView]) -> Path:
-    """The next Parquet file of a run."""
-    return run[0].folder / events_file(_generation(_summary(log, run[0])))
-
-
-def _generation(summary: dict[str, Any]) -> int:
-    return int(summary.get("generation", 0)) + 1
-
-
-def _described(
+def described(
     log: Log,
-    run: Sequence[SegmentView],
-    names: list[str],
+    path: Path,
     written: coldfile.Written,
+    batches: tuple[np.ndarray[Any, Any], bytes],
     gone: Gone,
-    replaced_digest: str | None,
+    summary: dict[str, Any],
 ) -> ColdSegment:
-    """Write what there is to say of a Parquet file, and open all of it."""
-    folder = run[0].folder
-    commits, maps = batches_of(run)
-    first_summary, last_summary = (_summary(log, segment) for segment in (run[0], run[-1]))
-    generation = _generation(first_summary)
-    record, facts = coldfile.describe(log.files, folder / events_file(generation), written, commits, maps)
-    log.files.write_whole(folder / map_file(generation), record)
+    """Write what there is to say of the Parquet file at `path`, and open all of it.
+
+    `batches` are as `batches_of` gives them; `summary` has all keys but those that the files say.
+    """
+    commits, maps = batches
+    generation = summary["generation"]
+    record, facts = coldfile.describe(log.files, path, written, commits, maps)
+    log.files.write_whole(path.with_name(map_file(generation)), record)
     if len(gone):
-        facts |= write_gone(log, folder / gone_file(generation), gone)
-    summary = _range(log, first_summary, last_summary, commits) | {"generation": generation} | facts
-    summary["materialised"] = names
-    if replaced_digest is not None:
-        summary["replaced_digest"] = replaced_digest
-    return open_cold(log.files, folder, summary, log.manifest.id_bytes)
+        facts |= _write_gone(log, path.with_name(gone_file(generation)), gone)
+    return open_cold(log.files, path.parent, summary | facts, log.manifest.id_bytes)
 
 
-def write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
-    """Write what is known of events that are gone, and say what the summary says of it."""
+def _write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
     record = gone.encode()
     log.files.write_whole(path, record)
     return {
@@ -248,8 +250,9 @@ def write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
     }
 
 
-def _range(log: Log, first: dict[str, Any], last: dict[str, Any], commits: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """What a summary says of a segment, hot or cold."""
+def _range(log: Log, run: Sequence[SegmentView], commits: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """What the summary of a run that becomes one says, but for its files."""
+    first, last = (_summary(log, segment) for segment in (run[0], run[-1]))
     filled = commits[commits["count"] > 0]
     return {
         "version": FORMAT_VERSION,
@@ -265,6 +268,7 @@ def _range(log: Log, first: dict[str, Any], last: dict[str, Any], commits: np.nd
         "timestamp_max": int(filled["timestamp_max"].max()),
         "digest": last["digest"],
         "previous_digest": first["previous_digest"],
+        "generation": int(first.get("generation", 0)) + 1,
     }
 
 

@@ -125,8 +125,9 @@ class Caches:
             return
         rows = segment.event_rows()
         ends = rows["header"]["last_position"]
+        columns = ("stream_id", "stream_version", *(("position",) if len(segment.gone) else ()))
         for row in rows[ends > after_versions]:
-            events = segment.events(row, ("position", "stream_id", "stream_version"))
+            events = segment.events(row, columns)
             if len(segment.gone):  # what is left of an erased event has the name of no stream
                 events = events.filter(segment.gone.find(events["position"].to_numpy()) < 0)
             last = events.group_by("stream_id").agg(pl.col("stream_version").max())

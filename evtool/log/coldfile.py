@@ -6,7 +6,7 @@ but UUIDs, which are random. A file that was begun and not finished is in nobody
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ _OPTIONAL = ("event_uuid", "event_id", "metadata")
 _DESCRIBED = ("position", "timestamp", *_REPEATED)  # with the least and the greatest value of each page
 
 
-class FinerUnitError(ValueError):
+class _FinerUnitError(ValueError):
     """A stripe has timestamps that do not fit the unit of the file; `unit` is one that they fit."""
 
     def __init__(self, unit: str) -> None:
@@ -55,12 +55,22 @@ class Written:
 
 
 def write(
-    files: Files, path: Path, stripes: Iterable[Arranged], unit: str, derived: Sequence[str] = ()
+    files: Files, path: Path, stripes: Callable[[], Iterable[Arranged]], derived: Sequence[str] = ()
 ) -> Written:
     """Write stripes to a new file at `path`, and sync it; `derived` names the columns that they have besides.
 
-    Raises FinerUnitError, StorageError, and what the stripes raise.
+    The stripes are asked for again where their timestamps turn out to be finer than those before. Raises
+    StorageError, and what the stripes raise.
     """
+    unit = UNITS[0]
+    while True:
+        try:
+            return _write(files, path, stripes(), unit, derived)
+        except _FinerUnitError as error:
+            unit = error.unit
+
+
+def _write(files: Files, path: Path, stripes: Iterable[Arranged], unit: str, derived: Sequence[str]) -> Written:
     files.remove(path)
     file = files.open_append(path, create=True)
     sink = _Sink(file)
@@ -153,7 +163,7 @@ def _write_stripes(
     done = 0
     for number, stripe in enumerate(stripes):
         if UNITS.index(stripe.unit) > UNITS.index(unit):
-            raise FinerUnitError(stripe.unit)
+            raise _FinerUnitError(stripe.unit)
         digest.add(stripe.columns)
         if not len(stripe.events):  # nothing of it is left
             continue

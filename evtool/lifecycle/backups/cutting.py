@@ -23,10 +23,9 @@ from evtool.batch import BATCH_SCHEMA
 from evtool.config import LogConfig
 from evtool.errors import LogDamagedError
 from evtool.lifecycle.materialising import deriving
-from evtool.lifecycle.rewriting import read_back, write_gone
+from evtool.lifecycle.rewriting import described, read_back
 from evtool.log import coldfile, streamframes
-from evtool.log.coldfile import Written
-from evtool.log.coldsegment import ColdSegment, open_cold
+from evtool.log.coldsegment import ColdSegment
 from evtool.log.format import (
     COMMIT_FRAME,
     COPY_FILE,
@@ -106,29 +105,17 @@ def _append(log: Log, config: LogConfig, events: pa.RecordBatch, recorded_at: in
 
 def _cut_cold(log: Log, snapshot: Snapshot, cold: ColdSegment, last: int) -> None:
     commits, maps = _cut_batches(snapshot, cold, last)
+    summary = _summary(cold, commits, last)
+    path = cold.folder / events_file(summary["generation"])
     names = list(cold.summary["materialised"])
-    generation = int(cold.summary["generation"]) + 1
-    path = cold.folder / events_file(generation)
-    written: Written | None = None
-    unit = coldfile.UNITS[0]
-    while written is None:
-        try:
-            written = coldfile.write(log.files, path, _arranged(log, cold, commits, last, names), unit, names)
-        except coldfile.FinerUnitError as error:
-            unit = error.unit
-    record, facts = coldfile.describe(log.files, path, written, commits, maps)
-    log.files.write_whole(cold.folder / map_file(generation), record)
-    left = _left_of(cold.gone, last)
-    if len(left):
-        facts |= write_gone(log, cold.folder / gone_file(generation), left)
-    summary = _summary(cold, commits, last) | facts | {"generation": generation, "materialised": names}
+    written = coldfile.write(log.files, path, lambda: _arranged(log, cold, commits, last, names), names)
+    new = described(log, path, written, (commits, maps), _left_of(cold.gone, last), summary)
     for name in (COPY_FILE, SUMMARY_FILE):
-        log.files.write_whole(cold.folder / name, summary_record(summary))
-    new = open_cold(log.files, cold.folder, summary, log.manifest.id_bytes)
+        log.files.write_whole(cold.folder / name, summary_record(new.summary))
     streamframes.write(log.files, log.manifest, new, written.pairs)
     read_back(new, lambda events: None)
     for name_of in (events_file, map_file, gone_file):
-        log.files.remove(cold.folder / name_of(generation - 1))
+        log.files.remove(cold.folder / name_of(int(cold.summary["generation"])))
 
 
 def _arranged(
@@ -184,4 +171,5 @@ def _summary(cold: ColdSegment, commits: np.ndarray[Any, Any], last: int) -> dic
         "timestamp_min": int(filled["timestamp_min"].min()),
         "timestamp_max": int(filled["timestamp_max"].max()),
         "digest": int(end["checksum"]),
+        "generation": int(cold.summary["generation"]) + 1,
     }
