@@ -38,7 +38,7 @@ Record = Callable[[Mapping[str, int], Mapping[str, str]], None]  # counts, and w
 
 @dataclass
 class Report:
-    """What was done: as was planned, and the segments that were written anew; those that are damaged are `failures`.
+    """What was done: the plan's counts, and the segments that were written anew; `failures` are damaged ones.
 
     `made_again` are projections, `not_made` those that could not be, with the reason.
     """

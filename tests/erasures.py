@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Iterator
@@ -11,24 +12,29 @@ from typing import Any
 import msgpack
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from compacting import compacted, small_pieces
+from faults import Fault, FaultyFiles, Killed
 from samples import MOMENT_NS, event
 
 import evtool
 from evtool.config import BackupConfig, Config, LogConfig
 from evtool.files import Files
 from evtool.ingest.deadletters import DeadLetter, DeadLetterFile
-from evtool.lifecycle.erasing import doing, planning
+from evtool.lifecycle.erasing import doing, pending, planning
 from evtool.lifecycle.erasing.choosing import Wanted
 from evtool.lifecycle.erasing.doing import Report
 from evtool.lifecycle.erasing.planning import Plan
+from evtool.lifecycle.verify import verify
 from evtool.projections import projection as projections
 from evtool.projections import snapshots
 
 MARKER = "Zaphod-4711"
 STREAM = f"user-{MARKER}"
-COUNT = 1_500
+COUNT = 1_650
 BATCH = 150
+SMALL_COUNT = 120
+SMALL_PROJECTION = "event-counts"
 PROJECTIONS = ("daily-active-users", "sessions", "event-counts")
 
 
@@ -70,7 +76,7 @@ def make(folder: Path) -> Path:
         events = sent()
         for start in range(0, COUNT, BATCH):
             log.append(events[start : start + BATCH])
-            if start == COUNT // 2:
+            if start == 5 * BATCH:
                 log.close()
                 compacted(folder)
         states = [(one.is_sealed, one.is_cold) for one in log.snapshot().segments]
@@ -82,6 +88,57 @@ def make(folder: Path) -> Path:
     letters = [letter(raw.encode(), number) for number, raw in enumerate(raws)]
     DeadLetterFile(Files(), folder, durable=False).append(letters)
     return folder
+
+
+def make_small(folder: Path) -> Path:
+    """A log of SMALL_COUNT events in a sealed segment and an active one; every fourth one is of STREAM.
+
+    With a read model, a snapshot and a dead letter.
+    """
+    config = settings(folder)
+    with evtool.open(folder, create=True, config=config) as log:
+        log.append(small_events()[: SMALL_COUNT // 2])
+        log.seal()
+        log.append(small_events()[SMALL_COUNT // 2 :])
+        projections.open(log, SMALL_PROJECTION, config).runner.refresh()
+        snapshots.take(log, projections.open(log, SMALL_PROJECTION, config))
+    DeadLetterFile(Files(), folder, durable=False).append([letter(f"broken {STREAM}".encode())])
+    return folder
+
+
+def small_events() -> list[dict[str, Any]]:
+    """Those of `make_small`."""
+    return [
+        event(
+            number,
+            STREAM if number % 4 == 0 else "user-1",
+            timestamp=MOMENT_NS + number * 10**9,
+            payload=f'{{"name":"{MARKER if number % 4 == 0 else "nobody"}"}}',
+        )
+        for number in range(SMALL_COUNT)
+    ]
+
+
+def cut_short(folder: Path, other: Path) -> None:
+    """Let the erasure of STREAM from such a log end when one of two segments is written; `other` is a copy."""
+    faulty = FaultyFiles()
+    erased(other, Wanted((STREAM,)), faulty)
+    copies = [number for number, (_, name) in enumerate(faulty.calls, 1) if name == "segment.copy"]
+    with pytest.raises(Killed):
+        erased(folder, Wanted((STREAM,)), FaultyFiles(Fault(copies[-1])))
+    assert pending.is_there(folder)
+
+
+def check_erased(folder: Path) -> None:
+    """STREAM is erased from such a log, nothing tells of it any more, and all else is as it should be."""
+    assert found(folder) == []
+    assert not pending.is_there(folder)
+    config = settings(folder)
+    report = verify(evtool.open(folder, read_only=True), read_models=config.read_models_path, config=config)
+    assert (report.findings, report.notes, report.events) == ([], [], SMALL_COUNT)
+    with evtool.open(folder, config=config) as log:
+        assert projections.open(log, SMALL_PROJECTION, config).runner.stale().position == SMALL_COUNT
+        assert log.append(small_events()).duplicates == SMALL_COUNT
 
 
 def settings(folder: Path) -> Config:
@@ -128,7 +185,7 @@ def _readings(path: Path) -> Iterator[bytes]:
     """The bytes of a file, and all texts that readers of its format find in it."""
     data = path.read_bytes()
     yield data
-    if path.suffix == ".parquet":
+    if data[:4] == b"PAR1":
         yield _texts(pq.read_table(io.BytesIO(data)))
         yield str(pq.read_metadata(io.BytesIO(data)).metadata).encode()
     for magic in (b"\xff\xff\xff\xff\x10\x00\x00\x00", b"\xff\xff\xff\xff"):
@@ -139,14 +196,13 @@ def _readings(path: Path) -> Iterator[bytes]:
     if path.suffix in (".msgpack", ".copy") or path.name in ("record", "checkpoint"):
         body = data[8:] if path.name in ("record", "checkpoint") else data
         unpacker = msgpack.Unpacker(io.BytesIO(body), strict_map_key=False)
-        try:
+        with contextlib.suppress(ValueError):  # of the checksum behind the map
             for value in unpacker:
                 yield repr(value).encode()
-        except Exception:  # the checksum behind the map
-            pass
-    if path.suffix in (".json", ".ndjson"):
-        for line in data.splitlines() if path.suffix == ".ndjson" else [data]:
-            yield json.dumps(json.loads(line), ensure_ascii=False).encode()
+    if data[:1] == b"{":
+        for text in (data, *data.splitlines()):
+            with contextlib.suppress(ValueError):
+                yield json.dumps(json.loads(text), ensure_ascii=False).encode()
 
 
 def _stream(data: bytes, start: int) -> bytes:
