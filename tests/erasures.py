@@ -196,7 +196,7 @@ def _readings(path: Path) -> Iterator[bytes]:
     if path.suffix in (".msgpack", ".copy") or path.name in ("record", "checkpoint"):
         body = data[8:] if path.name in ("record", "checkpoint") else data
         unpacker = msgpack.Unpacker(io.BytesIO(body), strict_map_key=False)
-        with contextlib.suppress(ValueError):  # of the checksum behind the map
+        with contextlib.suppress(ValueError, TypeError):  # of the checksum behind the map
             for value in unpacker:
                 yield repr(value).encode()
     if data[:1] == b"{":

@@ -30,9 +30,9 @@ FORMAT = 1
 class Pending:
     """What is to be done: events at `positions` erased (in order), `names` given to streams, by their keys.
 
-    `counts` and `details` are for the record that is kept of it. A read model that was made from events up to
-    `first` or beyond goes, and those up to `first_dropped` or beyond if events of theirs were dropped; `again` are
-    those to be made again, by what they are asked for by.
+    `letters` are ids of dead letters. Read models and snapshots that have reached `first` (None: there is no event)
+    go, and those that are `lost`, by their ids; `again` is what is refreshed at the end. `counts` and `details` are
+    for the record that is kept of it.
     """
 
     positions: Positions
