@@ -65,8 +65,8 @@ def test_by_a_condition(folder: Path):
 
 
 def test_nothing_to_erase_has_an_exit_code(folder: Path):
-    assert "nothing to erase" in failed(30, "erase", "--stream", "nobody", "--yes", cwd=folder)
-    assert "nothing to erase" in failed(30, "erase", "--where", "event_type = 'No'", "--dry-run", cwd=folder)
+    assert "nothing to erase" in failed(32, "erase", "--stream", "nobody", "--yes", cwd=folder)
+    assert "nothing to erase" in failed(32, "erase", "--where", "event_type = 'No'", "--dry-run", cwd=folder)
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ FORMAT = 1
 class Pending:
     """What is to be done: events at `positions` erased (in order), `names` given to streams, by their keys.
 
-    `letters` are ids of dead letters. Read models and snapshots go that have reached `first` (None: no event goes),
-    or are `lost`, by their ids; `again` is what is refreshed at the end. `counts` and `details` are for the record
-    that is kept of it.
+    `letters` are ids of dead letters. Read models and snapshots go that have reached `first` (None: no event
+    goes), or are `lost`, by their ids; `again` is what is refreshed at the end. `counts` and `details` are for the
+    record that is kept of it.
     """
 
     positions: Positions
