@@ -110,10 +110,8 @@ def test_on_a_terminal_it_shows_the_plan_and_asks(folder: Path, answer: bytes, c
         ("erase",),
         ("ingest",),
         ("project", SMALL_PROJECTION),
-        ("compact",),
         ("nightly", "--only", "verify"),
         ("backup", "--to", "backups"),
-        ("dead-letters", "retry"),
     ],
 )
 def test_commands_that_write_finish_what_was_cut_short(folder: Path, small: Path, command: tuple[str, ...]):

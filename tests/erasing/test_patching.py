@@ -10,8 +10,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 from compacting import compacted
-from erasures import erased, found, settings
-from faults import flip
+from erasures import erased, found, resumed, settings
+from faults import Fault, FaultyFiles, Killed, flip
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import event
@@ -105,6 +105,23 @@ def test_other_readers_of_parquet_read_it(cold_log: Path, tmp_path: Path):
 
 def _streams(path: Path) -> list[tuple[str]]:
     return duckdb.sql(f"select distinct stream_id from '{path}'").fetchall()
+
+
+def test_killed_at_each_operation_it_is_what_it_was_or_what_it_is_to_be(cold_log: Path, tmp_path: Path):
+    wanted, kinds = Wanted(("user-17",)), ("write", "fdatasync", "replace", "link")
+    counted = FaultyFiles()
+    erased(copied(cold_log, tmp_path / "0"), wanted, counted)
+    calls = [name for kind, name in counted.calls if kind in kinds]
+    first, last = calls.index("events-2.parquet"), len(calls) - calls[::-1].index("segment.msgpack")
+    for number in range(first + 1, last + 4, 2):
+        folder = copied(cold_log, tmp_path / str(number))
+        with pytest.raises(Killed):
+            erased(folder, wanted, FaultyFiles(Fault(number, done=number // 2 % 2)))
+        assert verify(evtool.open(folder, read_only=True)).is_clean
+        assert resumed(folder) is not None
+        assert found(folder, "person-17.") == []
+        assert verify(evtool.open(folder, read_only=True)).findings == []
+        shutil.rmtree(folder)
 
 
 def test_damage_of_what_would_be_copied_is_found(cold_log: Path, tmp_path: Path):
