@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import COMMAND, TIMEOUT_SECONDS, environment, failed, run
+from command_line import COMMAND, TIMEOUT_SECONDS, environment
 from erasures import MARKER, SMALL_COUNT, SMALL_PROJECTION, STREAM, check_erased, cut_short, found, make_small
+from within import failed, run
 
 ERASED = SMALL_COUNT // 4
 BY_STREAM = ("--stream", STREAM)
