@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -104,9 +105,14 @@ def finish(config: Config) -> None:
         if report is not None and not report.failures:
             render.say("an erasure that was cut short is done")
         for failure in report.failures if report else ():
-            render.say(f"an erasure is not done yet: {failure.message}\n  {failure.hint}")
+            _say_waiting(failure.message, failure.hint)
     except EvtoolError as error:
-        render.say(f"an erasure that was cut short is not done yet: {error.message}\n  {error.hint}")
+        _say_waiting(error.message, error.hint)
+
+
+def _say_waiting(message: str, hint: str) -> None:
+    render.say(f"an erasure that was cut short is not done yet: {message}\n  {hint}")
+    warnings.filterwarnings("ignore", "an erasure was cut short")  # of the library, which is told so here
 
 
 def _resumed(opened: Log, config: Config, wanted: bool) -> Report | None:
