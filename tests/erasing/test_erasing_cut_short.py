@@ -27,6 +27,7 @@ import evtool
 from evtool.errors import LogDamagedError, LogLockedError, StorageError
 from evtool.lifecycle.erasing import doing, pending
 from evtool.lifecycle.erasing.choosing import Wanted
+from evtool.lifecycle.verify import verify
 
 BY_STREAM = Wanted((STREAM,))
 
@@ -83,6 +84,12 @@ def test_what_is_written_down_meanwhile_tells_nothing_of_it(folder: Path):
     assert begun.details["reason"] == "asked for"
     assert MARKER.encode() not in path.read_bytes()
     assert MARKER not in repr(begun)
+
+
+def test_verify_tells_of_it(folder: Path):
+    report = verify(evtool.open(folder, read_only=True))
+    assert report.findings == []
+    assert [found.message for found in report.notes] == ["an erasure has begun and is not done"]
 
 
 def test_a_writer_of_the_library_warns_and_goes_on(folder: Path):

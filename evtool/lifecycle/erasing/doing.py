@@ -159,7 +159,8 @@ def _finish(
         finally:
             lock.release()
     letters.drop(log, begun.letters)
-    models.remove(log, config, begun.first, begun.lost)
+    if begun.first is not None or begun.lost:
+        models.remove(log, config, begun.first, begun.lost)
     failed = models.make_again(log, config, begun.again)
     report.not_made = {name: error.message for name, error in failed.items()}
     report.made_again = [name for name in begun.again if name not in failed]
