@@ -65,7 +65,11 @@ def erase(
     with open_log(config.log_path, config=config) as opened:
         if is_cut_short and not dry_run:
             report = _resumed(opened, config, wanted=not as_json)
-        if wanted.streams or where is not None:
+            if not as_json and report is not None:
+                render.say("an erasure that was cut short went on")
+                _say_erased(report)
+        if (wanted.streams or where is not None) and not (report and report.failures):
+            report = None
             with progress.shown("erase: plan", wanted=not as_json) as on_progress:
                 plan = planning.plan(opened, config, wanted, on_progress)
             plan.check()
@@ -76,10 +80,10 @@ def erase(
             if not dry_run:
                 with progress.shown("erase", wanted=not as_json) as on_progress:
                     report = doing.apply(opened, config, plan, reason, on_progress=on_progress)
+                if not as_json:
+                    _say_erased(report)
     if as_json:
         render.print_json({"log": str(config.log_path), "dry_run": dry_run, **_facts(plan, report)})
-    elif report is not None:
-        _say_erased(report)
     for failure in report.failures if report else ():
         render.say(f"{failure.folder} was left as it is: {failure.message}\n  {failure.hint}")
     if report is not None and report.failures:

@@ -124,6 +124,8 @@ def test_a_damaged_segment_is_left_and_tried_again(small: Path, tmp_path: Path):
         report = doing.apply(log, config, plan)
         assert [failure.folder for failure in report.failures] == [str(path.parent)]
         assert pending.is_there(folder)
+        with pytest.raises(LogLockedError, match="is not done yet"):
+            doing.apply(log, config, plan)
     path.write_bytes(whole)
     again = resumed(folder)
     assert again is not None
