@@ -10,11 +10,13 @@ as `patience_seconds` says. What will not (a key that is refused, no such bucket
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from evtool.errors import ConfigError, StoreError, StoreRefusedError
 from evtool.files import Buffer
@@ -143,6 +145,7 @@ def _client(url: str) -> Client:
             f"{url}: the package obstore is not installed, and s3:// needs it",
             f"Install it: pip install 'evtool[{EXTRA}]'",
         ) from error
+    _check_endpoint()
     try:
         return Client.from_url(
             url,
@@ -155,6 +158,22 @@ def _client(url: str) -> Client:
         )
     except (BaseError, ValueError, OSError) as error:
         raise ConfigError(f"{url} makes no sense as a place of objects", "Write s3://BUCKET/PREFIX.") from error
+
+
+def _check_endpoint() -> None:
+    """Raise ConfigError where a variable names an endpoint with which obstore would not fail, but panic."""
+    for name, endpoint in sorted(os.environ.items()):
+        if not name.upper().startswith("AWS_ENDPOINT"):
+            continue
+        try:
+            parts = urlsplit(endpoint)
+            is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_server = False
+        if not is_server or not endpoint.isascii() or any(sign <= " " for sign in endpoint):
+            raise ConfigError(  # without the value, which may hold a key
+                f"{name} is no URL of a server", "Write http://HOST:PORT or https://HOST, or unset it."
+            )
 
 
 def _stored(found: Any) -> Stored:
