@@ -145,7 +145,7 @@ def _client(url: str) -> Client:
             f"{url}: the package obstore is not installed, and s3:// needs it",
             f"Install it: pip install 'evtool[{EXTRA}]'",
         ) from error
-    _check_endpoint()
+    _check_environment()
     try:
         return Client.from_url(
             url,
@@ -160,20 +160,29 @@ def _client(url: str) -> Client:
         raise ConfigError(f"{url} makes no sense as a place of objects", "Write s3://BUCKET/PREFIX.") from error
 
 
-def _check_endpoint() -> None:
-    """Raise ConfigError where a variable names an endpoint with which obstore would not fail, but panic."""
-    for name, endpoint in sorted(os.environ.items()):
-        if not name.upper().startswith("AWS_ENDPOINT"):
+def _check_environment() -> None:
+    """Raise ConfigError for what obstore would not fail with, but panic. Values are not told: they may be keys."""
+    for name, value in sorted(os.environ.items()):
+        if not name.upper().startswith("AWS_"):
             continue
-        try:
-            parts = urlsplit(endpoint)
-            is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_server = False
-        if not is_server or not endpoint.isascii() or any(sign <= " " for sign in endpoint):
-            raise ConfigError(  # without the value, which may hold a key
+        if any(sign < " " for sign in value):
+            raise ConfigError(
+                f"{name} holds a line break or another control character",
+                "Set it without: it may come from a file.",
+            )
+        if name.upper().startswith("AWS_ENDPOINT") and not _is_server(value):
+            raise ConfigError(
                 f"{name} is no URL of a server", "Write http://HOST:PORT or https://HOST, or unset it."
             )
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return named and url.isascii() and " " not in url
 
 
 def _stored(found: Any) -> Stored:

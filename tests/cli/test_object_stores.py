@@ -302,6 +302,17 @@ def test_an_endpoint_that_is_no_url_is_told_without_its_secrets(
     assert "secret" not in caught.value.message
 
 
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"])
+def test_a_key_with_a_line_break_is_told_and_not_shown(name: str, monkeypatch: pytest.MonkeyPatch):
+    for each in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(each, "known")
+    monkeypatch.setenv(name, "secret\n")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=f"{name} holds a line break") as caught:
+        list(open_store("s3://bucket/x", Files(), patience_seconds=0).list("a/"))
+    assert "secret" not in caught.value.message
+
+
 def test_without_a_key_it_is_said_that_there_is_none(folder: Path, tmp_path: Path):
     make_log(folder, [many(5)])
     env = environment(AWS_REGION="us-east-1", AWS_METADATA_ENDPOINT="http://127.0.0.1:9")
