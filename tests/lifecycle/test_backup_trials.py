@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backing import backed_up, place
+import pytest
+from backing import backed_up, place, restored
+from faults import Fault, FaultyFiles, Killed
 from samples import make_log, many
 
+import evtool
+from evtool.errors import ConfigError, LogExistsError, LogNotFoundError, PositionError
 from evtool.files import Files
 from evtool.lifecycle.backups import checking
 from evtool.objectstore.folder import FolderStore
@@ -33,3 +37,25 @@ def test_two_copies_of_a_log_that_put_one_object_at_once_both_have_it(folder: Pa
     assert place(folder).get(found) == data
     assert [each.name for each in place(folder).list("objects/") if each.name.endswith(".tmp")] == []
     assert checking.check(place(folder)).damaged == ()
+
+
+@pytest.mark.parametrize("until", ["", "@x", "nobody"])
+def test_a_bound_that_makes_no_sense_leaves_nothing_behind(folder: Path, tmp_path: Path, until: str):
+    make_log(folder, [many(50)])
+    backed_up(folder)
+    with pytest.raises((ConfigError, PositionError)):
+        restored(place(folder), tmp_path / "again", until)
+    assert [*(tmp_path / "again").iterdir()] == []
+
+
+def test_a_folder_in_which_a_restore_was_cut_short_is_told_by_those_who_look_for_a_log(
+    folder: Path, tmp_path: Path
+):
+    make_log(folder, [many(50)])
+    backed_up(folder)
+    with pytest.raises(Killed):
+        restored(place(folder), tmp_path / "again", files=FaultyFiles(Fault(12)))
+    for create in (True, False):
+        with pytest.raises((LogExistsError, LogNotFoundError), match="a restore was cut short"):
+            evtool.open(tmp_path / "again", create=create)
+    restored(place(folder), tmp_path / "again")
