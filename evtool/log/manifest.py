@@ -16,7 +16,7 @@ from evtool.log.format import FORMAT_VERSION, LOG_FILE, RESTORE_FILE, parse_segm
 
 _KIND = "evtool log"
 # May stand in a folder before it becomes a log: notes about it, and what a file manager leaves.
-_HARMLESS = {"README.md", ".gitignore", ".gitkeep", ".DS_Store", "lost+found"}
+HARMLESS = {"README.md", ".gitignore", ".gitkeep", ".DS_Store", "lost+found"}
 
 _UNFINISHED = re.compile(re.escape(LOG_FILE) + r"(\.[0-9a-f]+)?\.tmp")
 
@@ -49,7 +49,7 @@ def create(files: Files, folder: Path, partitions: int) -> Manifest:
         raise _in_the_way(folder)
     if RESTORE_FILE in names:
         raise LogExistsError(*_restore_cut_short(folder))
-    strangers = sorted(name for name in names - _HARMLESS if not _UNFINISHED.fullmatch(name))
+    strangers = sorted(name for name in names - HARMLESS if not _UNFINISHED.fullmatch(name))
     if any(parse_segment_name(name) is not None for name in strangers):
         raise LogDamagedError(
             f"{folder} holds segments but no {LOG_FILE}",

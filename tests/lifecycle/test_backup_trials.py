@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from backing import backed_up, place, restored
+from backing import backed_up, place, replay, restored
 from faults import Fault, FaultyFiles, Killed
 from samples import make_log, many
 
@@ -59,3 +59,15 @@ def test_a_folder_in_which_a_restore_was_cut_short_is_told_by_those_who_look_for
         with pytest.raises((LogExistsError, LogNotFoundError), match="a restore was cut short"):
             evtool.open(tmp_path / "again", create=create)
     restored(place(folder), tmp_path / "again")
+
+
+def test_a_new_disk_with_its_lost_and_found_takes_a_restore(folder: Path, tmp_path: Path):
+    make_log(folder, [many(50)])
+    backed_up(folder)
+    disk = tmp_path / "disk"
+    (disk / "lost+found").mkdir(parents=True)
+    with pytest.raises(Killed):
+        restored(place(folder), disk, files=FaultyFiles(Fault(12)))
+    restored(place(folder), disk)
+    assert replay(disk) == replay(folder)
+    assert (disk / "lost+found").is_dir()

@@ -23,7 +23,7 @@ from evtool.lifecycle.backups import cutting
 from evtool.lifecycle.backups.manifest import File, Manifest, SegmentRecord
 from evtool.log.format import LOG_FILE, RESTORE_FILE, STREAMS_FILE, SUMMARY_FILE
 from evtool.log.log import Log
-from evtool.log.manifest import parse
+from evtool.log.manifest import HARMLESS, parse
 from evtool.log.writer import Writer
 from evtool.objectstore.store import Store
 from evtool.replay import Bound, parse_bound, parse_moment
@@ -69,16 +69,18 @@ def restore(
 
 
 def refuse_what_is_there(folder: Path) -> None:
-    """Raise LogExistsError unless a folder is absent, empty, or what a restore that was cut short has left."""
+    """Raise LogExistsError unless a folder is absent, empty (but for what may stand beside a log), or what a restore
+    that was cut short has left.
+    """
     if folder.is_file():
         raise LogExistsError(f"{folder} is a file, not a folder")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if RESTORE_FILE in names and LOG_FILE not in names:
         return
-    unfinished = {f"{RESTORE_FILE}.tmp"}
-    if names - unfinished:
+    strangers = sorted(names - HARMLESS - {f"{RESTORE_FILE}.tmp"})
+    if strangers:
         raise LogExistsError(
-            f"{folder} is not empty: it holds {sorted(names)[0]!r}",
+            f"{folder} is not empty: it holds {strangers[0]!r}",
             "Name an empty or a new folder with --to. Nothing is restored over what is there.",
         )
 
@@ -86,7 +88,7 @@ def refuse_what_is_there(folder: Path) -> None:
 def _clear(files: Files, folder: Path) -> None:
     """Remove what an earlier restore has left."""
     for path in folder.iterdir():
-        if path.name == RESTORE_FILE:
+        if path.name == RESTORE_FILE or path.name in HARMLESS:
             continue
         if path.is_dir() and not path.is_symlink():
             files.remove_folder(path)
