@@ -69,8 +69,9 @@ def restore(
 
 
 def refuse_what_is_there(folder: Path) -> None:
-    """Raise LogExistsError unless a folder is absent, empty (but for what may stand beside a log), or what a restore
-    that was cut short has left.
+    """Raise LogExistsError unless a folder is absent, empty, or what a restore that was cut short has left.
+
+    What may stand beside a log, as `lost+found`, is in nobody's way.
     """
     if folder.is_file():
         raise LogExistsError(f"{folder} is a file, not a folder")
