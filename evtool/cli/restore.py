@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 def restore(
     source: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="URL", help="Where the backups are. (default: `to` in [backup] of evtool.toml)"
-        ),
+        typer.Option("--from", metavar="URL", help="Where the backups are. (default: evtool.toml)"),
     ] = None,
     to: Annotated[
         Path | None,

@@ -139,7 +139,7 @@ def plan(
         waiting = sum(each.due for each in tallies if not _is_worth(each, is_exact))
     taken = [each for each in tallies if each.due and _is_worth(each, is_exact)]
     kept_active = sum(each.events - each.due for each in active)
-    is_all = bool(taken) and all(each.due == each.events for each in tallies) and not failures
+    is_all = bool(taken) and all(each.due == each.events for each in tallies)  # of what can be read
     return Plan(
         limits=limits,
         is_exact=is_exact,

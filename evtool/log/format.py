@@ -15,6 +15,7 @@ import xxhash
 FORMAT_VERSION = 1
 
 LOG_FILE = "log.json"
+RESTORE_FILE = "restore.unfinished"  # a restore was cut short, unless there is a log.json
 HEAD_FILE = "HEAD"
 LOCK_FILE = "writer.lock"
 FRAMES_FILE = "frames.log"
