@@ -25,6 +25,7 @@ _HOMES = {
     "compact": ("compact", "compact"),
     "retain": ("retain", "retain"),
     "nightly": ("nightly", "nightly"),
+    "audit": ("audit", "audit"),
     "backup": ("backup", "app"),
     "restore": ("restore", "restore"),
     "projections": ("projections", "app"),
