@@ -106,23 +106,38 @@ def record(
 
 def lines(files: Files, folder: Path) -> Iterator[Line]:
     """All lines but one that is not finished, each with what is wrong with it. Raises StorageError."""
+    return _lines(_read(files, folder / FILE))
+
+
+def check(files: Files, folder: Path) -> Checked:
+    """Follow the chain from the first line to the last. Raises StorageError."""
+    return check_text(_read(files, folder / FILE))
+
+
+def check_text(data: bytes) -> Checked:
+    """The same of the bytes of such a file."""
+    last, broken, problem = None, None, ""
+    for line in _lines(data):
+        last = Mark(line.number, line.sha256)
+        if line.problem and broken is None:
+            broken, problem = line.number, line.problem
+    return Checked(last.number if last else 0, last, broken, problem, len(data) - data.rfind(b"\n") - 1)
+
+
+def _lines(data: bytes) -> Iterator[Line]:
     expected = Mark(0, NO_LINE)
-    for text in _whole_lines(files, folder / FILE)[0]:
+    for text in data.split(b"\n")[:-1]:
         number, sha256 = expected.number + 1, _sha256(text)
         found = _parsed(text)
         yield Line(number, text, found, sha256, _problem(text, found, expected))
         expected = Mark(number, sha256)
 
 
-def check(files: Files, folder: Path) -> Checked:
-    """Follow the chain from the first line to the last. Raises StorageError."""
-    last, broken, problem = None, None, ""
-    for line in lines(files, folder):
-        last = Mark(line.number, line.sha256)
-        if line.problem and broken is None:
-            broken, problem = line.number, line.problem
-    torn_bytes = _whole_lines(files, folder / FILE)[1]
-    return Checked(last.number if last else 0, last, broken, problem, torn_bytes)
+def _read(files: Files, path: Path) -> bytes:
+    try:
+        return files.read_whole(path)
+    except FileNotFoundError:
+        return b""
 
 
 def without_credentials(url: str) -> str:
@@ -196,7 +211,7 @@ def _mended(files: Files, path: Path) -> tuple[Mark, int]:
     torn_bytes = size - end - kept
     last = bytes(data[end : end + kept]) or tail[: end - size or None].rstrip(b"\n").rpartition(b"\n")[2]
     found = _parsed(last)
-    is_sound = found is not None and _is_sealed(last)
+    is_sound = found is not None and is_sealed(last)
     # A line that is damaged cannot be asked for its number; counting is as sure, and takes longer.
     number = int(found["number"]) if is_sound and found else bytes(data).count(b"\n", 0, end) + bool(kept)
     del data
@@ -210,7 +225,7 @@ def _mended(files: Files, path: Path) -> tuple[Mark, int]:
 def _finished(torn: bytes) -> int:
     """How many bytes behind the last line break are a whole line of which only that is missing; 0 if none are."""
     for seal in _SEAL.finditer(torn):
-        if _is_sealed(torn[: seal.end()]):
+        if is_sealed(torn[: seal.end()]):
             return seal.end()
     return 0
 
@@ -222,15 +237,6 @@ def _end_line(files: Files, path: Path) -> None:
         file.sync()
     finally:
         file.close()
-
-
-def _whole_lines(files: Files, path: Path) -> tuple[list[bytes], int]:
-    """The lines that have an end, and how many bytes stand behind them."""
-    try:
-        *found, rest = files.read_whole(path).split(b"\n")
-    except FileNotFoundError:
-        return [], 0
-    return found, len(rest)
 
 
 def _parsed(text: bytes) -> Mapping[str, Any] | None:
@@ -248,13 +254,14 @@ def _sha256(text: bytes) -> str:
     return hashlib.sha256(text[:-_SEAL_BYTES] if has_seal else text).hexdigest()
 
 
-def _is_sealed(text: bytes) -> bool:
+def is_sealed(text: bytes) -> bool:
+    """Whether a line ends with the SHA-256 of what stands before that."""
     seal = _SEAL.fullmatch(text[-_SEAL_BYTES:])
     return seal is not None and seal[1].decode() == _sha256(text)
 
 
 def _problem(text: bytes, found: Mapping[str, Any] | None, before: Mark) -> str:
-    if found is None or not _is_sealed(text):
+    if found is None or not is_sealed(text):
         return "it is not as it was written"
     if found.get("previous") != before.sha256:
         return "it does not follow the line before it: lines were changed, taken out or put in there"
