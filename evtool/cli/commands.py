@@ -23,6 +23,7 @@ _HOMES = {
     "inspect": ("inspect", "inspect"),
     "reindex": ("reindex", "reindex"),
     "compact": ("compact", "compact"),
+    "repair": ("repair", "repair"),
     "retain": ("retain", "retain"),
     "nightly": ("nightly", "nightly"),
     "audit": ("audit", "audit"),
