@@ -65,6 +65,7 @@ def retain(
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.errors import LogDamagedError
     from evtool.lifecycle import materialising, retention
     from evtool.log.log import open as open_log
@@ -98,8 +99,15 @@ def retain(
             typer.confirm("Drop this for ever?", abort=True, err=True)
         report = None
         if is_wanted:
-            with progress.shown("retain", wanted=not as_json) as on_progress:
+            with (
+                audited(config.log_path, "retain") as entry,
+                progress.shown("retain", wanted=not as_json) as on_progress,
+            ):
+                entry.counts = plan.counts
+                entry.begin()
                 report = retention.apply(opened, config, plan, materialising.choose(config), on_progress)
+                entry.counts = report.counts
+                entry.outcome = "failed" if report.failures else "done"
     if as_json:
         render.print_json({"log": str(config.log_path), "dry_run": dry_run, **_facts(plan, report)})
     elif report is not None:

@@ -81,6 +81,16 @@ class Plan:
         """Whether nothing is due."""
         return not (self.events or self.read_models or self.snapshots or self.dead_letters)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What is due, as the audit keeps it."""
+        return {
+            "events": self.events,
+            "read_models": len(self.read_models),
+            "snapshots": len(self.snapshots),
+            "dead_letters": self.dead_letters,
+        }
+
     def check(self) -> None:
         """Raise ConfigError if nothing that there is would be left."""
         if self.is_everything:
@@ -103,6 +113,16 @@ class Report:
     snapshots: list[str] = field(default_factory=list)
     dead_letters: int = 0
     failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was dropped, as the audit keeps it."""
+        return {
+            "events": self.events,
+            "read_models": len(self.read_models),
+            "snapshots": len(self.snapshots),
+            "dead_letters": self.dead_letters,
+        }
 
 
 def plan(

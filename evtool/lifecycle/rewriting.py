@@ -10,7 +10,7 @@ they have mapped. Of a segment of which nothing stays, only what identifies its 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,6 +102,16 @@ def rewrite(
     return _switched(log, run[0].folder, lambda: _prepare(log, run, names, change, on_progress))
 
 
+def rewrite_as(
+    log: Log, source: SegmentView, summary: dict[str, Any], names: list[str], on_progress: Progress
+) -> ColdSegment:
+    """Make what is left of a damaged segment a cold one. `summary` has what is known of it, but for its files.
+
+    To be called under compact.lock. Raises LogDamagedError, StorageError; then the segment is as it was.
+    """
+    return _switched(log, source.folder, lambda: _prepare(log, [source], names, nothing, on_progress, summary))
+
+
 def empty(
     log: Log,
     segment: SegmentView,
@@ -143,13 +153,18 @@ class _Passed:
 
 
 def _prepare(
-    log: Log, run: Sequence[SegmentView], names: list[str], change: Change, on_progress: Progress
+    log: Log,
+    run: Sequence[SegmentView],
+    names: list[str],
+    change: Change,
+    on_progress: Progress,
+    told: Mapping[str, Any] | None = None,
 ) -> tuple[ColdSegment, Pairs]:
-    """Write the files of a cold segment, read them back, and compare."""
+    """Write the files of a cold segment, read them back, and compare. `told` is the summary, if it is known."""
     commits, maps = batches_of(run)
     if int(commits["count"].sum(dtype=np.int64)) != positions_of(run):
         raise _differs(run[0].folder, "its batches do not add up to its events")
-    summary = _range(log, run, commits) | {"materialised": names}
+    summary = dict(told or _range(log, run, commits)) | {"materialised": names}
     derive = deriving(names)
     passed = _Passed()
 

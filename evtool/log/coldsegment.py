@@ -312,11 +312,7 @@ def open_cold(files: Files, folder: Path, summary: Mapping[str, Any], log_id: by
     """The cold segment of a summary. Raises LogDamagedError; FileNotFoundError when a file has gone."""
     path = folder / map_file(summary["generation"])
     record = memoryview(files.read_whole(path))
-    blocks, batches, columns = summary["blocks"], summary["batches"], len(summary["columns"])
-    ends = np.cumsum(
-        [blocks * BLOCK.itemsize, blocks * columns * CHUNK.itemsize, batches * BATCH.itemsize]
-    ).tolist()
-    if len(record) != summary["map_bytes"] or checksum(record) != summary["map_checksum"] or ends[2] > len(record):
+    if not is_map_of(record, summary):
         raise LogDamagedError(f"{path}: it does not match its checksum", _HINT)
     data = files.map(folder / events_file(summary["generation"]), summary["events_bytes"])
     if len(data) != summary["events_bytes"]:
@@ -328,12 +324,31 @@ def open_cold(files: Files, folder: Path, summary: Mapping[str, Any], log_id: by
         gone_data = files.map(gone_path, gone_bytes)
         if len(gone_data) != gone_bytes:
             raise LogDamagedError(f"{gone_path}: it has {len(gone_data):,} bytes of {gone_bytes:,}", _HINT)
-    chunks = np.frombuffer(record[ends[0] : ends[1]], CHUNK).reshape(blocks, columns)
+    cold = of_parts(folder, summary, record, data, gone_data)
+    return replace(cold, stream_index=streamindex.read(files, folder, log_id, cold.first_position, cold.table))
+
+
+def is_map_of(record: bytes | bytearray | memoryview, summary: Mapping[str, Any]) -> bool:
+    """Whether some bytes are the map that a summary tells of."""
+    if len(record) != summary["map_bytes"] or checksum(record) != summary["map_checksum"]:
+        return False
+    return _ends(summary)[2] <= len(record)
+
+
+def of_parts(
+    folder: Path,
+    summary: Mapping[str, Any],
+    record: memoryview,
+    data: memoryview,
+    gone_data: bytes | memoryview,
+) -> ColdSegment:
+    """The cold segment of a summary and its map; of the other files, bytes are checked when they are used."""
+    ends = _ends(summary)
+    chunks = np.frombuffer(record[ends[0] : ends[1]], CHUNK).reshape(summary["blocks"], len(summary["columns"]))
     table = _table(np.frombuffer(record[: ends[0]], BLOCK), chunks, summary["map_checksum"])
-    first_position = summary["first_position"]
     return ColdSegment(
         folder=folder,
-        first_position=first_position,
+        first_position=summary["first_position"],
         last_position=summary["last_position"],
         table=table,
         chunks=chunks,
@@ -341,9 +356,15 @@ def open_cold(files: Files, folder: Path, summary: Mapping[str, Any], log_id: by
         maps=record[ends[2] :],
         data=data,
         summary=summary,
-        stream_index=streamindex.read(files, folder, log_id, first_position, table),
         gone_data=gone_data,
     )
+
+
+def _ends(summary: Mapping[str, Any]) -> list[int]:
+    """Where in a map the records of row groups end, those of columns, and those of batches."""
+    blocks, batches, columns = summary["blocks"], summary["batches"], len(summary["columns"])
+    sizes = [blocks * BLOCK.itemsize, blocks * columns * CHUNK.itemsize, batches * BATCH.itemsize]
+    return [sum(sizes[:count]) for count in (1, 2, 3)]
 
 
 def recorded_at(commits: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

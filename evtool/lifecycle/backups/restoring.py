@@ -19,6 +19,7 @@ import numpy as np
 from evtool.config import Config
 from evtool.errors import BackupDamagedError, ConfigError, LogExistsError, PositionError
 from evtool.files import Files
+from evtool.lifecycle import audit
 from evtool.lifecycle.backups import cutting
 from evtool.lifecycle.backups.manifest import File, Manifest, SegmentRecord
 from evtool.log.format import LOG_FILE, RESTORE_FILE, STREAMS_FILE, SUMMARY_FILE
@@ -132,9 +133,15 @@ class _Restore:
         for file in (*snapshots, *others):
             self._write(file)
         self._make_index(log)
+        audit.record(self._files, self._folder, "restore", {"position": last}, self._told(until), "began")
         self._files.write_whole(self._folder / LOG_FILE, log_json)
         self._files.remove(self._folder / RESTORE_FILE)
         return Restored(self._folder, self._backup, last, self._done)
+
+    def _told(self, until: str | None) -> dict[str, str]:
+        """What the audit of the new log keeps of where it is from."""
+        told = {"backup": self._backup.id, "from": audit.without_credentials(self._store.url)}
+        return told | ({"until": until} if until is not None else {})
 
     def _parted(self) -> tuple[File, list[File]]:
         """log.json, and the files beside the segments."""
