@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def backup(
     settings = configuration.with_flags(config.backup, to=to, keep=keep)
     began = time.monotonic()
     store = store_of(replace(config, backup=settings), to)
+    erase.finish(config)
     with (
         open_log(config.log_path, config=config) as opened,
         progress.shown("backup", "bytes", wanted=not as_json) as on_progress,

@@ -25,6 +25,7 @@ _HOMES = {
     "compact": ("compact", "compact"),
     "repair": ("repair", "repair"),
     "retain": ("retain", "retain"),
+    "erase": ("erase", "erase"),
     "nightly": ("nightly", "nightly"),
     "audit": ("audit", "audit"),
     "backup": ("backup", "app"),

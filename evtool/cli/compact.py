@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def compact(
     started = time.monotonic()
     target_bytes = config.log.segment_bytes
     columns = materialising.choose(config, materialise or [], rewrite)
+    erase.finish(config)
     with open_log(config.log_path, config=config) as opened:
         if dry_run:
             report = compacting.estimate(opened, target_bytes, columns)

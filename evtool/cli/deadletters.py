@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import render
+from evtool.cli import erase, render
 from evtool.cli.interrupts import stopped_by_signals
 from evtool.cli.options import JsonOption, LogOption
 
@@ -206,6 +206,8 @@ def _opened(log: Any, read_only: bool = True) -> tuple[Config, Log]:
     from evtool.log.log import open as open_log
 
     config = configuration.load(log)
+    if not read_only:
+        erase.finish(config)
     return config, open_log(config.log_path, read_only=read_only, config=config)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.interrupts import stopped_by_signals
 from evtool.cli.options import JsonOption, LogOption
 from evtool.errors import EvtoolError, RejectedLinesError, RejectedShareError
@@ -97,6 +97,7 @@ def ingest(
     is_typed = sources.STDIN in inputs and sys.stdin.isatty()
     if is_typed:
         render.say("reading events from the terminal, one a line; Ctrl-D ends them")
+    erase.finish(config)
     with (
         open_log(config.log_path, create=True, config=config) as opened,
         audited(config.log_path, "ingest") as entry,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 
@@ -22,6 +22,7 @@ def reindex(log: LogOption = None, as_json: JsonOption = False) -> None:
 
     config = configuration.load(log)
     started = time.monotonic()
+    erase.finish(config)
     with (
         open_log(config.log_path, config=config) as opened,
         audited(config.log_path, "reindex") as entry,

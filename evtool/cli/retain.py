@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def retain(
     config = replace(config, retain=replace(policies, types=types))
     if not (yes or dry_run):
         _check_terminal()
+    erase.finish(config)
     with open_log(config.log_path, config=config) as opened:
         with progress.shown("retain: plan", wanted=not as_json) as on_progress:
             plan = retention.plan(opened, config, time.time_ns(), exact, on_progress)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evtool.cli import frames, progress, render
+from evtool.cli import erase, frames, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ def _open(folder: Path | None) -> Iterator[tuple[Log, Config]]:
     from evtool.log.log import open as open_log
 
     config = configuration.load(folder)
+    erase.finish(config)
     with open_log(config.log_path, config=config) as opened:
         yield opened, config
 

@@ -24,6 +24,7 @@ STREAMS_FILE = "streams.idx"
 SUMMARY_FILE = "segment.msgpack"
 COPY_FILE = "segment.copy"
 COMPACT_LOCK_FILE = "compact.lock"
+ERASING_FILE = "erasing.msgpack"
 
 SEGMENT_MAGIC = b"EVTOOLOG"
 FRAME_MAGIC = b"EVF1"
