@@ -45,6 +45,7 @@ Section = TypeVar(
     "NightlyConfig",
     "RetainConfig",
     "BackupConfig",
+    "ArchiveConfig",
 )
 
 
@@ -170,6 +171,24 @@ class BackupConfig:
 
 
 @dataclass(frozen=True)
+class ArchiveConfig:
+    """Where cold segments are moved (a path is relative to evtool.toml), and which: those whose events are `older_than`
+    so many seconds, and the oldest ones beyond `keep_local` bytes; with neither, all. The ages are as of RetainConfig.
+
+    Readers keep `cache_bytes` of what they fetched. A store that does not answer is asked again for `patience_ms`.
+    A nightly run reads the archived segments where `nightly` is "full"; else it looks whether they are there.
+    """
+
+    to: str | None = None
+    older_than: int | None = None
+    by: Literal["recorded", "timestamp"] = "recorded"
+    keep_local: int | None = None
+    cache_bytes: int = GIB
+    patience_ms: int = 60_000
+    nightly: Literal["sizes", "full"] = "sizes"
+
+
+@dataclass(frozen=True)
 class Config:
     """All of it. `file` is the evtool.toml that was read, `log_flag` what a flag said of the log."""
 
@@ -182,6 +201,7 @@ class Config:
     nightly: NightlyConfig = field(default_factory=NightlyConfig)
     retain: RetainConfig = field(default_factory=RetainConfig)
     backup: BackupConfig = field(default_factory=BackupConfig)
+    archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     file: Path | None = None
     log_flag: Path | None = None
 
@@ -251,7 +271,7 @@ def read_file(path: Path) -> Config:
         raise ConfigError(
             f"{path} nests deeper than can be read", "Its tables nest three deep at most."
         ) from error
-    sections = ("log", "ingest", "schemas", "projections", "snapshots", "nightly", "retain", "backup")
+    sections = ("log", "ingest", "schemas", "projections", "snapshots", "nightly", "retain", "backup", "archive")
     _refuse_unknown(path, "", table, sections)
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)
@@ -271,6 +291,7 @@ def read_file(path: Path) -> Config:
         nightly=NightlyConfig(**_values(path, "nightly", _subtable(path, table, "nightly"), NightlyConfig)),
         retain=RetainConfig(**_values(path, "retain", _subtable(path, table, "retain"), RetainConfig)),
         backup=BackupConfig(**_values(path, "backup", _subtable(path, table, "backup"), BackupConfig)),
+        archive=ArchiveConfig(**_values(path, "archive", _subtable(path, table, "archive"), ArchiveConfig)),
         file=path,
     )
 
@@ -430,6 +451,10 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "to": _text,
     "keep": _within(1, 1_000_000),
     "patience_ms": _within(0, 3_600_000, parse_duration_ms),
+    "older_than": parse_age_seconds,
+    "keep_local": _within(0, 1 << 62, parse_size),
+    "cache_bytes": _within(0, 1 << 62, parse_size),
+    "nightly": _one_of("sizes", "full"),
 }
 
 

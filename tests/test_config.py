@@ -10,6 +10,7 @@ import pytest
 
 from evtool import config as configuration
 from evtool.config import (
+    ArchiveConfig,
     BackupConfig,
     Codec,
     Config,
@@ -106,6 +107,14 @@ def test_every_key_can_be_set(tmp_path: Path):
         to = "s3://backups/shop"
         keep = 30
         patience_ms = "2m"
+        [archive]
+        to = "s3://archive/shop"
+        older_than = "90d"
+        by = "timestamp"
+        keep_local = "50GiB"
+        cache_bytes = "2GiB"
+        patience_ms = "3m"
+        nightly = "full"
         """,
     )
     found = configuration.load(working_folder=tmp_path)
@@ -128,7 +137,10 @@ def test_every_key_can_be_set(tmp_path: Path):
         *(90 * 86_400, "timestamp", 50 * 1024**3, {"PageViewed": 30 * 86_400}, 5_400, 52 * 7 * 86_400, 90)
     )
     assert found.backup == BackupConfig("s3://backups/shop", 30, 120_000)
-    sections = (ProjectionsConfig, SnapshotsConfig, NightlyConfig, RetainConfig, BackupConfig)
+    assert found.archive == ArchiveConfig(
+        *("s3://archive/shop", 90 * 86_400, "timestamp", 50 * 1024**3, 2 * 1024**3, 180_000, "full")
+    )
+    sections = (ProjectionsConfig, SnapshotsConfig, NightlyConfig, RetainConfig, BackupConfig, ArchiveConfig)
     kinds = (LogConfig, IngestConfig, SchemasConfig, *sections)
     assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
 
