@@ -172,8 +172,9 @@ class BackupConfig:
 
 @dataclass(frozen=True)
 class ArchiveConfig:
-    """Where cold segments are moved (a path is relative to evtool.toml), and which: those whose events are `older_than`
-    so many seconds, and the oldest ones beyond `keep_local` bytes; with neither, all. The ages are as of RetainConfig.
+    """Where cold segments are moved (a path is relative to evtool.toml), and which: those whose events are all
+    `older_than` so many seconds, by the clock of RetainConfig, and the oldest beyond `keep_local` bytes; with
+    neither, all.
 
     Readers keep `cache_bytes` of what they fetched. A store that does not answer is asked again for `patience_ms`.
     A nightly run reads the archived segments where `nightly` is "full"; else it looks whether they are there.
