@@ -23,6 +23,8 @@ STREAMS_FILE = "streams.idx"
 SUMMARY_FILE = "segment.msgpack"
 COPY_FILE = "segment.copy"
 COMPACT_LOCK_FILE = "compact.lock"
+ARCHIVE_FILE = "archive.json"
+CACHE_FOLDER = "cache"
 
 SEGMENT_MAGIC = b"EVTOOLOG"
 FRAME_MAGIC = b"EVF1"
