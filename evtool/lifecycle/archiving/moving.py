@@ -8,16 +8,17 @@ have it mapped keep it. Whatever ends the process, the next run looks at what is
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
 from evtool.config import Config
 from evtool.errors import LogDamagedError, LogReadOnlyError
 from evtool.files import forget_all
-from evtool.lifecycle.archiving.place import Archive, object_of, of, store_at
+from evtool.lifecycle.archiving.place import Archive, archived, object_of, of, store_at
 from evtool.lifecycle.archiving.planning import Plan
 from evtool.lifecycle.archiving.sweeping import (
     Swept,
@@ -51,6 +52,7 @@ from evtool.log.format import (
     events_file,
     gone_file,
     map_file,
+    segment_name,
 )
 from evtool.log.log import Log
 from evtool.log.segment import summary_record
@@ -91,6 +93,7 @@ def move_all(
         if archive is None:
             return report
         check_place(archive)
+        _finish(archive)
         _move_planned(archive, plan, report, on_progress)
         swept = sweep(archive)
         report.removed, report.removed_bytes = swept.objects, swept.bytes
@@ -110,6 +113,7 @@ def settle(log: Log, config: Config, until: int) -> Swept | None:
     if archive is None:
         return None
     check_place(archive)
+    _finish(archive)
     for segment in _local(log, until):
         move(archive, segment)
     return sweep(archive)
@@ -120,9 +124,29 @@ def move(archive: Archive, segment: ColdSegment) -> None:
 
     Raises LogDamagedError (nothing was stored), ArchiveError, StoreError, StorageError.
     """
-    files, folder, summary = archive.log.files, segment.folder, dict(segment.summary)
-    summary[OBJECT_KEY] = events_object(summary)
-    generation = summary["generation"]
+    files, folder = archive.log.files, segment.folder
+    summary = {**segment.summary, OBJECT_KEY: events_object(segment.summary)}
+    _store(archive, folder, summary)
+    put_catalogue(archive, catalogue_of(archive, {segment.first_position: summary}))
+    record = summary_record(summary)
+    files.write_whole(folder / COPY_FILE, record)
+    files.write_whole(folder / SUMMARY_FILE, record)
+    files.remove(folder / events_file(summary["generation"]))
+
+
+def _finish(archive: Archive) -> None:
+    """Remove the events files of archived segments: left by a run that was cut short, or brought by somebody."""
+    for summary in archived(archive.log):
+        folder = archive.log.folder / segment_name(summary["first_position"])
+        events = folder / events_file(summary["generation"])
+        if events.exists():
+            _store(archive, folder, summary)
+            archive.log.files.remove(events)
+
+
+def _store(archive: Archive, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Have the objects of a segment be what is in its folder."""
+    files, generation = archive.log.files, summary["generation"]
     events = folder / events_file(generation)
     _put(archive, summary[OBJECT_KEY], events, summary["events_bytes"], summary["events_checksum"])
     _put(
@@ -133,11 +157,6 @@ def move(archive: Archive, segment: ColdSegment) -> None:
         _put(archive, gone_object(summary), folder / gone_file(generation), *facts)
     streams = folder / STREAMS_FILE
     _put(archive, streams_object(summary), streams, files.size(streams), None)
-    put_catalogue(archive, catalogue_of(archive, {segment.first_position: summary}))
-    record = summary_record(summary)
-    files.write_whole(folder / COPY_FILE, record)
-    files.write_whole(folder / SUMMARY_FILE, record)
-    files.remove(events)
 
 
 def _begun(log: Log, config: Config, url: str) -> Archive:

@@ -36,6 +36,14 @@ def of(log: Log, config: Config) -> Archive | None:
     return None if place is None else Archive(log, place, store_at(place.url, log.files, config))
 
 
+def existing(log: Log, config: Config) -> Archive:
+    """The same of a log that must have one. Raises ArchiveError."""
+    archive = of(log, config)
+    if archive is None:
+        raise ArchiveError(f"{log.folder} has no archive", "`evtool archive --to URL` begins one.")
+    return archive
+
+
 def object_of(segment: SegmentView) -> str | None:
     """The object that has the events of an archived segment; None of any other one."""
     return segment.summary.get(OBJECT_KEY) if isinstance(segment, ColdSegment) else None

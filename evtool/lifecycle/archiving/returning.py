@@ -11,7 +11,7 @@ import xxhash
 from evtool.config import Config
 from evtool.errors import ArchiveError, LogDamagedError, LogReadOnlyError, NoSpaceError
 from evtool.files import translated
-from evtool.lifecycle.archiving.place import Archive, object_of, of, store_at
+from evtool.lifecycle.archiving.place import Archive, existing, object_of, store_at
 from evtool.lifecycle.archiving.sweeping import (
     catalogue_of,
     check_place,
@@ -20,6 +20,7 @@ from evtool.lifecycle.archiving.sweeping import (
     sizes,
     sweep,
 )
+from evtool.lifecycle.due import first_recorded
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.rewriting import rewriting_lock
 from evtool.log.archive import CATALOGUE, OBJECT_KEY, write_place
@@ -27,8 +28,18 @@ from evtool.log.coldsegment import ColdSegment
 from evtool.log.format import ARCHIVE_FILE, CACHE_FOLDER, COPY_FILE, SUMMARY_FILE, events_file
 from evtool.log.log import Log
 from evtool.log.segment import summary_record
+from evtool.replay import parse_bound
 
 Progress = Callable[[int, int], None]  # bytes done, and how many there are
+
+
+def position_of(log: Log, bound: str, now_ns: int) -> int:
+    """The first position from a bound on, as `replay --from` reads it. Raises ConfigError, PositionError."""
+    found = parse_bound(bound, log, now_ns)
+    if found.position is not None:
+        return found.position
+    assert found.time is not None
+    return first_recorded(log.snapshot(), found.time)
 
 
 @dataclass
@@ -39,7 +50,7 @@ class Returned:
     segments: int = 0
     bytes: int = 0
     left: int = 0
-    is_left: bool = False
+    is_over: bool = False
 
 
 def bring_back(log: Log, config: Config, since: int, on_progress: Progress = lambda done, total: None) -> Returned:
@@ -55,7 +66,7 @@ def bring_back(log: Log, config: Config, since: int, on_progress: Progress = lam
     lock = rewriting_lock(log)
     try:
         clear(log)
-        archive = _existing(log, config)
+        archive = existing(log, config)
         check_place(archive)
         there = [each for each in log.snapshot().segments if object_of(each) is not None]
         chosen = [each for each in there if isinstance(each, ColdSegment) and each.last_position >= since]
@@ -72,17 +83,10 @@ def bring_back(log: Log, config: Config, since: int, on_progress: Progress = lam
             archive.store.delete(CATALOGUE)
             log.files.remove(log.folder / ARCHIVE_FILE)
             log.files.remove_folder(log.folder / CACHE_FOLDER)
-            report.is_left = True
+            report.is_over = True
         return report
     finally:
         lock.release()
-
-
-def _existing(log: Log, config: Config) -> Archive:
-    archive = of(log, config)
-    if archive is None:
-        raise ArchiveError(f"{log.folder} has no archive", "`evtool archive --to URL` begins one.")
-    return archive
 
 
 def _check_room(log: Log, wanted: int) -> None:
@@ -142,7 +146,7 @@ def moved_to(log: Log, config: Config, url: str) -> bool:
     lock = rewriting_lock(log)
     try:
         clear(log)
-        before = _existing(log, config)
+        before = existing(log, config)
         archive = Archive(log, replace(before.place, url=url), store_at(url, log.files, config))
         if read_catalogue(archive.store) is None:
             raise ArchiveError(
