@@ -24,6 +24,7 @@ _HOMES = {
     "reindex": ("reindex", "reindex"),
     "compact": ("compact", "compact"),
     "retain": ("retain", "retain"),
+    "archive": ("archive", "archive"),
     "nightly": ("nightly", "nightly"),
     "backup": ("backup", "app"),
     "restore": ("restore", "restore"),

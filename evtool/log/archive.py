@@ -53,10 +53,14 @@ _CATALOGUE_HINT = "Look whether the URL is right. The next `evtool archive` of t
 
 @dataclass(frozen=True)
 class Place:
-    """archive.json: the archive of a log is at `url`, file:///FOLDER or s3://BUCKET/PREFIX, without any secret."""
+    """archive.json: the archive of a log is at `url`, file:///FOLDER or s3://BUCKET/PREFIX, without any secret.
+
+    `id` tells it from the archive of another copy of the log.
+    """
 
     log_id: str
     url: str
+    id: str = ""
     version: int = VERSION
 
 
@@ -71,7 +75,7 @@ def read_place(files: Files, folder: Path, log_id: str) -> Place | None:
         table = json.loads(data)
         if table["version"] > VERSION:
             raise _newer(str(path), table["version"])
-        place = Place(str(table["log_id"]), str(table["url"]), int(table["version"]))
+        place = Place(str(table["log_id"]), str(table["url"]), str(table.get("id", "")), int(table["version"]))
     except (ValueError, KeyError, TypeError) as error:
         raise LogDamagedError(f"{path} is damaged: it does not say where the archive is", _PLACE_HINT) from error
     if place.log_id != log_id:
@@ -116,10 +120,14 @@ def is_archived(summary: Mapping[str, Any] | None) -> bool:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What an archive has: `log` is the text of log.json, `segments` are summaries, each with its `object`."""
+    """What an archive has: `log` is the text of log.json, `segments` are summaries, each with its `object`.
+
+    `id` is that of archive.json.
+    """
 
     log: str
     segments: Sequence[Mapping[str, Any]]
+    id: str = ""
 
     @property
     def last_position(self) -> int:
@@ -137,6 +145,7 @@ def encode(catalogue: Catalogue) -> bytes:
     packed: bytes = msgpack.packb(
         {
             "version": VERSION,
+            "id": catalogue.id,
             "log": catalogue.log,
             "last_position": catalogue.last_position,
             "segments": [dict(summary) for summary in catalogue.segments],
@@ -156,7 +165,7 @@ def decode(data: bytes, where: str) -> Catalogue:
         table = msgpack.unpackb(data[:-8])
         if table["version"] > VERSION:
             raise _newer(where, table["version"])
-        catalogue = Catalogue(str(table["log"]), table["segments"])
+        catalogue = Catalogue(str(table["log"]), table["segments"], str(table.get("id", "")))
         problem = _problem(catalogue, table["last_position"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LogDamagedError(f"{where} is no catalogue of an archive", _CATALOGUE_HINT) from error

@@ -106,7 +106,7 @@ def test_a_newer_catalogue_is_not_read(catalogue: Catalogue):
 
 
 def test_the_place_of_an_archive_is_read_as_it_was_written(tmp_path: Path):
-    place = Place("ab" * 16, "s3://bucket/some/prefix")
+    place = Place("ab" * 16, "s3://bucket/some/prefix", "ef" * 16)
     assert archive.read_place(Files(), tmp_path, place.log_id) is None
     archive.write_place(Files(), tmp_path, place)
     assert archive.read_place(Files(), tmp_path, place.log_id) == place
@@ -114,6 +114,7 @@ def test_the_place_of_an_archive_is_read_as_it_was_written(tmp_path: Path):
         "version": 1,
         "log_id": place.log_id,
         "url": place.url,
+        "id": place.id,
     }
     with pytest.raises(LogDamagedError, match="another log"):
         archive.read_place(Files(), tmp_path, "cd" * 16)
