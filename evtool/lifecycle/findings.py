@@ -59,7 +59,7 @@ class Finding:
         return " ".join(words)
 
 
-def damaged(file: Path, message: str, hint: str = RESTORE) -> Finding:
+def damaged(file: Path | str, message: str, hint: str = RESTORE) -> Finding:
     """Damage of a file as a whole that only a backup heals."""
     return Finding(str(file), "log", message, hint)
 

@@ -208,12 +208,12 @@ class _Run:
     def _take(self) -> LogFiles:
         """The log as it is now; as that of its segments where they say together that log.json is wrong."""
         log = self._log
-        files = take(log.files, log.folder, log.manifest)
+        files = take(log)
         wrong = recordchecks.manifest(files)
         self._found.add(*wrong)
         if not wrong or files.log_id is None:
             return files
-        return take(log.files, log.folder, replace(log.manifest, id=files.log_id))
+        return take(log, replace(log.manifest, id=files.log_id))
 
     def _tasks(self) -> Iterator[_Task]:
         files, folder = self._log.files, self._files.folder

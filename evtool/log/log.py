@@ -25,6 +25,7 @@ from evtool.config import Config
 from evtool.errors import LogExistsError, LogReadOnlyError, PositionError
 from evtool.files import Files
 from evtool.log import manifest as manifest_file
+from evtool.log.archived import Archive
 from evtool.log.manifest import Manifest
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot, SnapshotReader
@@ -83,7 +84,9 @@ class Log:
         self._config = config.log
         self._read_only = read_only
         self._default_source = config.ingest.source
-        self._reader = SnapshotReader(files, folder, manifest)
+        archive = config.archive
+        self.archive = Archive(files, folder, manifest.id, archive.cache_bytes, archive.patience_ms / 1000)
+        self._reader = SnapshotReader(files, folder, manifest, self.archive)
         self._registry = Registry(files, folder, read_only)
         self._unknown_types = config.schemas.unknown_types
         self._appender: Appender | None = None
@@ -208,7 +211,8 @@ class Log:
         """
         indexed = self._writing_side().reindex(on_progress)
         with self._mutex:
-            self._reader = SnapshotReader(self.files, self.folder, self.manifest)  # the old one keeps old views
+            # The old one keeps old views.
+            self._reader = SnapshotReader(self.files, self.folder, self.manifest, self.archive)
         return indexed
 
     def close(self) -> None:

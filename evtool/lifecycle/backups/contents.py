@@ -37,6 +37,7 @@ from evtool.log.format import (
 )
 from evtool.log.head import Head
 from evtool.log.log import Log
+from evtool.log.ranges import MappedFile
 from evtool.log.segment import summary_record
 from evtool.log.walk import Walk, check_header, walk_all
 from evtool.projections import snapshots
@@ -120,7 +121,7 @@ def _again(work: Callable[[], tuple[SegmentContent, ...]]) -> tuple[SegmentConte
 
 
 def _segments(log: Log) -> Iterator[SegmentContent]:
-    found = logfiles.take(log.files, log.folder, log.manifest)
+    found = logfiles.take(log)
     for number, segment in enumerate(found.segments):
         if segment.problem is not None:
             raise LogDamagedError(segment.problem.message, _HINT)
@@ -139,8 +140,9 @@ def _cold(files: Files, segment: SegmentFiles, cold: ColdSegment) -> SegmentCont
     record, name = summary_record(cold.summary), segment_name(cold.first_position)
     generation = cold.summary["generation"]
     map_data = files.map(segment.folder / map_file(generation), cold.summary["map_bytes"])
+    events = cold.file.data if isinstance(cold.file, MappedFile) else memoryview(b"".join(cold.file.parts()))
     pieces = [
-        Piece(f"{name}/{events_file(generation)}", cold.data),
+        Piece(f"{name}/{events_file(generation)}", events),
         Piece(f"{name}/{map_file(generation)}", map_data),
         Piece(f"{name}/{SUMMARY_FILE}", memoryview(record)),
         Piece(f"{name}/{COPY_FILE}", memoryview(record)),
@@ -153,7 +155,7 @@ def _cold(files: Files, segment: SegmentFiles, cold: ColdSegment) -> SegmentCont
             pieces.append(Piece(f"{name}/{STREAMS_FILE}", segment.streams))
 
     def check() -> None:
-        for data, key in ((cold.data, "events_checksum"), (map_data, "map_checksum")):
+        for data, key in ((events, "events_checksum"), (map_data, "map_checksum")):
             if checksum(data) != cold.summary[key]:
                 raise LogDamagedError(f"{segment.folder}: what it holds does not match its checksum", _HINT)
         _ = cold.gone
