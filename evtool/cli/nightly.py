@@ -90,7 +90,8 @@ def _gist(done: Done) -> str:
 
 
 def _verified(facts: Any) -> str:
-    return f"{render.count(facts['events'], 'event')}, digest {facts['digest'] or 'none'}"
+    archived = f", {render.count(facts['archived'], 'archived segment')} by size" if facts["archived"] else ""
+    return f"{render.count(facts['events'], 'event')}{archived}, digest {facts['digest'] or 'none'}"
 
 
 def _recomputed(facts: Any) -> str:

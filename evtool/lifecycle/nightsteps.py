@@ -30,7 +30,13 @@ RECOMPUTE_FOLDER = "recompute"
 
 def _verify(context: Context) -> Result:
     config = context.config
-    report = verifying.verify(context.log, context.on_progress, read_models=config.read_models_path, config=config)
+    report = verifying.verify(
+        context.log,
+        context.on_progress,
+        reads_archive=config.archive.nightly == "full",
+        read_models=config.read_models_path,
+        config=config,
+    )
     return Result(report.as_dict(), report.error)
 
 

@@ -11,9 +11,9 @@ from evtool.errors import LogDamagedError
 from evtool.lifecycle.archiving.moving import checksum_of
 from evtool.lifecycle.archiving.place import Archive, archived
 from evtool.lifecycle.archiving.sweeping import (
-    FOLDERS,
     catalogue_of,
     check_place,
+    listed,
     objects_of,
     read_catalogue,
     sizes_of,
@@ -59,7 +59,7 @@ def check(archive: Archive, is_quick: bool, on_progress: Progress = lambda done,
     if not damaged:
         check_place(archive)
     summaries = archived(archive.log)
-    there = {each.name: each.bytes for folder in FOLDERS for each in archive.store.list(folder)}
+    there = listed(archive.store)
     named = {name: summary for summary in summaries for name in objects_of(summary)}
     problems = dict(pair for summary in summaries for pair in sizes_of(summary, there))
     total, done = sum(there.get(name, 0) for name in named), 0

@@ -24,8 +24,10 @@ from evtool.lifecycle.archiving.sweeping import (
     catalogue_of,
     check_new,
     check_place,
+    listed,
     not_stored,
     put_catalogue,
+    sizes_of,
     sweep,
 )
 from evtool.lifecycle.compact import Failure
@@ -118,20 +120,27 @@ def move(archive: Archive, segment: ColdSegment) -> None:
 
 
 def _finish(archive: Archive) -> None:
-    """Remove the events files of archived segments: left by a run that was cut short, or brought by somebody."""
+    """What archived segments lack there, or have here: a run was cut short, or somebody brought or removed a file."""
+    there = listed(archive.store)
     for summary in archived(archive.log):
         folder = archive.log.folder / segment_name(summary["first_position"])
         events = folder / events_file(summary["generation"])
         if events.exists():
             _store(archive, folder, summary)
             archive.log.files.remove(events)
+        elif any(problem for name, problem in sizes_of(summary, there) if name != summary[OBJECT_KEY]):
+            _store_index(archive, folder, summary)
 
 
 def _store(archive: Archive, folder: Path, summary: Mapping[str, Any]) -> None:
     """Have the objects of a segment be what is in its folder."""
-    files, generation = archive.log.files, summary["generation"]
-    events = folder / events_file(generation)
+    events = folder / events_file(summary["generation"])
     _put(archive, summary[OBJECT_KEY], events, summary["events_bytes"], summary["events_checksum"])
+    _store_index(archive, folder, summary)
+
+
+def _store_index(archive: Archive, folder: Path, summary: Mapping[str, Any]) -> None:
+    files, generation = archive.log.files, summary["generation"]
     _put(
         archive, map_object(summary), folder / map_file(generation), summary["map_bytes"], summary["map_checksum"]
     )

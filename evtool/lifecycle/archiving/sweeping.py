@@ -4,8 +4,8 @@ The summaries in the log's folder are the truth. The catalogue is what they say,
 each other from the first one on. An object that no summary names goes, behind the catalogue that does not name it.
 Whatever cut a run short, the next one comes to the same end from what it finds.
 
-Who writes archived segments again, as `retain` does, calls `check_place` before anything else, `moving.move` for each
-that was written, and `sweep` at the end: when that returns, nothing of what was let go of is in the archive.
+Who writes archived segments again, as `retain` does, calls `check_place` before anything else, `moving.move` for
+each that was written, and `sweep` at the end: when that returns, nothing of what it let go of is in the archive.
 """
 
 from __future__ import annotations
@@ -140,9 +140,14 @@ def _readable(store: Store) -> Catalogue | None:
 
 def sizes(archive: Archive) -> Iterator[tuple[str, str]]:
     """The objects that the log names, each with what is wrong with its size, or "". Raises StoreError."""
-    there = {each.name: each.bytes for folder in FOLDERS for each in archive.store.list(folder)}
+    there = listed(archive.store)
     for summary in archived(archive.log):
         yield from sizes_of(summary, there)
+
+
+def listed(store: Store) -> dict[str, int]:
+    """The objects of segments that are there, and their bytes. Raises StoreError."""
+    return {each.name: each.bytes for folder in FOLDERS for each in store.list(folder)}
 
 
 def sizes_of(summary: Mapping[str, Any], there: Mapping[str, int]) -> Iterator[tuple[str, str]]:
