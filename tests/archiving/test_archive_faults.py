@@ -72,7 +72,7 @@ def lines(folder: Path) -> list[bytes]:
 
 
 def each_call(work: Callable[[FaultyFiles], Any], back: Callable[[], None], times: int, done: float) -> Any:
-    """Do some work so many `times` in a process that is killed at another call; behind each, who asked may look."""
+    """Do some work so many `times`, killed at another call each time; behind each, who asked may look."""
     counting = FaultyRemovals(Fault(0, kinds=KINDS))
     counting.fault = None
     work(counting)

@@ -120,7 +120,10 @@ def move(archive: Archive, segment: ColdSegment) -> None:
 
 
 def _finish(archive: Archive) -> None:
-    """What archived segments lack there, or have here: a run was cut short, or somebody brought or removed a file."""
+    """Store what archived segments lack there, and remove the events that they have here.
+
+    A run was cut short, or somebody brought a file, or removed an object.
+    """
     there = listed(archive.store)
     for summary in archived(archive.log):
         folder = archive.log.folder / segment_name(summary["first_position"])
