@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from evtool.errors import ConfigError
+from evtool.location import mirror_folder, url_of
 
 FILE_NAME = "evtool.toml"
 DEFAULT_LOG = "segments"
@@ -191,7 +192,10 @@ class ArchiveConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All of it. `file` is the evtool.toml that was read, `log_flag` what a flag said of the log."""
+    """All of it. `file` is the evtool.toml that was read, `log_flag` what a flag said of the log.
+
+    Of a log that is the archive at `log_url`, `log_path` is the folder through which it is read.
+    """
 
     log_path: Path = Path(DEFAULT_LOG)
     log: LogConfig = field(default_factory=LogConfig)
@@ -205,6 +209,7 @@ class Config:
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     file: Path | None = None
     log_flag: Path | None = None
+    log_url: str | None = None
 
     @property
     def definitions_path(self) -> Path:
@@ -235,7 +240,7 @@ def load(log_path: Path | None = None, working_folder: Path | None = None) -> Co
     environment = os.environ.get("EVTOOL_LOG")
     chosen = log_path or (Path(environment) if environment else None)
     config = replace(config, log_flag=log_path)
-    config = replace(config, log_path=chosen) if chosen else config
+    config = replace(config, **_log_at(chosen)) if chosen else config
     _keep_apart(config)
     return config
 
@@ -249,6 +254,12 @@ def _keep_apart(config: Config) -> None:
             f"{config.file}: projections.read_models: {chosen!r} is among the files of the log",
             f"Without it they are in {DEFAULT_READ_MODELS} of the log's folder; or name a folder beside the log.",
         )
+
+
+def _log_at(path: Path | str, base: Path = Path()) -> dict[str, Any]:
+    """Where a log is that is named so, as keys of Config."""
+    url = url_of(path)
+    return {"log_path": base / path if url is None else mirror_folder(url), "log_url": url}
 
 
 def find_file(folder: Path) -> Path | None:
@@ -279,7 +290,7 @@ def read_file(path: Path) -> Config:
     if not isinstance(log_path, str) or not log_path or "\0" in log_path:
         raise _wrong(path, "log.path", log_path, "the folder of the log")
     return Config(
-        log_path=path.parent / log_path,
+        **_log_at(log_path, path.parent),
         log=LogConfig(**_values(path, "log", log_table, LogConfig)),
         ingest=IngestConfig(**_values(path, "ingest", ingest_table, IngestConfig)),
         schemas=SchemasConfig(**_values(path, "schemas", _subtable(path, table, "schemas"), SchemasConfig)),

@@ -11,7 +11,11 @@ from evtool.errors import ConfigError
 
 LogOption = Annotated[
     Path | None,
-    typer.Option("--log", metavar="DIR", help="The log's folder. (default: EVTOOL_LOG, evtool.toml, ./segments)"),
+    typer.Option(
+        "--log",
+        metavar="DIR",
+        help="The log's folder, or the URL of its archive. (default: EVTOOL_LOG, evtool.toml, ./segments)",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
