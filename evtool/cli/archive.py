@@ -80,9 +80,9 @@ def archive(
     config = configuration.load(log)
     with open_log(config.log_path, config=config) as opened:
         if check:
-            _check(opened, config, quick, as_json)
+            _check(opened, quick, as_json)
         elif bring_back:
-            _bring_back(opened, config, since, as_json)
+            _bring_back(opened, since, as_json)
         elif moved_to is not None:
             _switch(opened, config, moved_to, as_json)
         else:
@@ -185,11 +185,11 @@ def _say_moved(report: Report) -> None:
         render.say(f"removed {removed} that no segment names, {render.size(report.removed_bytes)}")
 
 
-def _check(log: Log, config: Config, quick: bool, as_json: bool) -> None:
+def _check(log: Log, quick: bool, as_json: bool) -> None:
     from evtool.lifecycle.archiving import checking, place
 
     with progress.shown("check", "bytes", wanted=not as_json) as on_progress:
-        report = checking.check(place.existing(log, config), quick, on_progress)
+        report = checking.check(place.existing(log), quick, on_progress)
     error = checking.error_of(report)
     if as_json:
         code = error.exit_code if error else 0
@@ -220,12 +220,12 @@ def _show_checked(report: Checked) -> None:
         render.say(f"{damage.object}{where}: {damage.message}")
 
 
-def _bring_back(log: Log, config: Config, since: str | None, as_json: bool) -> None:
+def _bring_back(log: Log, since: str | None, as_json: bool) -> None:
     from evtool.lifecycle.archiving import returning
 
     first = 1 if since is None else returning.position_of(log, since, time.time_ns())
     with progress.shown("bring back", "bytes", wanted=not as_json) as on_progress:
-        report = returning.bring_back(log, config, first, on_progress)
+        report = returning.bring_back(log, first, on_progress)
     if as_json:
         render.print_json({"log": str(log.folder), **asdict(report)})
         return

@@ -186,7 +186,7 @@ def apply(
         lock = rewriting_lock(log)
         try:
             clear(log)
-            archive = place.of(log, config)
+            archive = place.of(log)
             if archive is not None:
                 check_place(archive)
             _drop_events(log, plan, columns, report, on_progress, archive)

@@ -63,7 +63,7 @@ def brought_back(folder: Path, since: int = 1, files: Files | None = None) -> Re
     """Bring segments back from a position on."""
     asked = settings(folder)
     with evtool.open(folder, files=files, config=asked) as log:
-        return returning.bring_back(log, asked, since)
+        return returning.bring_back(log, since)
 
 
 def dropped(folder: Path, files: Files | None = None, **policies: Any) -> retention.Report:
@@ -88,8 +88,8 @@ def objects(folder: Path) -> list[str]:
 def check_archive(folder: Path) -> checking.Report:
     """All that the log says is archived is there, byte by byte, and nothing else."""
     with evtool.open(folder, read_only=True, config=settings(folder)) as log:
-        report = checking.check(place.existing(log, settings(folder)), is_quick=False)
-        catalogue = sweeping.read_catalogue(place.existing(log, settings(folder)).store)
+        report = checking.check(place.existing(log), is_quick=False)
+        catalogue = sweeping.read_catalogue(place.existing(log).store)
     assert report.damaged == ()
     assert report.unnamed == 0
     assert catalogue is not None

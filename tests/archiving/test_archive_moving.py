@@ -164,8 +164,9 @@ def test_an_archive_that_was_copied_elsewhere_is_read_there(folder: Path):
     archived(folder)
     target = folder.with_name("moved")
     asked = settings(folder)
-    with evtool.open(folder) as log, pytest.raises(ArchiveError, match="moved-to"):
+    with evtool.open(folder) as log, pytest.raises(ArchiveError, match="is at") as caught:
         place.url_of(log, asked, str(target))
+    assert "--moved-to" in caught.value.hint
     with evtool.open(folder) as log, pytest.raises(ArchiveError, match=r"no catalogue\.msgpack"):
         returning.moved_to(log, asked, target.as_uri())
     shutil.copytree(store_folder(folder), target)
@@ -189,7 +190,7 @@ def test_objects_that_are_damaged_or_missing_are_found(folder: Path):
     second.unlink()
     flip(next(store_folder(folder).glob("index/*.streams")), 20)
     with evtool.open(folder, read_only=True) as log:
-        found = place.existing(log, settings(folder))
+        found = place.existing(log)
         quick, whole = checking.check(found, True), checking.check(found, False)
     assert [(each.first_position, each.message) for each in quick.damaged] == [(COUNT + 1, "it is missing")]
     assert sorted(each.object.partition("/")[0] for each in whole.damaged) == ["events", "events", "index"]

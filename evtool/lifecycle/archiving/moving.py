@@ -21,7 +21,6 @@ from evtool.files import forget_all
 from evtool.lifecycle.archiving.place import Archive, archived, object_of, of, store_at
 from evtool.lifecycle.archiving.planning import Plan
 from evtool.lifecycle.archiving.sweeping import (
-    Swept,
     catalogue_of,
     check_new,
     check_place,
@@ -87,7 +86,7 @@ def move_all(
     lock = rewriting_lock(log)
     try:
         clear(log)
-        archive = of(log, config)
+        archive = of(log)
         if plan.segments and (archive is None or archive.place.url != url):
             archive = _begun(log, config, url)
         if archive is None:
@@ -101,22 +100,6 @@ def move_all(
         return report
     finally:
         lock.release()
-
-
-def settle(log: Log, config: Config, until: int) -> Swept | None:
-    """Behind a change of archived segments: those up to a position go back, and the objects that they had go.
-
-    When it returns, nothing of what the log has let go of is in the archive. None where the log has no archive. To
-    be called under `rewriting_lock`. Raises as `move_all`; then the next one goes on.
-    """
-    archive = of(log, config)
-    if archive is None:
-        return None
-    check_place(archive)
-    _finish(archive)
-    for segment in _local(log, until):
-        move(archive, segment)
-    return sweep(archive)
 
 
 def move(archive: Archive, segment: ColdSegment) -> None:

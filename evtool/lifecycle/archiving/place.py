@@ -27,18 +27,21 @@ class Archive:
     store: Store
 
 
-def of(log: Log, config: Config) -> Archive | None:
+def of(log: Log) -> Archive | None:
     """The archive of a log; None while it has none. Nothing is asked of the store yet.
 
     Raises LogDamagedError, LogFormatError (of archive.json) and ConfigError (of a store that cannot be used here).
     """
     place = read_place(log.files, log.folder, log.manifest.id)
-    return None if place is None else Archive(log, place, store_at(place.url, log.files, config))
+    if place is None:
+        return None
+    is_known = log.archive.url == place.url  # else it has moved since this log was opened
+    return Archive(log, place, log.archive.store if is_known else open_store(place.url, log.files))
 
 
-def existing(log: Log, config: Config) -> Archive:
+def existing(log: Log) -> Archive:
     """The same of a log that must have one. Raises ArchiveError."""
-    archive = of(log, config)
+    archive = of(log)
     if archive is None:
         raise ArchiveError(f"{log.folder} has no archive", "`evtool archive --to URL` begins one.")
     return archive

@@ -40,11 +40,6 @@ class Plan:
     missed_bytes: int = 0
 
 
-def archived_until(log: Log) -> int:
-    """The last position of the last archived segment; 0 without any."""
-    return max((each.last_position for each in log.snapshot().segments if object_of(each) is not None), default=0)
-
-
 def plan(log: Log, settings: ArchiveConfig, now_ns: int) -> Plan:
     """What is to be moved at a moment. Raises LogDamagedError when the segments do not fit together."""
     snapshot = log.snapshot()

@@ -53,7 +53,7 @@ class Returned:
     is_over: bool = False
 
 
-def bring_back(log: Log, config: Config, since: int, on_progress: Progress = lambda done, total: None) -> Returned:
+def bring_back(log: Log, since: int, on_progress: Progress = lambda done, total: None) -> Returned:
     """Bring archived segments back that have events from position `since` on, the newest first.
 
     Their objects are removed. When none is left, the catalogue and archive.json go, too. Raises ArchiveError
@@ -66,7 +66,7 @@ def bring_back(log: Log, config: Config, since: int, on_progress: Progress = lam
     lock = rewriting_lock(log)
     try:
         clear(log)
-        archive = existing(log, config)
+        archive = existing(log)
         check_place(archive)
         there = [each for each in log.snapshot().segments if object_of(each) is not None]
         chosen = [each for each in there if isinstance(each, ColdSegment) and each.last_position >= since]
@@ -146,7 +146,7 @@ def moved_to(log: Log, config: Config, url: str) -> bool:
     lock = rewriting_lock(log)
     try:
         clear(log)
-        before = existing(log, config)
+        before = existing(log)
         archive = Archive(log, replace(before.place, url=url), store_at(url, log.files, config))
         if read_catalogue(archive.store) is None:
             raise ArchiveError(

@@ -3,6 +3,9 @@
 The summaries in the log's folder are the truth. The catalogue is what they say, as far as archived segments follow
 each other from the first one on. An object that no summary names goes, behind the catalogue that does not name it.
 Whatever cut a run short, the next one comes to the same end from what it finds.
+
+Who writes archived segments again, as `retain` does, calls `check_place` before anything else, `moving.move` for each
+that was written, and `sweep` at the end: when that returns, nothing of what was let go of is in the archive.
 """
 
 from __future__ import annotations
