@@ -28,12 +28,12 @@ def url_of(path: Path | str) -> str | None:
 
 def mirror_folder(url: str) -> Path:
     """The folder through which an archive is read: in $XDG_CACHE_HOME, or ~/.cache. Raises ConfigError."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(home):
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not home.is_absolute():
         try:
-            home = str(Path.home() / ".cache")
+            home = Path.home() / ".cache"
         except RuntimeError as error:
             raise ConfigError(
                 f"{url}: there is no home folder to read it through", "Set XDG_CACHE_HOME to a folder."
             ) from error
-    return Path(home) / "evtool" / xxhash.xxh3_128_hexdigest(url.encode())
+    return home / "evtool" / xxhash.xxh3_128_hexdigest(url.encode())

@@ -22,7 +22,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 def seconds(flag: str, text: str, example: str) -> float:
     """The seconds of a time that a flag was given, as `example` is one. Raises ConfigError."""
-    from evtool.config import parse_duration_ms
+    from evtool.quantities import parse_duration_ms
 
     try:
         milliseconds = parse_duration_ms(text)

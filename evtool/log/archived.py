@@ -37,8 +37,8 @@ _PART_BYTES = 32 * 1024 * 1024  # of a whole object
 
 _DAMAGE_HINT = "Run `evtool verify` to see all of the damage; bring this object back from a copy of the archive."
 _GONE_HINT = (
-    "Look whether the bucket or the folder was changed. `evtool verify` tells of all that is missing; bring it back "
-    "from a copy of the archive."
+    "Look whether the bucket or the folder was changed; bring the object back from a copy of the archive. "
+    "`evtool verify` tells of all that is missing."
 )
 
 

@@ -4,10 +4,10 @@ What was fetched together is one file, a *pack*, in a folder for its object: a t
 u64, and for each its start, size and checksum as u64), then their bytes. A piece is believed when its bytes match
 the checksum that the map of the segment has; where they do not, the pack goes, and they are fetched again.
 
-Several processes share a cache without a lock: a pack is there whole or not at all, and one that has gone has been
-nobody's only copy. Before a process has written a sixteenth of the size, or a pack that is larger, it looks through
-all of them, and removes the oldest, unfinished ones too: so one process keeps to the size, and each further one
-exceeds it by as much at the most. Where nothing can be written, nothing is kept, and nobody is told.
+Several processes share a cache without a lock: a pack is there whole or not at all, and may go at any time. Before
+a process writes a sixteenth of the size, or a pack that is larger, it looks through all of them, and removes the
+oldest, unfinished ones too: so one process keeps to the size, and each further one exceeds it by as much at the
+most. Where nothing can be written, nothing is kept, and nobody is told.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RECORD = np.dtype([("start", "<u8"), ("size", "<u8"), ("checksum", "<u8")])
 
 @dataclass
 class _Known:
-    """What is known of an object's folder: the packs whose tables were read, and where in which one a piece starts.
+    """What is known of an object's folder: packs whose tables were read, and where in which one a piece starts.
 
     `identity` is that of the folder when it was looked at: another one where a pack came or went since.
     """
@@ -54,7 +54,8 @@ class ChunkCache:
         self._is_writable = limit_bytes > 0
         self._known: dict[Path, _Known] = {}
 
-    def bytes(self) -> int:
+    @property
+    def stored_bytes(self) -> int:
         """What it takes."""
         return self._files.folder_size(self._folder)
 

@@ -1,8 +1,8 @@
 """A folder through which the archive of a log is read by itself, without the log: a log of stubs, to read only.
 
-It has log.json, archive.json, and the archived segments as a log has them whose events are gone: summaries, maps and
-indexes, fetched when it is opened and they are not there yet. It is a cache: who removes it, or any file of it, has
-it made again. What is made of the log by default, as read models, is in it, too.
+It has log.json, archive.json, and the archived segments without their events: summaries, maps and indexes, which
+are fetched when it is opened and they are not there yet. It is a cache: what is removed of it is made again. What
+is made of a log by default, as read models, is in it, too.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 
 MIRROR_LOCK_FILE = "mirror.lock"  # a folder that has it is a mirror
 _FETCHERS = 8
-_OWN = (
-    "Read it again; `evtool verify` of the log that it is the archive of, and its next `evtool archive`, mend it."
-)
+_OWN = "Read it again; if it stays so, run `evtool archive` for the log that it is the archive of."
 
 
 def is_mirror(folder: Path) -> bool:
