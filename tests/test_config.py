@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evtool import config as configuration
+from evtool import quantities
 from evtool.config import (
     ArchiveConfig,
     BackupConfig,
@@ -291,13 +292,13 @@ def test_a_path_that_can_be_none_is_an_error_of_the_configuration(tmp_path: Path
     ],
 )
 def test_a_size(text: str | int, size_bytes: int):
-    assert configuration.parse_size(text) == size_bytes
+    assert quantities.parse_size(text) == size_bytes
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-1", "1 TB", "1,5MB", "1e6", "1 M B", "0x10", "inf", True, None, []])
 def test_what_is_no_size(text: Any):
     with pytest.raises(ValueError, match="is no size"):
-        configuration.parse_size(text)
+        quantities.parse_size(text)
 
 
 @pytest.mark.parametrize(
@@ -305,13 +306,13 @@ def test_what_is_no_size(text: Any):
     [(5, 5), ("5", 5), ("5ms", 5), ("5 ms", 5), ("2s", 2000), ("1.5s", 1500), ("2M", 120_000), ("1h", 3_600_000)],
 )
 def test_a_duration(text: str | int, milliseconds: int):
-    assert configuration.parse_duration_ms(text) == milliseconds
+    assert quantities.parse_duration_ms(text) == milliseconds
 
 
 @pytest.mark.parametrize("text", ["", "s", "-5", "5d", "1e3", "5 s s", True, None])
 def test_what_is_no_duration(text: Any):
     with pytest.raises(ValueError, match="is no duration"):
-        configuration.parse_duration_ms(text)
+        quantities.parse_duration_ms(text)
 
 
 @pytest.mark.parametrize(
@@ -325,14 +326,14 @@ def test_what_is_no_duration(text: Any):
     ],
 )
 def test_an_age(text: str, seconds: int, told: str):
-    assert configuration.parse_age_seconds(text) == seconds
-    assert configuration.age_text(seconds) == told
+    assert quantities.parse_age_seconds(text) == seconds
+    assert quantities.age_text(seconds) == told
 
 
 @pytest.mark.parametrize("text", ["", "d", "90", 90, "5D", "-5d", "1e3d", "5 ms", "5d5d", True, None, []])
 def test_what_is_no_age(text: Any):
     with pytest.raises(ValueError, match="is no age"):
-        configuration.parse_age_seconds(text)
+        quantities.parse_age_seconds(text)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evtool.config import Config, RetainConfig, age_text
+from evtool.config import Config, RetainConfig
 from evtool.errors import ConfigError, LogDamagedError, LogReadOnlyError
 from evtool.event import INT64_MAX
 from evtool.ingest.deadletters import DeadLetter
@@ -37,6 +37,7 @@ from evtool.log.segmentview import SegmentView
 from evtool.projections import inventory, snapshots
 from evtool.projections.inventory import Kept
 from evtool.projections.snapshots import Snapshot
+from evtool.quantities import age_text
 from evtool.timestamps import SECOND_NS, TimestampError, parse_text
 
 FEW_SHARE = 0.01  # a segment of which less than this part is due is not written again for its sake

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from evtool.errors import LogDamagedError, StoreError, StoreRefusedError
 from evtool.files import Files
 from evtool.log.archive import OBJECT_KEY, read_place
@@ -35,8 +37,8 @@ _PART_BYTES = 32 * 1024 * 1024  # of a whole object
 
 _DAMAGE_HINT = "Run `evtool verify` to see all of the damage; bring this object back from a copy of the archive."
 _GONE_HINT = (
-    "Look whether the bucket or the folder was changed. `evtool verify` tells of all that is missing; bring it back "
-    "from a copy of the archive."
+    "Look whether the bucket or the folder was changed; bring the object back from a copy of the archive. "
+    "`evtool verify` tells of all that is missing."
 )
 
 
@@ -123,16 +125,11 @@ class ArchivedFile:
 
     def read(self, pieces: Sequence[Piece]) -> list[memoryview]:
         """The bytes of each piece, from the cache, or fetched and kept there."""
-        cache = self._archive.cache
-        found = [cache.get(self._name, piece) for piece in pieces]
+        found = self._archive.cache.get(self._name, pieces)
         missing = [piece for piece, data in zip(pieces, found, strict=True) if data is None]
         if missing:
             fetched = iter(self._fetched(missing))
-            for number, data in enumerate(found):
-                if data is None:
-                    data = found[number] = next(fetched)
-                    if pieces[number].is_of(data):  # who reads it says so where it is not
-                        cache.put(self._name, pieces[number], data)
+            found = [next(fetched) if data is None else data for data in found]
         return [data for data in found if data is not None]
 
     def file(self, pieces: Sequence[Piece], found: Sequence[memoryview]) -> pa.NativeFile:
@@ -165,7 +162,13 @@ class ArchivedFile:
                 at += 1
             offset = piece.start - spans[at][0]
             found[piece] = data[at][offset : offset + piece.size]
-        return [found[piece] for piece in pieces]
+        # Copied, so that what lies between them is not held.
+        chunks = [found[piece] for piece in pieces]
+        together = b"".join(chunks)
+        if all(map(Piece.is_of, pieces, chunks)):  # who reads it says so where it is not
+            self._archive.cache.put(self._name, pieces, together)
+        view, ends = memoryview(together), np.cumsum([piece.size for piece in pieces]).tolist()
+        return [view[end - piece.size : end] for piece, end in zip(pieces, ends, strict=True)]
 
     def _spans(self, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
         try:

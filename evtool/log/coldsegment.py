@@ -84,7 +84,8 @@ class Footer:
 class ColdSegment:
     """An immutable view of one cold segment. What it has mapped stays valid when the files are removed.
 
-    `file` has its events, here or in the archive. `table` has a row of ROW for each row group, `chunks` a record of CHUNK for each of its `columns`.
+    `file` has its events, here or in the archive. `table` has a row of ROW for each row group, `chunks` a record
+    of CHUNK for each of its `columns`.
     """
 
     folder: Path

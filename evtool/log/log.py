@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 from evtool.config import Config
 from evtool.errors import LogExistsError, LogReadOnlyError, PositionError
 from evtool.files import Files
+from evtool.location import mirror_folder, url_of
 from evtool.log import manifest as manifest_file
+from evtool.log import mirror
 from evtool.log.archived import Archive
 from evtool.log.manifest import Manifest
 from evtool.log.selection import Selection
@@ -51,12 +53,17 @@ def open(
 ) -> Log:
     """Open the log in the folder `path`; with `create`, make it if there is none.
 
+    `path` may be the URL of an archive, s3://BUCKET/PREFIX or file:///FOLDER: what is in it then, to read only.
+
     `config` gives what evtool.toml would; the file itself is not read here. Raises LogNotFoundError,
-    LogFormatError, LogDamagedError, LogExistsError (the folder holds something else) or StorageError.
+    LogFormatError, LogDamagedError, LogExistsError (the folder holds something else), StoreError or StorageError.
     """
-    folder = Path(path)
     files = files or Files()
     config = config or Config()
+    url = url_of(path) or (config.log_url if path == config.log_path else None)
+    if url is not None:
+        return _open_archive(files, url, config, create)
+    folder = Path(path)
     if create and not manifest_file.exists(folder):
         try:
             manifest_file.create(files, folder, config.log.partitions)
@@ -64,7 +71,20 @@ def open(
             if not manifest_file.exists(folder):
                 raise
             # Another process was quicker: then that log is the one.
-    return Log(files, folder, manifest_file.read(files, folder), config, read_only)
+    return Log(files, folder, manifest_file.read(files, folder), config, read_only or mirror.is_mirror(folder))
+
+
+def _open_archive(files: Files, url: str, config: Config, create: bool) -> Log:
+    from evtool.objectstore.opening import open_store
+
+    if create:
+        raise LogReadOnlyError(
+            f"{url} is an archive, to be read only", "Write to the log that it is the archive of."
+        )
+    folder = mirror_folder(url)
+    store = open_store(url, files, patience_seconds=config.archive.patience_ms / 1000)
+    mirror.refresh(files, folder, url, store)
+    return Log(files, folder, manifest_file.read(files, folder), config, read_only=True)
 
 
 class Log:

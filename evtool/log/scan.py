@@ -74,8 +74,7 @@ def groups(snapshot: Snapshot, selection: Selection, partitions: int) -> Iterato
 def fetched(found: Iterator[Group], columns: Callable[[SegmentView], Collection[str]]) -> Iterator[Group]:
     """The same groups, with what it takes to read some columns of them at hand.
 
-    Those of archived segments are fetched in threads, some ahead of the one that is asked for. `columns` says which
-    ones of a segment.
+    Those of archived segments are fetched in threads, ahead of their use. `columns` says which ones of a segment.
     """
     first = next(found, None)
     if first is None:
