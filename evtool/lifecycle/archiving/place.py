@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evtool import location
 from evtool.config import Config
 from evtool.errors import ArchiveError, ConfigError
 from evtool.files import Files
@@ -96,13 +97,13 @@ def canonical(log: Log, url: str, base: Path) -> str:
     """The absolute URL of a place, which is not among the files of the log. Raises ConfigError."""
     store = open_store(url, log.files, base)
     if "://" in url and not url.startswith("file:"):
-        return url.rstrip("/")
+        return str(location.url_of(url))
     folder = Path(store.url).resolve()
     if folder.is_relative_to(log.folder.resolve()):
         raise ConfigError(
             f"{folder} is among the files of the log", "Name a folder beside it, or on another disk."
         )
-    return folder.as_uri()
+    return str(location.url_of(folder.as_uri()))
 
 
 def store_at(url: str, files: Files, config: Config) -> Store:

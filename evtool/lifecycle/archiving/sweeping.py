@@ -114,7 +114,7 @@ def check_new(log: Log, store: Store) -> None:
     if found is not None and found.segments:
         raise ArchiveError(
             f"{store.url} is the archive of this log already, begun by a copy of it",
-            "Name another URL: two copies would remove each other's objects.",
+            "Two would remove each other's objects: name another URL. If that copy is no more, remove all there.",
         )
     for folder in FOLDERS:
         for each in store.list(folder):
