@@ -26,6 +26,7 @@ _HOMES = {
     "repair": ("repair", "repair"),
     "retain": ("retain", "retain"),
     "erase": ("erase", "erase"),
+    "archive": ("archive", "archive"),
     "nightly": ("nightly", "nightly"),
     "audit": ("audit", "audit"),
     "backup": ("backup", "app"),

@@ -122,8 +122,8 @@ def retain(
 
 def _age(flag: str, text: str) -> int:
     """The seconds of an age that a flag was given. Raises ConfigError."""
-    from evtool.config import parse_age_seconds
     from evtool.errors import ConfigError
+    from evtool.quantities import parse_age_seconds
 
     try:
         return parse_age_seconds(text)

@@ -1,5 +1,5 @@
-"""The steps of `evtool nightly`: verify, recompute, snapshot and compact; retain and backup where evtool.toml has
-policies, or a place, for them.
+"""The steps of `evtool nightly`: verify, recompute, snapshot and compact; retain, backup and archive where
+evtool.toml has policies, or a place, for them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from evtool.errors import EvtoolError, LogDamagedError, ProjectionError
 from evtool.lifecycle import audit, materialising, retention
 from evtool.lifecycle import compact as compacting
 from evtool.lifecycle import verify as verifying
+from evtool.lifecycle.archiving import moving, place, planning
 from evtool.lifecycle.audit import Outcome
 from evtool.lifecycle.backups import making, pruning
 from evtool.lifecycle.backups.place import store_of
@@ -30,7 +31,13 @@ RECOMPUTE_FOLDER = "recompute"
 
 def _verify(context: Context) -> Result:
     config = context.config
-    report = verifying.verify(context.log, context.on_progress, read_models=config.read_models_path, config=config)
+    report = verifying.verify(
+        context.log,
+        context.on_progress,
+        reads_archive=config.archive.nightly == "full",
+        read_models=config.read_models_path,
+        config=config,
+    )
     return Result(report.as_dict(), report.error)
 
 
@@ -167,7 +174,16 @@ def _backup(context: Context) -> Result:
     return Result(facts)
 
 
-RETAIN, BACKUP = Step("retain", _retain), Step("backup", _backup)
+def _archive(context: Context) -> Result:
+    """What is due by [archive], behind the backup, so that a backup has it from this disk."""
+    log, config = context.log, context.config
+    url = place.url_of(log, config)
+    plan = planning.plan(log, config.archive, time.time_ns())
+    report = moving.move_all(log, config, plan, url)  # its progress is in bytes, and that of a night in events
+    return Result(asdict(report) | {"hot": plan.hot, "archived": plan.archived}, _left(report.failures))
+
+
+RETAIN, BACKUP, ARCHIVE = Step("retain", _retain), Step("backup", _backup), Step("archive", _archive)
 
 STEPS = (
     Step("verify", _verify),
@@ -178,7 +194,8 @@ STEPS = (
 
 
 def steps(config: Config) -> tuple[Step, ...]:
-    """Those of a configuration, in order: `retain` and `backup` only where it says what or where to."""
+    """Those of a configuration, in order: `retain`, `backup` and `archive` only where it says what or where to."""
     retain = (RETAIN,) if config.retain.is_any else ()
     backup = (BACKUP,) if config.backup.to is not None else ()
-    return (*STEPS[:-1], *retain, STEPS[-1], *backup)
+    archive = (ARCHIVE,) if config.archive.to is not None else ()
+    return (*STEPS[:-1], *retain, STEPS[-1], *backup, *archive)

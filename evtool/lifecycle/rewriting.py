@@ -32,6 +32,7 @@ from evtool.log.format import (
     FORMAT_VERSION,
     SUMMARY_FILE,
     checksum,
+    checksum_of,
     events_file,
     gone_file,
     map_file,
@@ -251,7 +252,7 @@ def described(
     log.files.write_whole(path.with_name(map_file(generation)), record)
     if len(gone):
         facts |= _write_gone(log, path.with_name(gone_file(generation)), gone)
-    return open_cold(log.files, path.parent, summary | facts, log.manifest.id_bytes)
+    return open_cold(log.files, path.parent, summary | facts, log.manifest.id_bytes, log.archive)
 
 
 def _write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
@@ -296,7 +297,7 @@ def _summary(log: Log, segment: SegmentView) -> dict[str, Any]:
 
 def read_back(cold: ColdSegment, on_progress: Progress) -> None:
     """Raise LogDamagedError unless the file holds what was written to it."""
-    if checksum(cold.data) != cold.summary["events_checksum"]:
+    if checksum_of(cold.file.parts()) != cold.summary["events_checksum"]:
         raise _differs(cold.folder, "what was written is not what is read back")
     digest, done, last_position = LogicalDigest(), 0, cold.first_position - 1
     read = parallel.ordered(lambda rows: _in_order(cold, rows), _stripes_of(cold), ahead=0)

@@ -31,13 +31,20 @@ class FolderStore(Store):
     def read(self, name: str, start: int, end: int) -> bytes:
         """The bytes from `start` to `end`, or to the end. Raises FileNotFoundError."""
         path = self.folder / name
-        with translated("read", path), self._files.open_read(path) as file:
-            file.seek(start)
-            return file.read(end - start)
+        try:
+            with translated("read", path), self._files.open_read(path) as file:
+                file.seek(start)
+                return file.read(end - start)
+        except NotADirectoryError as error:
+            raise FileNotFoundError(error.errno, error.strerror, path) from error
 
     def get(self, name: str) -> bytes:
         """All bytes of a small object. Raises FileNotFoundError."""
-        return self._files.read_whole(self.folder / name)
+        path = self.folder / name
+        try:
+            return self._files.read_whole(path)
+        except NotADirectoryError as error:
+            raise FileNotFoundError(error.errno, error.strerror, path) from error
 
     def head(self, name: str) -> Stored | None:
         """What is known of an object; None when it is absent."""

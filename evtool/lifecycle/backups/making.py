@@ -152,7 +152,7 @@ class _Backup:
 
     def _segment(self, content: SegmentContent, known: SegmentRecord | None) -> SegmentRecord:
         if known is not None and known.identity and self._has_all(known, content):
-            self._tell(sum(len(piece.data) for piece in content.pieces))
+            self._tell(sum(piece.size for piece in content.pieces))
             return known
         content.check()
         return SegmentRecord(
@@ -176,10 +176,10 @@ class _Backup:
 
     def _file(self, piece: Piece) -> File:
         """See to it that an object has what a file has."""
-        size = len(piece.data)
-        file = File(piece.path, size, _sha256(piece.data))
+        size, data = piece.size, piece.data()
+        file = File(piece.path, size, _sha256(data))
         if not (self._is_there(file) and (file.object in self._named or self._is_sound(file))):
-            self._store.put(file.object, piece.data)
+            self._store.put(file.object, data)
             self._stored += 1
             self._stored_bytes += size
             if not self._is_same(file):
@@ -189,7 +189,7 @@ class _Backup:
                 )
         self._named[file.object] = file
         self._there[file.object] = Stored(file.object, size, time.time())
-        forget_all(piece.data)
+        forget_all(data)
         self._tell(size)
         return file
 
@@ -259,7 +259,7 @@ def _refuse_others(log: Log, newest: Manifest, url: str) -> None:
 def _bytes_of(found: Contents) -> int:
     pieces = [*found.others, *(piece for segment in found.segments for piece in segment.pieces)]
     pieces += [piece for snapshot in found.snapshots for piece in snapshot.pieces]
-    return sum(len(piece.data) for piece in pieces)
+    return sum(piece.size for piece in pieces)
 
 
 def _sha256(data: memoryview) -> str:

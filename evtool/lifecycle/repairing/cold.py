@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from evtool.errors import LogDamagedError
 from evtool.files import Files
@@ -23,10 +22,11 @@ from evtool.lifecycle.repairing.bits import turned_back
 from evtool.lifecycle.repairing.remains import Damage, Known, one_batch
 from evtool.log import coldfile
 from evtool.log import gone as gone_records
-from evtool.log.coldsegment import ROW, ColdSegment, is_map_of, of_parts
+from evtool.log.coldsegment import ROW, ColdSegment, Footer, is_map_of, of_parts
 from evtool.log.format import checksum, events_file, gone_file, map_file
 from evtool.log.frame import PLACED_SCHEMA
 from evtool.log.gone import Gone
+from evtool.log.ranges import MappedFile
 from evtool.log.walk import Table
 
 _KEPT = (
@@ -39,13 +39,6 @@ _BIT = "a bit of it had turned over, and was turned back"
 @dataclass(frozen=True)
 class _Unfooted(ColdSegment):
     """A cold segment that is read with a footer which was made for it."""
-
-    made: pq.FileMetaData = None
-
-    @property
-    def metadata(self) -> pq.FileMetaData:
-        """The footer."""
-        return self.made
 
     def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
         """The events of a row group. Raises LogDamagedError."""
@@ -68,7 +61,7 @@ def known(files: Files, folder: Path, summary: Mapping[str, Any], log_id: bytes)
     if len(data) < int(summary["events_bytes"]):
         damages.append(Damage(str(path), f"{len(data):,} bytes are left of {summary['events_bytes']:,}"))
     data = data[: int(summary["events_bytes"])]
-    cold = _readable(of_parts(folder, summary, memoryview(record), data, b""), damages)
+    cold = _readable(of_parts(folder, summary, memoryview(record), MappedFile(path, data), b""), damages)
     earlier = _earlier(files, folder, summary, damages)
     damages += _between(cold)
     maps = dict(cold.producer_maps())
@@ -156,14 +149,14 @@ def _readable(cold: ColdSegment, damages: list[Damage]) -> ColdSegment:
         _ = cold.metadata
         return cold
     except LogDamagedError:
-        if len(cold.data) == int(cold.summary["events_bytes"]):
+        if cold.file.size == int(cold.summary["events_bytes"]):
             what = "its footer is not as it was written"
-            damages.append(Damage(str(cold.path), what, footer_start, len(cold.data)))
+            damages.append(Damage(str(cold.path), what, footer_start, cold.file.size))
     fields = {name: getattr(cold, name) for name in ("folder", "first_position", "last_position", "table")}
-    fields |= {name: getattr(cold, name) for name in ("chunks", "commits", "maps", "data", "summary")}
+    fields |= {name: getattr(cold, name) for name in ("chunks", "commits", "maps", "file", "summary")}
     for unit in coldfile.UNITS:
         made = coldfile.footer(unit, list(cold.summary["materialised"]))
-        found = _Unfooted(**fields, made=made)
+        found = _Unfooted(**fields, footer=Footer(cold.file, cold.summary, made))
         if all(_has_times(found, row) for row in found.table):
             return found
     return found
@@ -181,14 +174,16 @@ def _has_times(cold: ColdSegment, row: np.void) -> bool:
 
 def _between(cold: ColdSegment) -> Iterator[Damage]:
     """What is damaged of the file that is no column which is stored, and costs no event."""
-    if checksum(cold.data) == cold.summary["events_checksum"]:
+    assert isinstance(cold.file, MappedFile)
+    data = cold.file.data
+    if checksum(data) == cold.summary["events_checksum"]:
         return
     stored = set(PLACED_SCHEMA.names)
     is_explained = False
     for row in cold.table:
         for name, chunk in zip(cold.summary["columns"], cold.chunks[int(row["number"])], strict=True):
             start, end = int(chunk["offset"]), int(chunk["offset"]) + int(chunk["stored_bytes"])
-            if checksum(cold.data[start:end]) != chunk["checksum"]:
+            if checksum(data[start:end]) != chunk["checksum"]:
                 is_explained = True
                 if name not in stored:
                     yield Damage(str(cold.path), f"column {name} is not as it was written", start, end)

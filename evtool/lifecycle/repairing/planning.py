@@ -145,7 +145,7 @@ def open_damaged(files: Files, folder: Path, config: Config, backup: Backup | No
             manifests.read(files, folder)  # raises what there is to say
             raise LogNotFoundError(f"there is no log in {folder}") from None
         data = b""
-    told = take(files, folder, Manifest("0" * 32, 1, 1, "")).log_id
+    told = take(Log(files, folder, Manifest("0" * 32, 1, 1, ""), config)).log_id
     if backup is not None and told is not None:
         backup.refuse_other(told)
     step = smallfiles.log_json(path, data, told, backup)
@@ -169,7 +169,7 @@ def plan(
     report = verifying.verify(log, on_progress, read_models=config.read_models_path, config=config)
     findings = [finding for finding in report.findings if Path(finding.file).name != LOG_FILE]
     damaged = {folder for finding in findings if finding.severity == "log" and (folder := _segment(log, finding))}
-    files = take(log.files, log.folder, log.manifest)
+    files = take(log)
     segments = tuple(_step(each, backup) for each in survey(log, files, damaged) if _is_damaged(each, findings))
     places = {name: log.folder / name for name in (registry.FOLDER, deadletters.FOLDER)}
     of_log = [finding for finding in findings if finding.severity == "log" and _segment(log, finding) is None]
