@@ -28,6 +28,7 @@ FORMAT = "evtool backup"
 VERSION = 1
 
 _NAME = re.compile(re.escape(MANIFESTS) + r"(\d{8}-\d{8}T\d{6}Z)\.json")
+_OTHER = "Restore another one with --backup ID: `evtool backup --check` shows which are whole."
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -133,9 +134,7 @@ def decode(data: bytes, name: str) -> Manifest:
     """What `encode` gave. Raises BackupDamagedError; BackupError where a newer evtool wrote it."""
     text, _, rest = data.partition(b"\n")
     if hashlib.sha256(text).hexdigest().encode() + b"\n" != rest:
-        raise BackupDamagedError(
-            f"{name} does not match its checksum", "Take another backup: `evtool backup list`."
-        )
+        raise BackupDamagedError(f"{name} does not match its checksum", _OTHER)
     table = json.loads(text)
     if table.get("format") != FORMAT or table.get("version") != VERSION:
         raise BackupError(
@@ -145,11 +144,11 @@ def decode(data: bytes, name: str) -> Manifest:
     try:
         manifest = msgspec.convert(table, Manifest)
     except msgspec.ValidationError as error:
-        raise BackupDamagedError(f"{name} makes no sense: {error}", "Take another backup.") from error
+        raise BackupDamagedError(f"{name} makes no sense: {error}", _OTHER) from error
     for file in manifest.every_file():
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or not _SHA256.fullmatch(file.sha256) or file.bytes < 0:
-            raise BackupDamagedError(f"{name} names {file.path!r}, which no log has", "Take another backup.")
+            raise BackupDamagedError(f"{name} names {file.path!r}, which no log has", _OTHER)
     return manifest
 
 
