@@ -1,7 +1,7 @@
 """The manifest of a backup: what a log had at one position, and which objects hold it.
 
     backups/00000012-20260131T031700Z-4f1c09ab.json    a manifest: one line of JSON, and a line with its SHA-256
-    objects/4f/4f1c…                                   the bytes of a file, by their SHA-256 (64 hexadecimal digits)
+    objects/4f/4f1c…                                   the bytes of a file, by their SHA-256 (64 hex digits)
 
 A manifest is written last and names objects that are there: without it there is no backup. Its number is one more
 than that of the newest one, so the order of names is that of the backups, whatever the clock does. It ends with a
