@@ -13,6 +13,7 @@ from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
     from evtool.lifecycle.retention import Plan, Report
+    from evtool.log.log import Log
 
 _COLUMNS = ("policy", "from", "to", "events", "segments", "bytes")
 
@@ -93,6 +94,7 @@ def retain(
             plan.check()
         if not as_json:
             _show(plan)
+            _say_unknown_types(opened, frozenset(types))
         if dry_run and plan.is_everything and not everything:
             render.say("this is everything that can be dropped: it takes --all")
         is_wanted = not dry_run and (not plan.is_empty or bool(plan.failures))
@@ -211,6 +213,19 @@ def _show(plan: Plan) -> None:
         render.say(f"about {missed} stay above the size: the active segment, and ids that still count as seen")
     if plan.is_empty:
         render.say("nothing to drop")
+
+
+def _say_unknown_types(opened: Log, types: frozenset[str]) -> None:
+    """A type that is misspelled has no age of its own: its events go by that of all, or not at all."""
+    import contextlib
+
+    from evtool.errors import LogDamagedError
+    from evtool.projections import unknowntypes
+
+    with contextlib.suppress(LogDamagedError):  # which the plan has told
+        for name, near in unknowntypes.absent(types, opened.snapshot(), opened.partitions).items():
+            meant = f": did you mean {render.printable(near)}?" if near else ""
+            render.say(f"no event that is there has the type {render.printable(name)}{meant}")
 
 
 def _say_dropped(report: Report) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
-from backing import backed_up, place, replay, restored
+from backing import FaultyStore, backed_up, place, replay, restored
 from faults import Fault, FaultyFiles, Killed
 from samples import make_log, many
 
 import evtool
 from evtool.errors import ConfigError, LogExistsError, LogNotFoundError, PositionError
-from evtool.files import Files
-from evtool.lifecycle.backups import checking
+from evtool.files import Buffer, Files
+from evtool.lifecycle.backups import checking, making
 from evtool.objectstore.folder import FolderStore
 
 
@@ -71,3 +74,34 @@ def test_a_new_disk_with_its_lost_and_found_takes_a_restore(folder: Path, tmp_pa
     restored(place(folder), disk)
     assert replay(disk) == replay(folder)
     assert (disk / "lost+found").is_dir()
+
+
+class Looking(FaultyStore):
+    """Before the manifest is stored something else is done."""
+
+    def __init__(self, store: FolderStore, meanwhile: Callable[[], object]) -> None:
+        super().__init__(store)
+        self._meanwhile = meanwhile
+
+    def put(self, name: str, data: Buffer) -> None:
+        if name.startswith("backups/"):
+            self._meanwhile()
+        super().put(name, data)
+
+
+def test_two_copies_that_went_apart_and_are_backed_up_in_one_second_keep_both_backups(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Standing(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Standing:
+            return cls(2026, 1, 31, 3, 17, tzinfo=tz)
+
+    monkeypatch.setattr(making, "datetime", Standing)
+    make_log(folder, [many(50)])
+    shutil.copytree(folder, tmp_path / "copy")
+    make_log(folder, [many(10, 50)])
+    make_log(tmp_path / "copy", [many(20, 50)])
+    backed_up(folder, Looking(place(folder), lambda: backed_up(tmp_path / "copy", place(folder))))
+    found = checking.every(place(folder))
+    assert sorted(each.manifest.position for each in found if each.manifest) == [60, 70]

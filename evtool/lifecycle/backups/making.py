@@ -137,8 +137,8 @@ class _Backup:
         snapshot = self._log.snapshot()  # of later, but a log only grows
         digest = snapshot.digest_at(found.position)
         assert digest is not None, "the position of a commit"
-        return Manifest(
-            id=manifests.next_id(ids, now),
+        made = Manifest(
+            id="",
             log_id=self._log.manifest.id,
             made_at=int(now.timestamp()) * 1_000_000_000,
             position=found.position,
@@ -149,6 +149,7 @@ class _Backup:
             snapshots=kept,
             files=others,
         )
+        return replace(made, id=manifests.next_id(ids, now, made))
 
     def _segment(self, content: SegmentContent, known: SegmentRecord | None) -> SegmentRecord:
         if known is not None and known.identity and self._has_all(known, content):

@@ -147,7 +147,9 @@ class _Restore:
         """log.json, and the files beside the segments."""
         found = [file for file in self._backup.files if file.path == LOG_FILE]
         if not found:
-            raise BackupDamagedError(f"the backup {self._backup.id} names no {LOG_FILE}", "Take another backup.")
+            raise BackupDamagedError(
+                f"the backup {self._backup.id} names no {LOG_FILE}", "Restore another one with --backup ID."
+            )
         return found[0], [file for file in self._backup.files if file.path != LOG_FILE]
 
     def _checked(self, file: File) -> list[bytes]:
