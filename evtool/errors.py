@@ -26,7 +26,7 @@
      │   ├─ LogReadOnlyError      15   the log was opened to be read only
      │   ├─ PositionError         16   a position or an event id is not in the log
      │   ├─ LetterNotFoundError   17   no dead letter has this id
-     │   └─ NothingToEraseError   31   nothing in the log is what shall be erased
+     │   └─ NothingToEraseError   32   nothing in the log is what shall be erased
      └─ StorageError              20   the operating system refused
          ├─ NoSpaceError          21   the disk is full, or a quota or size limit was reached
          ├─ AccessDeniedError     22   no permission, or a read-only file system
@@ -221,7 +221,7 @@ class LetterNotFoundError(LogError):
 class NothingToEraseError(LogError):
     """Nothing in the log is what shall be erased."""
 
-    exit_code = 31
+    exit_code = 32
 
 
 class StorageError(EvtoolError):

@@ -100,7 +100,7 @@ def rewrite(
     `change` is asked for the events of each stripe which of them stay, and how. To be called under
     `rewriting_lock`. Raises LogDamagedError, StorageError; then the segments are as they were.
     """
-    return _switched(log, run[0].folder, lambda: _prepare(log, run, names, change, on_progress))
+    return switched(log, run[0].folder, lambda: _prepare(log, run, names, change, on_progress))
 
 
 def rewrite_as(
@@ -110,7 +110,7 @@ def rewrite_as(
 
     To be called under compact.lock. Raises LogDamagedError, StorageError; then the segment is as it was.
     """
-    return _switched(log, source.folder, lambda: _prepare(log, [source], names, nothing, on_progress, summary))
+    return switched(log, source.folder, lambda: _prepare(log, [source], names, nothing, on_progress, summary))
 
 
 def empty(
@@ -124,10 +124,10 @@ def empty(
 
     It is given columns of IDENTITY_COLUMNS, and no others are read. To be called, and raises, as `rewrite`.
     """
-    return _switched(log, segment.folder, lambda: _emptied(log, segment, names, depart, on_progress))
+    return switched(log, segment.folder, lambda: _emptied(log, segment, names, depart, on_progress))
 
 
-def _switched(log: Log, folder: Path, prepare: Callable[[], tuple[ColdSegment, Pairs]]) -> ColdSegment:
+def switched(log: Log, folder: Path, prepare: Callable[[], tuple[ColdSegment, Pairs]]) -> ColdSegment:
     """Have the files of a cold segment written, and let them take the place of what there was."""
     try:
         cold, pairs = prepare()
@@ -165,7 +165,7 @@ def _prepare(
     commits, maps = batches_of(run)
     if int(commits["count"].sum(dtype=np.int64)) != positions_of(run):
         raise _differs(run[0].folder, "its batches do not add up to its events")
-    summary = dict(told or _range(log, run, commits)) | {"materialised": names}
+    summary = dict(told or summary_of(log, run, commits)) | {"materialised": names}
     derive = deriving(names)
     passed = _Passed()
 
@@ -223,7 +223,7 @@ def _emptied(
     if done + before.absent != positions_of([segment]):
         raise _differs(segment.folder, "its positions have a gap or come twice")
     commits, maps = batches_of([segment])
-    summary = _range(log, [segment], commits) | {"materialised": names}
+    summary = summary_of(log, [segment], commits) | {"materialised": names}
     replaced = _summary(log, segment).get("logical_digest")
     if replaced is not None:
         summary["replaced_digest"] = replaced
@@ -266,7 +266,7 @@ def _write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
     }
 
 
-def _range(log: Log, run: Sequence[SegmentView], commits: np.ndarray[Any, Any]) -> dict[str, Any]:
+def summary_of(log: Log, run: Sequence[SegmentView], commits: np.ndarray[Any, Any]) -> dict[str, Any]:
     """What the summary of a run that becomes one says, but for its files."""
     first, last = (_summary(log, segment) for segment in (run[0], run[-1]))
     filled = commits[commits["count"] > 0]
@@ -299,6 +299,12 @@ def read_back(cold: ColdSegment, on_progress: Progress) -> None:
     """Raise LogDamagedError unless the file holds what was written to it."""
     if checksum_of(cold.file.parts()) != cold.summary["events_checksum"]:
         raise _differs(cold.folder, "what was written is not what is read back")
+    if digest_of(cold, on_progress) != cold.summary["logical_digest"]:
+        raise _differs(cold.folder, "the events that were written are not those that were read")
+
+
+def digest_of(cold: ColdSegment, on_progress: Progress) -> str:
+    """The logical digest of all events, read. Raises LogDamagedError unless they are all there, in order."""
     digest, done, last_position = LogicalDigest(), 0, cold.first_position - 1
     read = parallel.ordered(lambda rows: _in_order(cold, rows), _stripes_of(cold), ahead=0)
     for positions, columns in read:
@@ -308,8 +314,9 @@ def read_back(cold: ColdSegment, on_progress: Progress) -> None:
         done += len(positions)
         last_position = int(positions[-1])
         on_progress(done)
-    if digest.hexdigest() != cold.summary["logical_digest"] or done + cold.gone.absent != positions_of([cold]):
+    if done + cold.gone.absent != positions_of([cold]):
         raise _differs(cold.folder, "the events that were written are not those that were read")
+    return digest.hexdigest()
 
 
 def _stripes_of(cold: ColdSegment) -> Iterator[Table]:

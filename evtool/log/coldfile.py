@@ -143,6 +143,11 @@ def describe(
     }
 
 
+def chunks_of(data: memoryview) -> np.ndarray[Any, Any]:
+    """Records of CHUNK for each column (2nd axis) of each row group of a file."""
+    return _chunks(pq.read_metadata(pa.BufferReader(pa.py_buffer(data))), data)
+
+
 def _chunks(metadata: pq.FileMetaData, data: memoryview) -> np.ndarray[Any, Any]:
     chunks = np.zeros((metadata.num_row_groups, metadata.num_columns), CHUNK)
     for number in range(metadata.num_row_groups):
@@ -159,8 +164,41 @@ def _write_stripes(
     sink: Any, stripes: Iterable[Arranged], unit: str, derived: Sequence[str]
 ) -> tuple[np.ndarray[Any, Any], Pairs, str]:
     kinds = schema(unit, derived)
+    writer = _writer(sink, kinds, derived)
+    blocks, pairs, digest = [np.zeros(0, BLOCK)], [np.zeros(0, PAIR)], LogicalDigest()
+    done = 0
+    for number, stripe in enumerate(stripes):
+        if UNITS.index(stripe.unit) > UNITS.index(unit):
+            raise _FinerUnitError(stripe.unit)
+        digest.add(stripe.columns)
+        if not len(stripe.events):  # nothing of it is left
+            continue
+        table = _stored(stripe.events, kinds)
+        starts = np.cumsum(stripe.blocks["count"]) - stripe.blocks["count"]
+        for start, count in zip(starts.tolist(), stripe.blocks["count"].tolist(), strict=True):
+            writer.write_table(table.slice(start, count), row_group_size=count)
+        stripe.blocks["stripe"] = number
+        stripe.pairs["frame"] += np.uint32(done)
+        blocks.append(stripe.blocks)
+        pairs.append(stripe.pairs)
+        done += len(stripe.blocks)
+    writer.close()
+    return np.concatenate(blocks), np.concatenate(pairs), digest.hexdigest()
+
+
+def encode_groups(groups: Iterable[pa.RecordBatch], unit: str, derived: Sequence[str]) -> memoryview:
+    """A file in memory, each of whose row groups has the events of one batch, as an `Arranged` has them."""
+    memory, kinds = pa.BufferOutputStream(), schema(unit, derived)
+    writer = _writer(memory, kinds, derived)
+    for events in groups:
+        writer.write_table(_stored(events, kinds), row_group_size=len(events))
+    writer.close()
+    return memoryview(memory.getvalue())
+
+
+def _writer(sink: Any, kinds: pa.Schema, derived: Sequence[str]) -> pq.ParquetWriter:
     compression = _compression(kinds.names)
-    writer = pq.ParquetWriter(
+    return pq.ParquetWriter(
         sink,
         kinds,
         version="2.6",
@@ -177,28 +215,12 @@ def _write_stripes(
             kinds, [("stream_id", "ascending"), ("position", "ascending")]
         ),
     )
-    blocks, pairs, digest = [np.zeros(0, BLOCK)], [np.zeros(0, PAIR)], LogicalDigest()
-    done = 0
-    for number, stripe in enumerate(stripes):
-        if UNITS.index(stripe.unit) > UNITS.index(unit):
-            raise _FinerUnitError(stripe.unit)
-        digest.add(stripe.columns)
-        if not len(stripe.events):  # nothing of it is left
-            continue
-        table = pa.Table.from_arrays(
-            [_cast(column, field.type) for column, field in zip(stripe.events.columns, kinds, strict=True)],
-            schema=kinds,
-        )
-        starts = np.cumsum(stripe.blocks["count"]) - stripe.blocks["count"]
-        for start, count in zip(starts.tolist(), stripe.blocks["count"].tolist(), strict=True):
-            writer.write_table(table.slice(start, count), row_group_size=count)
-        stripe.blocks["stripe"] = number
-        stripe.pairs["frame"] += np.uint32(done)
-        blocks.append(stripe.blocks)
-        pairs.append(stripe.pairs)
-        done += len(stripe.blocks)
-    writer.close()
-    return np.concatenate(blocks), np.concatenate(pairs), digest.hexdigest()
+
+
+def _stored(events: pa.RecordBatch, kinds: pa.Schema) -> pa.Table:
+    return pa.Table.from_arrays(
+        [_cast(column, field.type) for column, field in zip(events.columns, kinds, strict=True)], schema=kinds
+    )
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:

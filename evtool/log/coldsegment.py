@@ -72,10 +72,14 @@ class Footer:
 
         if self._made is not None:
             return self._made
+        return pq.read_metadata(pa.BufferReader(pa.py_buffer(self.read())))
+
+    def read(self) -> memoryview:
+        """Its bytes, to the end of the file. Raises LogDamagedError."""
         (data,) = self._file.read([self._piece])
         if not self._piece.is_of(data):
             raise LogDamagedError(f"{self._file.place}: its footer does not match its checksum", _HINT)
-        return pq.read_metadata(pa.BufferReader(pa.py_buffer(data)))
+        return data
 
     @cached_property
     def columns(self) -> Mapping[str, Column]:
@@ -283,6 +287,11 @@ class ColdSegment:
         if len(table) != row["header"]["count"]:
             raise self._damage(row, f"it holds {len(table)} events")
         return table
+
+    def stored(self, row: np.void) -> list[memoryview]:
+        """A row group as the bytes that it is, from its offset on. Raises LogDamagedError as `read`."""
+        (pieces,), (chunks,) = self._read(np.atleast_1d(row), list(self._numbers))
+        return [data for _, data in sorted(zip(pieces, chunks, strict=True), key=lambda each: each[0])]
 
     def damaged_columns(self, row: np.void) -> list[str]:
         """The columns of a row group that do not match their checksums."""

@@ -233,6 +233,8 @@ def test_dead_letters_go_by_what_they_say(folder: Path):
         '{"stream_id":"user-2"}': (False, False),
         "neither": (False, False),
         '{"payload":{"user_id":7},"timestamp":"soon","schema_version":99999999999}': (False, False),
+        '{"payload":{"deep":' + "[" * 400 + "]" * 400 + "}}": (False, False),
+        '{"payload":{"user_id":"other","user_id":"' + MARKER + '"},"event_id":null,"metadata":[]}': (False, True),
     }
     path = folder / "dead-letters/dead-letters.ndjson"
     path.unlink()

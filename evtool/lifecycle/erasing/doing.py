@@ -24,14 +24,19 @@ from evtool.lifecycle.erasing.planning import Plan, held_by
 from evtool.lifecycle.forgetting import Choose, Mask, erasing, new_name
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.materialising import NOTHING, Chosen
+from evtool.lifecycle.patching import patch
 from evtool.lifecycle.rewriting import in_turn, rewrite, rewriting_lock
+from evtool.log.coldsegment import ColdSegment
 from evtool.log.format import FRAMES_FILE
 from evtool.log.gone import ERASED
 from evtool.log.log import Log
 from evtool.log.lookup import events_at
 from evtool.log.segmentview import SegmentView
 from evtool.log.snapshot import Snapshot
+from evtool.log.stripes import Change
 from evtool.log.versions import stream_keys
+
+_FEW_SHARE = 0.5  # of the row groups of a segment: if more are to be changed, all are written anew
 
 Record = Callable[[Mapping[str, int], Mapping[str, str]], None]  # counts, and words; nothing of what is erased
 
@@ -172,13 +177,28 @@ def _rewrite_all(log: Log, begun: Pending, columns: Chosen, report: Report, on_p
         before = segment.log_bytes
         change = erasing(_choose(begun.positions), log.manifest.id_bytes, change_names)
         try:
-            written = rewrite(log, [segment], names_for([segment], columns), change, told)
+            written = _rewritten(log, segment, begun, columns, change, told)
         except LogDamagedError as error:
             report.failures.append(Failure(str(segment.folder), error.message, error.hint))
             continue
         report.segments.append(segment.folder.name)
         report.bytes_before += before
         report.bytes_after += written.log_bytes
+
+
+def _rewritten(
+    log: Log, segment: SegmentView, begun: Pending, columns: Chosen, change: Change, told: Callable[[int], None]
+) -> SegmentView:
+    """Write a segment anew; of a cold one only the row groups that hold something, where these are few."""
+    if isinstance(segment, ColdSegment):
+        header = segment.table["header"]
+        starts = np.searchsorted(begun.positions, header["first_position"])
+        ends = np.searchsorted(begun.positions, header["last_position"], side="right")
+        rows = segment.table[ends > starts]
+        holds = [row for row in rows if _choose(begun.positions)(segment.batch(row, ("position",))).any()]
+        if len(holds) <= _FEW_SHARE * len(segment.table):
+            return patch(log, segment, np.array(holds, segment.table.dtype), change, told)
+    return rewrite(log, [segment], names_for([segment], columns), change, told)
 
 
 def _is_left(log: Log, segment: SegmentView, begun: Pending) -> bool:

@@ -116,7 +116,7 @@ def _true_for(wanted: Wanted, letters: list[tuple[str, DeadLetter]]) -> set[str]
     found: set[str] = set()
     for rows in ([_as_event(each) for _, each in letters], [_as_payload(each) for _, each in letters]):
         events = pl.DataFrame(rows, schema=STORED_SCHEMA, orient="row")
-        events = plan.with_paths(events.with_columns(pl.lit(0).alias("position")))
+        events = plan.with_paths(events.with_columns(pl.lit(0, pl.Int64).alias("position")))
         numbered = events.with_row_index("number of the letter")
         chosen = numbered if plan.where is None else numbered.filter(plan.where)
         found |= {letters[number][0] for number in chosen["number of the letter"]}
