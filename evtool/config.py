@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from evtool.errors import ConfigError
+from evtool.location import mirror_folder, url_of
+from evtool.quantities import GIB, KIB, MIB, parse_age_seconds, parse_duration_ms, parse_size
 
 FILE_NAME = "evtool.toml"
 DEFAULT_LOG = "segments"
@@ -24,11 +26,6 @@ DEFAULT_READ_MODELS = "read-models"
 
 MATERIALISE_PROJECTIONS = "projections"
 
-KIB, MIB, GIB = 1024, 1024**2, 1024**3
-_SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": KIB, "mib": MIB, "gib": GIB, "": 1}
-_DURATION_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
-SPAN_UNITS_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_AGE_SECONDS_MAX = 10**10  # longer ago than any time that an event can have
 
 Fsync = Literal["batch", "never"]
 Compatibility = Literal[
@@ -45,6 +42,7 @@ Section = TypeVar(
     "NightlyConfig",
     "RetainConfig",
     "BackupConfig",
+    "ArchiveConfig",
 )
 
 
@@ -170,8 +168,30 @@ class BackupConfig:
 
 
 @dataclass(frozen=True)
+class ArchiveConfig:
+    """Where cold segments are moved (a path is relative to evtool.toml), and which: those whose events are all
+    `older_than` so many seconds, by the clock of RetainConfig, and the oldest beyond `keep_local` bytes; with
+    neither, all.
+
+    Readers keep `cache_bytes` of what they fetched. A store that does not answer is asked again for `patience_ms`.
+    A nightly run reads the archived segments where `nightly` is "full"; else it looks whether they are there.
+    """
+
+    to: str | None = None
+    older_than: int | None = None
+    by: Literal["recorded", "timestamp"] = "recorded"
+    keep_local: int | None = None
+    cache_bytes: int = GIB
+    patience_ms: int = 60_000
+    nightly: Literal["sizes", "full"] = "sizes"
+
+
+@dataclass(frozen=True)
 class Config:
-    """All of it. `file` is the evtool.toml that was read, `log_flag` what a flag said of the log."""
+    """All of it. `file` is the evtool.toml that was read, `log_flag` what a flag said of the log.
+
+    Of a log that is the archive at `log_url`, `log_path` is the folder through which it is read.
+    """
 
     log_path: Path = Path(DEFAULT_LOG)
     log: LogConfig = field(default_factory=LogConfig)
@@ -182,8 +202,10 @@ class Config:
     nightly: NightlyConfig = field(default_factory=NightlyConfig)
     retain: RetainConfig = field(default_factory=RetainConfig)
     backup: BackupConfig = field(default_factory=BackupConfig)
+    archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     file: Path | None = None
     log_flag: Path | None = None
+    log_url: str | None = None
 
     @property
     def definitions_path(self) -> Path:
@@ -214,7 +236,7 @@ def load(log_path: Path | None = None, working_folder: Path | None = None) -> Co
     environment = os.environ.get("EVTOOL_LOG")
     chosen = log_path or (Path(environment) if environment else None)
     config = replace(config, log_flag=log_path)
-    config = replace(config, log_path=chosen) if chosen else config
+    config = replace(config, **_log_at(chosen)) if chosen else config
     _keep_apart(config)
     return config
 
@@ -228,6 +250,12 @@ def _keep_apart(config: Config) -> None:
             f"{config.file}: projections.read_models: {chosen!r} is among the files of the log",
             f"Without it they are in {DEFAULT_READ_MODELS} of the log's folder; or name a folder beside the log.",
         )
+
+
+def _log_at(path: Path | str, base: Path = Path()) -> dict[str, Any]:
+    """Where a log is that is named so, as keys of Config."""
+    url = url_of(path)
+    return {"log_path": base / path if url is None else mirror_folder(url), "log_url": url}
 
 
 def find_file(folder: Path) -> Path | None:
@@ -251,14 +279,14 @@ def read_file(path: Path) -> Config:
         raise ConfigError(
             f"{path} nests deeper than can be read", "Its tables nest three deep at most."
         ) from error
-    sections = ("log", "ingest", "schemas", "projections", "snapshots", "nightly", "retain", "backup")
+    sections = ("log", "ingest", "schemas", "projections", "snapshots", "nightly", "retain", "backup", "archive")
     _refuse_unknown(path, "", table, sections)
     log_table, ingest_table = _subtable(path, table, "log"), _subtable(path, table, "ingest")
     log_path = log_table.pop("path", DEFAULT_LOG)
     if not isinstance(log_path, str) or not log_path or "\0" in log_path:
         raise _wrong(path, "log.path", log_path, "the folder of the log")
     return Config(
-        log_path=path.parent / log_path,
+        **_log_at(log_path, path.parent),
         log=LogConfig(**_values(path, "log", log_table, LogConfig)),
         ingest=IngestConfig(**_values(path, "ingest", ingest_table, IngestConfig)),
         schemas=SchemasConfig(**_values(path, "schemas", _subtable(path, table, "schemas"), SchemasConfig)),
@@ -271,45 +299,9 @@ def read_file(path: Path) -> Config:
         nightly=NightlyConfig(**_values(path, "nightly", _subtable(path, table, "nightly"), NightlyConfig)),
         retain=RetainConfig(**_values(path, "retain", _subtable(path, table, "retain"), RetainConfig)),
         backup=BackupConfig(**_values(path, "backup", _subtable(path, table, "backup"), BackupConfig)),
+        archive=ArchiveConfig(**_values(path, "archive", _subtable(path, table, "archive"), ArchiveConfig)),
         file=path,
     )
-
-
-def parse_size(text: str | int) -> int:
-    """Bytes from 268435456, "256MiB" or "64 kb". Raises ValueError."""
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-z]*)\s*", str(text).lower())
-    if match is None or match[2] not in _SIZE_UNITS:
-        raise ValueError(f"{text!r} is no size: write bytes or a number with kB, MB, GB, KiB, MiB or GiB")
-    return int(float(match[1]) * _SIZE_UNITS[match[2]])
-
-
-def parse_duration_ms(text: str | int) -> int:
-    """Milliseconds from 500, "500ms", "2s" or "1.5m". Raises ValueError."""
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h)?\s*", str(text).lower())
-    if match is None:
-        raise ValueError(f"{text!r} is no duration: write milliseconds or a number with ms, s, m or h")
-    return int(float(match[1]) * _DURATION_UNITS_MS[match[2] or "ms"])
-
-
-def parse_age_seconds(text: Any) -> int:
-    """Seconds from "90d", "12h" or "1.5w". Raises ValueError, for a number without a unit too."""
-    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([smhdw])\s*", str(text))
-    if match is None or isinstance(text, bool):
-        raise ValueError(f"{text!r} is no age: write a number with its unit, s, m, h, d or w, as in 90d")
-    seconds = int(min(float(match[1]) * SPAN_UNITS_SECONDS[match[2]], _AGE_SECONDS_MAX))
-    if seconds < 1:
-        raise ValueError(f"{text!r} is too short for an age: everything would be older")
-    return seconds
-
-
-def age_text(seconds: int) -> str:
-    """An age as it may have been written: 90d."""
-    units = reversed(SPAN_UNITS_SECONDS.items())
-    return next(f"{seconds // size}{unit}" for unit, size in units if seconds % size == 0)
 
 
 def parse_codec(text: str) -> Codec:
@@ -430,6 +422,10 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "to": _text,
     "keep": _within(1, 1_000_000),
     "patience_ms": _within(0, 3_600_000, parse_duration_ms),
+    "older_than": parse_age_seconds,
+    "keep_local": _within(0, 1 << 62, parse_size),
+    "cache_bytes": _within(0, 1 << 62, parse_size),
+    "nightly": _one_of("sizes", "full"),
 }
 
 

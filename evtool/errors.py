@@ -15,6 +15,7 @@
      │   └─ StoreRefusedError     27   it refuses the key, or what is asked of it
      ├─ BackupError               28   a backup is not there, or of another log than this one
      │   └─ BackupDamagedError    29   an object of a backup is missing, or not what was written
+     ├─ ArchiveError              30   an archive is of another log or copy, or at another place
      ├─ LogError
      │   ├─ LogNotFoundError      10   there is no log in this folder
      │   ├─ LogExistsError        11   there is one already, or something else is in the way
@@ -275,6 +276,12 @@ class BackupDamagedError(BackupError):
     """An object of a backup is missing, or is not what was written."""
 
     exit_code = 29
+
+
+class ArchiveError(EvtoolError):
+    """An archive is of another log, or of another copy of it, or at another place."""
+
+    exit_code = 30
 
 
 def exit_codes() -> dict[int, str]:

@@ -20,7 +20,7 @@ import mmap
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, TypeAlias
@@ -121,6 +121,17 @@ class Files:
         if durable:
             self.sync_folder(path.parent)
 
+    def write_shared(self, path: Path, data: Buffer) -> None:
+        """As `write_whole`, of a file that several processes may write at once: the last one counts."""
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            self._write_temporary(temporary, data, durable=True)
+            with translated("rename", path):
+                self.replace(temporary, path)
+        finally:
+            self.remove(temporary)
+        self.sync_folder(path.parent)
+
     def create_whole(self, path: Path, data: Buffer) -> None:
         """Make a file with `data`, whole or not at all, also after a power cut.
 
@@ -134,6 +145,26 @@ class Files:
         finally:
             self.remove(temporary)
         self.sync_folder(path.parent)
+
+    def write_loose(self, path: Path, data: Buffer) -> None:
+        """Put a file of a cache in the place of `path`, whole or not at all, while others may do so too.
+
+        It and its folder, which is made if need be, may be gone after a power cut.
+        """
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            try:
+                self._write_temporary(temporary, data, durable=False)
+            except FileNotFoundError:
+                with translated("make folder", path.parent):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                self._write_temporary(temporary, data, durable=False)
+            with translated("rename", path):
+                self.replace(temporary, path)
+        except (OSError, StorageError):
+            with contextlib.suppress(OSError, StorageError):
+                self.remove(temporary)
+            raise
 
     def _write_temporary(self, path: Path, data: Buffer, durable: bool) -> None:
         file = self.open_append(path, create=True, durable=False)
@@ -232,6 +263,20 @@ class Files:
     def folder_size(self, path: Path) -> int:
         """Bytes of all files below a folder."""
         return sum(self.size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+    def entries(self, path: Path) -> Iterator[tuple[int, int, Path]]:
+        """When each file below a folder was last written or touched (ns), its bytes, and its path."""
+        for folder, _, names in os.walk(path):
+            for name in names:
+                found = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError), translated("look at", found):
+                    status = found.stat()
+                    yield status.st_mtime_ns, status.st_size, found
+
+    def touch(self, path: Path) -> None:
+        """Note that a file of a cache was used, if that can be noted."""
+        with contextlib.suppress(OSError):
+            os.utime(path)
 
     def map(self, path: Path, size: int | None = None) -> memoryview:
         """The first `size` bytes of a file (default: all), mapped to be read.

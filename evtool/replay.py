@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 import polars as pl
 
 from evtool import ndjson, timestamps
-from evtool.config import SPAN_UNITS_SECONDS
 from evtool.errors import ConfigError
 from evtool.event import INT64_MAX, INT64_MIN
 from evtool.log.log import Log
 from evtool.log.selection import Selection
+from evtool.quantities import SPAN_UNITS_SECONDS
 from evtool.schemas.upcast import upcast
 from evtool.timestamps import SECOND_NS, TimestampError
 

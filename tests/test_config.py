@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from evtool import config as configuration
+from evtool import quantities
 from evtool.config import (
+    ArchiveConfig,
     BackupConfig,
     Codec,
     Config,
@@ -106,6 +108,14 @@ def test_every_key_can_be_set(tmp_path: Path):
         to = "s3://backups/shop"
         keep = 30
         patience_ms = "2m"
+        [archive]
+        to = "s3://archive/shop"
+        older_than = "90d"
+        by = "timestamp"
+        keep_local = "50GiB"
+        cache_bytes = "2GiB"
+        patience_ms = "3m"
+        nightly = "full"
         """,
     )
     found = configuration.load(working_folder=tmp_path)
@@ -128,7 +138,10 @@ def test_every_key_can_be_set(tmp_path: Path):
         *(90 * 86_400, "timestamp", 50 * 1024**3, {"PageViewed": 30 * 86_400}, 5_400, 52 * 7 * 86_400, 90)
     )
     assert found.backup == BackupConfig("s3://backups/shop", 30, 120_000)
-    sections = (ProjectionsConfig, SnapshotsConfig, NightlyConfig, RetainConfig, BackupConfig)
+    assert found.archive == ArchiveConfig(
+        *("s3://archive/shop", 90 * 86_400, "timestamp", 50 * 1024**3, 2 * 1024**3, 180_000, "full")
+    )
+    sections = (ProjectionsConfig, SnapshotsConfig, NightlyConfig, RetainConfig, BackupConfig, ArchiveConfig)
     kinds = (LogConfig, IngestConfig, SchemasConfig, *sections)
     assert {item.name for kind in kinds for item in fields(kind)} == set(configuration.CHECKS)
 
@@ -279,13 +292,13 @@ def test_a_path_that_can_be_none_is_an_error_of_the_configuration(tmp_path: Path
     ],
 )
 def test_a_size(text: str | int, size_bytes: int):
-    assert configuration.parse_size(text) == size_bytes
+    assert quantities.parse_size(text) == size_bytes
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-1", "1 TB", "1,5MB", "1e6", "1 M B", "0x10", "inf", True, None, []])
 def test_what_is_no_size(text: Any):
     with pytest.raises(ValueError, match="is no size"):
-        configuration.parse_size(text)
+        quantities.parse_size(text)
 
 
 @pytest.mark.parametrize(
@@ -293,13 +306,13 @@ def test_what_is_no_size(text: Any):
     [(5, 5), ("5", 5), ("5ms", 5), ("5 ms", 5), ("2s", 2000), ("1.5s", 1500), ("2M", 120_000), ("1h", 3_600_000)],
 )
 def test_a_duration(text: str | int, milliseconds: int):
-    assert configuration.parse_duration_ms(text) == milliseconds
+    assert quantities.parse_duration_ms(text) == milliseconds
 
 
 @pytest.mark.parametrize("text", ["", "s", "-5", "5d", "1e3", "5 s s", True, None])
 def test_what_is_no_duration(text: Any):
     with pytest.raises(ValueError, match="is no duration"):
-        configuration.parse_duration_ms(text)
+        quantities.parse_duration_ms(text)
 
 
 @pytest.mark.parametrize(
@@ -313,14 +326,14 @@ def test_what_is_no_duration(text: Any):
     ],
 )
 def test_an_age(text: str, seconds: int, told: str):
-    assert configuration.parse_age_seconds(text) == seconds
-    assert configuration.age_text(seconds) == told
+    assert quantities.parse_age_seconds(text) == seconds
+    assert quantities.age_text(seconds) == told
 
 
 @pytest.mark.parametrize("text", ["", "d", "90", 90, "5D", "-5d", "1e3d", "5 ms", "5d5d", True, None, []])
 def test_what_is_no_age(text: Any):
     with pytest.raises(ValueError, match="is no age"):
-        configuration.parse_age_seconds(text)
+        quantities.parse_age_seconds(text)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from foreign_lines import GITHUB
 from evtool import config as configuration
 from evtool.cli import projections
 from evtool.config import (
+    ArchiveConfig,
     BackupConfig,
     Config,
     IngestConfig,
@@ -248,8 +249,9 @@ def test_the_example_configuration_is_the_default(tmp_path: Path):
         ("nightly", NightlyConfig, set()),
         ("retain", RetainConfig, set()),
         ("backup", BackupConfig, set()),
+        ("archive", ArchiveConfig, set()),
     ],
-    ids=["log", "ingest", "schemas", "snapshots", "nightly", "retain", "backup"],
+    ids=["log", "ingest", "schemas", "snapshots", "nightly", "retain", "backup", "archive"],
 )
 def test_the_example_configuration_has_every_key_and_says_what_it_is(section: str, kind: type, more: set[str]):
     text = EXAMPLE.read_text(encoding="utf-8").partition(f"[{section}]\n")[2].partition("\n[")[0]

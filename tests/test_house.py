@@ -21,6 +21,7 @@ LINES_MAX = 500
 # else (backups, and tiers of an archive) is handed it, and it knows nothing of what it keeps.
 LAYERS = (
     ("errors",),
+    ("location", "quantities"),
     ("config",),
     ("event",),
     ("batch",),

@@ -53,9 +53,14 @@ def backup(
     --keep removes manifests of older backups first, then objects that no backup names, and only such as were
     stored more than two days ago: another backup may run meanwhile, and rely on younger ones.
     """
-    if context.invoked_subcommand is not None:
-        return
     from evtool.errors import ConfigError
+
+    if context.invoked_subcommand is not None:
+        if (to, check, keep) != (None, None, None):
+            raise ConfigError(
+                f"{context.invoked_subcommand} takes no --to, --check or --keep", "Name the URL behind it instead."
+            )
+        return
 
     if check is not None:
         if to is not None or keep is not None:
@@ -172,6 +177,9 @@ def _show(made: Made, pruned: Pruned | None, url: str) -> None:
         )
     else:
         render.say(f"nothing has changed since backup {manifest.id} at {url}, position {manifest.position:,}")
+        if made.stored:
+            lost = render.count(made.stored, "object")
+            render.say(f"of this backup, {lost} had gone or changed in size, and were stored again")
     if pruned is not None and (pruned.backups or pruned.objects):
         render.say(
             f"removed {render.count(len(pruned.backups), 'older backup')} and "

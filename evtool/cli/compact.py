@@ -50,6 +50,7 @@ def compact(
     step_back()
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.errors import LogDamagedError
     from evtool.lifecycle import compact as compacting
     from evtool.lifecycle import materialising
@@ -64,8 +65,13 @@ def compact(
         if dry_run:
             report = compacting.estimate(opened, target_bytes, columns)
         else:
-            with progress.shown("compact", wanted=not as_json) as on_progress:
+            with (
+                audited(config.log_path, "compact") as entry,
+                progress.shown("compact", wanted=not as_json) as on_progress,
+            ):
                 report = compacting.compact(opened, target_bytes, columns, on_progress)
+                entry.counts = report.counts
+                entry.outcome = "failed" if report.failures else "done"
     seconds = time.monotonic() - started
     if as_json:
         facts = {"log": str(config.log_path), "dry_run": dry_run, **_facts(report)}

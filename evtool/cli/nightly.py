@@ -35,9 +35,9 @@ def nightly(
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Do what a log needs every night: verify, recompute projections, snapshot, retain, compact, back up.
+    """Do what a log needs every night: verify, recompute projections, snapshot, retain, compact, back up, archive.
 
-    `retain` and `backup` are among the steps where evtool.toml has policies, or a place, for them.
+    `retain`, `backup` and `archive` are among the steps where evtool.toml has policies, or a place, for them.
 
     A step that fails does not keep the others from running; the exit code is that of the first failure. The
     report stays in nightly/ of the log's folder. Projections in Python take part where they are named.
@@ -91,7 +91,8 @@ def _gist(done: Done) -> str:
 
 
 def _verified(facts: Any) -> str:
-    return f"{render.count(facts['events'], 'event')}, digest {facts['digest'] or 'none'}"
+    archived = f", {render.count(facts['archived'], 'archived segment')} by size" if facts["archived"] else ""
+    return f"{render.count(facts['events'], 'event')}{archived}, digest {facts['digest'] or 'none'}"
 
 
 def _recomputed(facts: Any) -> str:
@@ -128,6 +129,12 @@ def _backed_up(facts: Any) -> str:
     return f"{facts['backup']} at position {facts['position']:,}, {stored}"
 
 
+def _archived(facts: Any) -> str:
+    moved = f"{render.count(facts['segments'], 'segment')} moved, {render.size(facts['bytes'])}"
+    hot = f"; {render.count(facts['hot'], 'segment')} not compacted" if facts["hot"] else ""
+    return (moved if facts["segments"] else "nothing to move") + hot
+
+
 _GISTS = {
     "verify": _verified,
     "recompute": _recomputed,
@@ -135,4 +142,5 @@ _GISTS = {
     "retain": _retained,
     "compact": _compacted,
     "backup": _backed_up,
+    "archive": _archived,
 }

@@ -11,14 +11,18 @@ from evtool.errors import ConfigError
 
 LogOption = Annotated[
     Path | None,
-    typer.Option("--log", metavar="DIR", help="The log's folder. (default: EVTOOL_LOG, evtool.toml, ./segments)"),
+    typer.Option(
+        "--log",
+        metavar="DIR",
+        help="The log's folder, or the URL of its archive. (default: EVTOOL_LOG, evtool.toml, ./segments)",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 def seconds(flag: str, text: str, example: str) -> float:
     """The seconds of a time that a flag was given, as `example` is one. Raises ConfigError."""
-    from evtool.config import parse_duration_ms
+    from evtool.quantities import parse_duration_ms
 
     try:
         milliseconds = parse_duration_ms(text)

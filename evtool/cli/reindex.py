@@ -17,13 +17,19 @@ def reindex(log: LogOption = None, as_json: JsonOption = False) -> None:
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.log.log import open as open_log
 
     config = configuration.load(log)
     started = time.monotonic()
     erase.finish(config)
-    with open_log(config.log_path, config=config) as opened, progress.shown("reindex", wanted=not as_json) as tell:
+    with (
+        open_log(config.log_path, config=config) as opened,
+        audited(config.log_path, "reindex") as entry,
+        progress.shown("reindex", wanted=not as_json) as tell,
+    ):
         indexed = opened.reindex(tell)
+        entry.counts = {"ids": indexed.ids, "streams": indexed.streams}
     seconds = time.monotonic() - started
     if as_json:
         counts = {"ids": indexed.ids, "streams": indexed.streams, "sources": indexed.sources}

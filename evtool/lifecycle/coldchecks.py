@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from evtool.errors import LogDamagedError
-from evtool.files import forget
 from evtool.lifecycle.findings import BEING_COMPACTED, RESTORE, Finding, damaged, excused, longer, stale
 from evtool.lifecycle.logfiles import SegmentFiles
 from evtool.lifecycle.materialising import deriving, roots_of
 from evtool.lifecycle.segmentchecks import Opened, piece
 from evtool.log.coldsegment import ColdSegment, recorded_at
-from evtool.log.format import COPY_FILE, SUMMARY_FILE, checksum, events_file, gone_file, map_file
+from evtool.log.format import COPY_FILE, SUMMARY_FILE, checksum_of, events_file, gone_file, map_file
 
-_BLOCK_BYTES = 16 * 1024 * 1024
 _COMPACT = "The other one of segment.msgpack and segment.copy counts; the next `evtool compact` makes it anew."
 
 
@@ -34,7 +32,8 @@ def opened(
         path = next((path for path in paths if problem.message.startswith(f"{path}: ")), segment.folder)
         return None, [*findings, damaged(path, problem.message.removeprefix(f"{path}: "))]
     assert cold is not None
-    findings += longer(cold.path, len(cold.data))
+    if isinstance(cold.path, Path):
+        findings += longer(cold.path, cold.file.size)
     try:
         _ = cold.gone
     except LogDamagedError as error:
@@ -77,7 +76,7 @@ def _footer(cold: ColdSegment) -> Finding:
         "log",
         "its footer does not match its checksum",
         RESTORE,
-        offset=len(cold.data) - int(cold.summary["footer_bytes"]),
+        offset=cold.file.size - int(cold.summary["footer_bytes"]),
         first_position=cold.first_position,
         last_position=cold.last_position,
     )
@@ -110,29 +109,14 @@ def _facts(cold: ColdSegment, previous_digest: int | None) -> Iterator[str]:
 
 def _rest(cold: ColdSegment, is_footer_damaged: bool) -> list[Finding]:
     """Every byte of the file. Damage of a row group is left to who reads it, unless nobody can."""
-    if _whole_checksum(cold) == cold.summary["events_checksum"]:
+    if checksum_of(cold.file.parts()) == cold.summary["events_checksum"]:
         return []
-    bad = [(row, name) for row in cold.table for name in _bad_columns(cold, row)]
+    bad = [(row, name) for row in cold.table for name in cold.damaged_columns(row)]
     if not bad and not is_footer_damaged:
         return [damaged(cold.path, "what stands between its row groups is not as it was written")]
     return [
         piece(cold, row, f"column {name} does not match its checksum") for row, name in bad if is_footer_damaged
     ]
-
-
-def _whole_checksum(cold: ColdSegment) -> int:
-    state = xxhash.xxh3_64()
-    for start in range(0, len(cold.data), _BLOCK_BYTES):
-        state.update(cold.data[start : start + _BLOCK_BYTES])
-        forget(cold.data, start, min(start + _BLOCK_BYTES, len(cold.data)))
-    return state.intdigest()
-
-
-def _bad_columns(cold: ColdSegment, row: np.void) -> Iterator[str]:
-    for name, chunk in zip(cold.summary["columns"], cold.chunks[int(row["number"])], strict=True):
-        start = int(chunk["offset"])
-        if checksum(cold.data[start : start + int(chunk["stored_bytes"])]) != chunk["checksum"]:
-            yield name
 
 
 def _derived(cold: ColdSegment, row: np.void) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from evtool.errors import LogDamagedError, LogReadOnlyError
+from evtool.lifecycle.archiving.place import object_of
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.materialising import NOTHING, Chosen, deriving
 from evtool.lifecycle.rewriting import in_turn, positions_of, rewrite, rewriting_lock
@@ -75,6 +76,12 @@ class Report:
     passed_over: list[str] = field(default_factory=list)
     lacking: list[Lack] = field(default_factory=list)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was done, as the audit keeps it."""
+        names = ("segments", "events", "bytes_before", "bytes_after")
+        return {name: sum(getattr(one, name) for one in self.compacted) for name in names}
+
 
 def compact(
     log: Log,
@@ -127,13 +134,18 @@ def estimate(log: Log, target_bytes: int, columns: Chosen = NOTHING) -> Report:
 
 
 def plan(log: Log, target_bytes: int, columns: Chosen) -> list[tuple[SegmentView, ...]]:
-    """The runs of neighbours that are worth it: what is hot, and what is small enough to go with it."""
+    """The runs of neighbours that are worth it: what is hot, and what is small enough to go with it.
+
+    What is archived is left alone, and parts those before it from those behind it.
+    """
     runs: list[list[SegmentView]] = []
     room = 0
     for segment in log.snapshot().segments:
         if not segment.is_sealed:
             continue
-        if runs and segment.log_bytes <= room:
+        if object_of(segment) is not None:
+            room = -1
+        elif runs and segment.log_bytes <= room:
             runs[-1].append(segment)
             room -= segment.log_bytes
         else:
@@ -169,7 +181,8 @@ def _absent(segment: SegmentView, names: Collection[str]) -> list[str]:
 
 def _lacking(segments: Iterable[SegmentView], columns: Chosen) -> Iterator[Lack]:
     for segment in segments:
-        absent = _absent(segment, columns.names) if segment.is_cold else []
+        could_have = segment.is_cold and object_of(segment) is None
+        absent = _absent(segment, columns.names) if could_have else []
         if absent:
             yield Lack(str(segment.folder), absent)
 

@@ -118,14 +118,14 @@ def limits_of(policies: RetainConfig, snapshot: Snapshot, now_ns: int, end: int)
         if seconds is None:
             return INT64_MIN
         moment = max(now_ns - seconds * SECOND_NS, INT64_MIN)
-        return moment if policies.by == "timestamp" else _first_recorded(snapshot, moment)
+        return moment if policies.by == "timestamp" else first_recorded(snapshot, moment)
 
     types = {name: limit(seconds) for name, seconds in sorted(policies.types.items())}
     column: Literal["position", "timestamp"] = "timestamp" if policies.by == "timestamp" else "position"
     return Limits(column, limit(policies.events), types, 0, end)
 
 
-def _first_recorded(snapshot: Snapshot, moment: int) -> int:
+def first_recorded(snapshot: Snapshot, moment: int) -> int:
     """The first position that was recorded at a moment or later; behind the last one if none was."""
     for segment in snapshot.segments:
         positions = range(segment.first_position, segment.last_position + 1)

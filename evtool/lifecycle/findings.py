@@ -22,6 +22,8 @@ LISTED_MAX = 1_000  # of damage, and of notes
 
 RESTORE = "Bring this segment back from a backup; the others are not affected."
 BEING_COMPACTED = "A compaction is at it, or was cut short: the next `evtool compact` makes it again."
+RESTORE_OBJECT = "Bring it back from a copy of the archive, or its segment from a backup; others are not affected."
+REARCHIVE = "It is a copy of what is here: the next `evtool archive` stores it again."
 REINDEX = "It is only a cache: `evtool reindex` makes it again."
 
 
@@ -59,12 +61,12 @@ class Finding:
         return " ".join(words)
 
 
-def damaged(file: Path, message: str, hint: str = RESTORE) -> Finding:
+def damaged(file: Path | str, message: str, hint: str = RESTORE) -> Finding:
     """Damage of a file as a whole that only a backup heals."""
     return Finding(str(file), "log", message, hint)
 
 
-def stale(file: Path, message: str, hint: str = REINDEX) -> Finding:
+def stale(file: Path | str, message: str, hint: str = REINDEX) -> Finding:
     """A file that is not what was written there, or what the log gives, and can be made again."""
     return Finding(str(file), "derived", message, hint)
 

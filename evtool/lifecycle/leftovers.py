@@ -57,7 +57,7 @@ def clear(log: Log) -> None:
 
 def _clear_cold(log: Log, folder: Path, summary: Mapping[str, Any]) -> None:
     """The folder of a cold segment, if its own files are there."""
-    cold = open_cold(log.files, folder, summary, log.manifest.id_bytes)
+    cold = open_cold(log.files, folder, summary, log.manifest.id_bytes, log.archive)
     record = summary_record(summary)
     if not is_readable(log.files, folder, log.manifest.id):
         log.files.write_whole(folder / SUMMARY_FILE, record)

@@ -32,6 +32,7 @@ from evtool.log.format import (
     map_file,
 )
 from evtool.log.head import Head
+from evtool.log.log import Log
 from evtool.log.manifest import Manifest
 from evtool.log.segment import is_cold, is_readable, read_summary, segment_folders
 
@@ -101,14 +102,15 @@ class LogFiles:
         return found.pop() if len(found) == 1 else None
 
 
-def take(files: Files, folder: Path, manifest: Manifest) -> LogFiles:
-    """All segments as they are now. Raises StorageError."""
+def take(log: Log, manifest: Manifest | None = None) -> LogFiles:
+    """All segments as they are now, as those of log.json or another `manifest`. Raises StorageError."""
+    files, folder, manifest = log.files, log.folder, manifest or log.manifest
     opened: dict[int, tuple[tuple[int, ...], SegmentFiles]] = {}
     for attempts_left in reversed(range(_ATTEMPTS)):
         names = _names(files, folder)
         head = head_file.read(files, folder)
         try:
-            found = _take(files, folder, manifest, names, opened)
+            found = _take(log, manifest, names, opened)
         except FileNotFoundError:  # a folder has just gone
             if not attempts_left:
                 raise
@@ -124,8 +126,7 @@ def _names(files: Files, folder: Path) -> Names:
 
 
 def _take(
-    files: Files,
-    folder: Path,
+    log: Log,
     manifest: Manifest,
     names: Names,
     opened: dict[int, tuple[tuple[int, ...], SegmentFiles]],
@@ -134,29 +135,30 @@ def _take(
     superseded: list[Path] = []
     covered = 0
     identities = dict(names)
-    for first_position, path in segment_folders(folder):
+    for first_position, path in segment_folders(log.folder):
         if first_position <= covered:
             superseded.append(path)
             continue
         identity = identities.get(first_position, ())
         kept, segment = opened.get(first_position, ((), None))
         if segment is None or kept != identity or segment.summary is None:
-            segment = _open(files, path, first_position, manifest)
+            segment = _open(log, path, first_position, manifest)
             opened[first_position] = identity, segment
         segments.append(segment)
         if is_cold(segment.summary):
             covered = int(segment.summary["last_position"])
-    return LogFiles(folder, manifest, None, tuple(segments), tuple(superseded))
+    return LogFiles(log.folder, manifest, None, tuple(segments), tuple(superseded))
 
 
-def _open(files: Files, folder: Path, first_position: int, manifest: Manifest) -> SegmentFiles:
+def _open(log: Log, folder: Path, first_position: int, manifest: Manifest) -> SegmentFiles:
+    files = log.files
     names = frozenset(entry.name for entry in folder.iterdir())
     summary = read_summary(files, folder, manifest.id)
     frames = _map(files, folder / FRAMES_FILE)
     cold, problem = None, None
     if is_cold(summary):
         try:
-            cold = open_cold(files, folder, summary, manifest.id_bytes)
+            cold = open_cold(files, folder, summary, manifest.id_bytes, log.archive)
         except LogDamagedError as error:
             problem = error
         except FileNotFoundError as error:

@@ -29,8 +29,6 @@ from evtool.log.streamindex import PAIR, Pairs
 from evtool.log.stripes import STORED_COLUMNS, Change, batches_of
 from evtool.log.walk import Table
 
-_PIECE_BYTES = 8 << 20
-
 
 def patch(
     log: Log, segment: ColdSegment, rows: Table, change: Change, on_progress: Progress = lambda events: None
@@ -78,9 +76,9 @@ def _changed(segment: ColdSegment, rows: Table, change: Change) -> tuple[list[pa
 def _write(log: Log, path: Path, segment: ColdSegment, rows: Table, encoded: memoryview) -> Written:
     """Write the Parquet file: row groups of the segment, and in their place those that were encoded anew."""
     places = {int(number): place for place, number in enumerate(rows["number"])}
-    own, new = footer.groups(footer.read(segment.data)), footer.read(encoded)
-    new_groups = footer.groups(new)
-    new_ranges = _ranges_of_new(encoded, len(new_groups))
+    before = footer.read(segment.footer.read())
+    own, new = footer.groups(before), footer.groups(footer.read(encoded))
+    new_ranges = _ranges_of_new(encoded, len(new))
     log.files.remove(path)
     file = log.files.open_append(path, create=True)
     digest = xxhash.xxh3_64(footer.MAGIC)
@@ -90,15 +88,15 @@ def _write(log: Log, path: Path, segment: ColdSegment, rows: Table, encoded: mem
         for number, row in enumerate(segment.table):
             place = places.get(number)
             if place is None:
-                described, start, size = own[number], int(row["offset"]), int(row["header"]["body_bytes"])
-                data = segment.data[start : start + size]
+                described, start, data = own[number], int(row["offset"]), segment.stored(row)
             else:
-                described, (start, size) = new_groups[place], new_ranges[place]
-                data = encoded[start : start + size]
+                described, (start, size) = new[place], new_ranges[place]
+                data = [encoded[start : start + size]]
             chosen.append(footer.Group(described, file.size - start))
-            digest.update(data)
-            file.append([data[at : at + _PIECE_BYTES] for at in range(0, size, _PIECE_BYTES)])
-        end = footer.write(footer.read(segment.data), chosen)
+            for piece in data:
+                digest.update(piece)
+            file.append(data)
+        end = footer.write(before, chosen)
         digest.update(end)
         file.append([end])
         file.sync()

@@ -4,6 +4,9 @@ Only sealed segments are touched. One of which everything is due becomes a cold 
 what identifies them is read; one of which a part is due is written again without it (rewriting.py). Either takes
 effect at once, so that whatever ends the process, the next run goes on with the segments that are left. What a
 plan has not seen does not go: events that were sealed since are behind its `end`.
+
+An archived segment that was written again is on this disk, and goes back to the archive at once, into a catalogue
+that does not name what it was. The objects that it had are removed at the end.
 """
 
 from __future__ import annotations
@@ -13,22 +16,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evtool.config import Config, RetainConfig, age_text
+from evtool.config import Config, RetainConfig
 from evtool.errors import ConfigError, LogDamagedError, LogReadOnlyError
 from evtool.event import INT64_MAX
 from evtool.ingest.deadletters import DeadLetter
 from evtool.ingest.letterqueue import Filter, LetterQueue
+from evtool.lifecycle.archiving import place
+from evtool.lifecycle.archiving.moving import move
+from evtool.lifecycle.archiving.place import Archive, object_of
+from evtool.lifecycle.archiving.sweeping import check_place, sweep
 from evtool.lifecycle.compact import Failure, names_for
 from evtool.lifecycle.due import GENERAL, SIZE, Limits, Tally, limits_of, tally
 from evtool.lifecycle.forgetting import departing, dropping
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.materialising import NOTHING, Chosen
 from evtool.lifecycle.rewriting import empty, in_turn, rewrite, rewriting_lock
+from evtool.log.coldsegment import ColdSegment
 from evtool.log.log import Log
 from evtool.log.segmentview import SegmentView
 from evtool.projections import inventory, snapshots
 from evtool.projections.inventory import Kept
 from evtool.projections.snapshots import Snapshot
+from evtool.quantities import age_text
 from evtool.timestamps import SECOND_NS, TimestampError, parse_text
 
 FEW_SHARE = 0.01  # a segment of which less than this part is due is not written again for its sake
@@ -81,6 +90,16 @@ class Plan:
         """Whether nothing is due."""
         return not (self.events or self.read_models or self.snapshots or self.dead_letters)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What is due, as the audit keeps it."""
+        return {
+            "events": self.events,
+            "read_models": len(self.read_models),
+            "snapshots": len(self.snapshots),
+            "dead_letters": self.dead_letters,
+        }
+
     def check(self) -> None:
         """Raise ConfigError if nothing that there is would be left."""
         if self.is_everything:
@@ -103,6 +122,16 @@ class Report:
     snapshots: list[str] = field(default_factory=list)
     dead_letters: int = 0
     failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was dropped, as the audit keeps it."""
+        return {
+            "events": self.events,
+            "read_models": len(self.read_models),
+            "snapshots": len(self.snapshots),
+            "dead_letters": self.dead_letters,
+        }
 
 
 def plan(
@@ -139,7 +168,7 @@ def plan(
         waiting = sum(each.due for each in tallies if not _is_worth(each, is_exact))
     taken = [each for each in tallies if each.due and _is_worth(each, is_exact)]
     kept_active = sum(each.events - each.due for each in active)
-    is_all = bool(taken) and all(each.due == each.events for each in tallies) and not failures
+    is_all = bool(taken) and all(each.due == each.events for each in tallies)  # of what can be read
     return Plan(
         limits=limits,
         is_exact=is_exact,
@@ -168,7 +197,8 @@ def apply(
     """Drop what a plan says; `columns` are materialised in what is written again.
 
     A segment that is damaged is left and reported. Raises LogReadOnlyError, LogLockedError (another one writes
-    segments), StorageError; then what was not done is done by the next run.
+    segments), ArchiveError and StoreError (of a log with an archive: nothing is begun while that does not answer),
+    StorageError; then what was not done is done by the next run.
     """
     if log.is_read_only:
         raise LogReadOnlyError(f"{log.folder} was opened to be read only")
@@ -177,7 +207,12 @@ def apply(
         lock = rewriting_lock(log)
         try:
             clear(log)
-            _drop_events(log, plan, columns, report, on_progress)
+            archive = place.of(log)
+            if archive is not None:
+                check_place(archive)
+            _drop_events(log, plan, columns, report, on_progress, archive)
+            if archive is not None:
+                sweep(archive)
         finally:
             lock.release()
     for model in plan.read_models:
@@ -297,13 +332,17 @@ def _made_at(model: Kept) -> int:
         return INT64_MAX
 
 
-def _drop_events(log: Log, plan: Plan, columns: Chosen, report: Report, on_progress: Progress) -> None:
+def _drop_events(
+    log: Log, plan: Plan, columns: Chosen, report: Report, on_progress: Progress, archive: Archive | None
+) -> None:
     before = log.snapshot().segments
     segments = [one for one in before if one.is_sealed and one.first_position <= plan.limits.end]
     report.bytes_before = sum(segment.log_bytes for segment in before)
     for (segment,), told in in_turn([(segment,) for segment in segments], on_progress):
         try:
-            _drop(log, segment, plan, columns, report, told)
+            written = _drop(log, segment, plan, columns, report, told)
+            if archive is not None and written is not None and object_of(segment) is not None:
+                move(archive, written)
         except LogDamagedError as error:
             report.failures.append(Failure(str(segment.folder), error.message, error.hint))
     report.bytes_after = sum(segment.log_bytes for segment in log.snapshot().segments)
@@ -311,20 +350,21 @@ def _drop_events(log: Log, plan: Plan, columns: Chosen, report: Report, on_progr
 
 def _drop(
     log: Log, segment: SegmentView, plan: Plan, columns: Chosen, report: Report, on_progress: Callable[[int], None]
-) -> None:
-    """Drop what is due of one segment."""
+) -> ColdSegment | None:
+    """Drop what is due of one segment; the segment as it is then, None where nothing was."""
     found = tally(segment, plan.limits)
     if not found.due or not _is_worth(found, plan.is_exact):
-        return
+        return None
     names = names_for([segment], columns)
     log_id = log.manifest.id_bytes
     if found.due == found.events:
-        empty(log, segment, names, departing(log_id), on_progress)
+        written = empty(log, segment, names, departing(log_id), on_progress)
         report.emptied += 1
     else:
-        rewrite(log, [segment], names, dropping(plan.limits.choose, log_id), on_progress)
+        written = rewrite(log, [segment], names, dropping(plan.limits.choose, log_id), on_progress)
         report.rewritten += 1
     report.events += found.due
+    return written
 
 
 def _drop_letters(log: Log, until: int) -> int:

@@ -10,7 +10,7 @@ they have mapped. Of a segment of which nothing stays, only what identifies its 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from evtool.log.format import (
     FORMAT_VERSION,
     SUMMARY_FILE,
     checksum,
+    checksum_of,
     events_file,
     gone_file,
     map_file,
@@ -102,6 +103,16 @@ def rewrite(
     return switched(log, run[0].folder, lambda: _prepare(log, run, names, change, on_progress))
 
 
+def rewrite_as(
+    log: Log, source: SegmentView, summary: dict[str, Any], names: list[str], on_progress: Progress
+) -> ColdSegment:
+    """Make what is left of a damaged segment a cold one. `summary` has what is known of it, but for its files.
+
+    To be called under compact.lock. Raises LogDamagedError, StorageError; then the segment is as it was.
+    """
+    return switched(log, source.folder, lambda: _prepare(log, [source], names, nothing, on_progress, summary))
+
+
 def empty(
     log: Log,
     segment: SegmentView,
@@ -143,13 +154,18 @@ class _Passed:
 
 
 def _prepare(
-    log: Log, run: Sequence[SegmentView], names: list[str], change: Change, on_progress: Progress
+    log: Log,
+    run: Sequence[SegmentView],
+    names: list[str],
+    change: Change,
+    on_progress: Progress,
+    told: Mapping[str, Any] | None = None,
 ) -> tuple[ColdSegment, Pairs]:
-    """Write the files of a cold segment, read them back, and compare."""
+    """Write the files of a cold segment, read them back, and compare. `told` is the summary, if it is known."""
     commits, maps = batches_of(run)
     if int(commits["count"].sum(dtype=np.int64)) != positions_of(run):
         raise _differs(run[0].folder, "its batches do not add up to its events")
-    summary = summary_of(log, run, commits) | {"materialised": names}
+    summary = dict(told or summary_of(log, run, commits)) | {"materialised": names}
     derive = deriving(names)
     passed = _Passed()
 
@@ -236,7 +252,7 @@ def described(
     log.files.write_whole(path.with_name(map_file(generation)), record)
     if len(gone):
         facts |= _write_gone(log, path.with_name(gone_file(generation)), gone)
-    return open_cold(log.files, path.parent, summary | facts, log.manifest.id_bytes)
+    return open_cold(log.files, path.parent, summary | facts, log.manifest.id_bytes, log.archive)
 
 
 def _write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
@@ -281,7 +297,7 @@ def _summary(log: Log, segment: SegmentView) -> dict[str, Any]:
 
 def read_back(cold: ColdSegment, on_progress: Progress) -> None:
     """Raise LogDamagedError unless the file holds what was written to it."""
-    if checksum(cold.data) != cold.summary["events_checksum"]:
+    if checksum_of(cold.file.parts()) != cold.summary["events_checksum"]:
         raise _differs(cold.folder, "what was written is not what is read back")
     if digest_of(cold, on_progress) != cold.summary["logical_digest"]:
         raise _differs(cold.folder, "the events that were written are not those that were read")

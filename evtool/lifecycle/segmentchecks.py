@@ -96,7 +96,7 @@ def batches(view: SegmentView, last_recorded_at: int) -> tuple[int, list[Finding
     return int(ends[-1]), findings
 
 
-def of_batch(path: Path, commit: Any, what: str) -> Finding:
+def of_batch(path: Path | str, commit: Any, what: str) -> Finding:
     """Damage of a batch, given by its commit."""
     first, count = int(commit["base_position"]), int(commit["count"])
     return Finding(

@@ -11,6 +11,7 @@ of the events.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,13 +21,25 @@ import numpy as np
 
 from evtool import parallel
 from evtool.config import DEFAULT_READ_MODELS, Config
-from evtool.errors import EvtoolError, StorageError
+from evtool.errors import EvtoolError, StorageError, StoreError
 from evtool.lifecycle import coldchecks, framechecks, indexchecks, projectionchecks, recordchecks, segmentchecks
-from evtool.lifecycle.findings import OTHER_KIND, Finding, Findings, damaged, in_the_way, stale
+from evtool.lifecycle.archiving.sweeping import listed, sizes_of
+from evtool.lifecycle.audit import Mark
+from evtool.lifecycle.findings import (
+    OTHER_KIND,
+    REARCHIVE,
+    RESTORE_OBJECT,
+    Finding,
+    Findings,
+    damaged,
+    in_the_way,
+    stale,
+)
 from evtool.lifecycle.fingerprints import IdSums, StreamSums, Sums
 from evtool.lifecycle.logfiles import LogFiles, SegmentFiles, take
 from evtool.lifecycle.projectionchecks import Made
 from evtool.lifecycle.segmentchecks import Checked, Opened
+from evtool.log.archive import OBJECT_KEY, is_archived
 from evtool.log.digest import LogicalDigest
 from evtool.log.log import Log
 from evtool.log.scan import groups
@@ -49,9 +62,10 @@ class Report:
     """What was verified, and what is wrong.
 
     `events`, `frames` (row groups too), `batches`, `segments` and `bytes` are those that were looked at: of a fast
-    one no event was read. `skipped` segments end before the bound that was asked for. `digest` is the logical
-    digest, None where not every event was read. `findings` are damage; `notes` harm nobody. Of very many the first
-    ones are listed, and `unlisted` counts the others.
+    one no event was read. `skipped` segments end before the bound that was asked for, or are `archived` and were
+    only looked for in the archive. `digest` is the logical digest, None where not every event was read. `audit` is
+    the last line of the audit. `findings` are damage; `notes` harm nobody. Of very many the first ones are listed,
+    and `unlisted` counts the others.
     """
 
     mode: Mode
@@ -60,6 +74,7 @@ class Report:
     batches: int = 0
     segments: int = 0
     skipped: int = 0
+    archived: int = 0
     bytes: int = 0
     position: int = 0
     digest: str | None = None
@@ -70,6 +85,7 @@ class Report:
     read_models: int = 0
     states: int = 0
     snapshots: int = 0
+    audit: Mark | None = None
     findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
     unlisted: int = 0
@@ -83,6 +99,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """All but the error, which the findings tell."""
         values = {name: value for name, value in vars(self).items() if name != "error"}
+        values["audit"] = vars(self.audit) if self.audit else None
         return values | {name: [vars(one) for one in values[name]] for name in ("findings", "notes")}
 
 
@@ -92,17 +109,21 @@ def verify(
     *,
     fast: bool = False,
     since: Bound | None = None,
+    reads_archive: bool = True,
     read_models: Path | None = None,
     config: Config | None = None,
 ) -> Report:
     """Check a log as it is now, and what was made from it.
 
     With `since` only segments that have events from there on (a position, or a time of recording), and everything
-    that is no segment. `read_models` is their folder; without one, it is where it is by default. `config` says
-    which definitions make them, for the advice. Raises StorageError.
+    that is no segment. The first segments that are archived are read from there unless `reads_archive` is False;
+    then their objects are listed, and must have the sizes of what was stored. `read_models` is their folder;
+    without one, it is where it is by default. `config` says which definitions make them, for the advice. Raises
+    StoreError (of an archived segment that is read), StorageError.
     """
     read_models = read_models or log.folder / DEFAULT_READ_MODELS
-    return _Run(log, on_progress, fast, since, read_models, config or Config(log_path=log.folder)).run()
+    config = config or Config(log_path=log.folder)
+    return _Run(log, on_progress, fast, since, reads_archive, read_models, config).run()
 
 
 @dataclass(frozen=True)
@@ -127,6 +148,10 @@ def _made(path: Path) -> Made:
 
 def _none_of(path: Path) -> tuple[int, list[Finding]]:
     return 0, [damaged(path, OTHER_KIND, _MOVE)]
+
+
+def _no_audit(path: Path) -> tuple[None, list[Finding]]:
+    return None, [damaged(path, OTHER_KIND, _MOVE)]
 
 
 @dataclass
@@ -167,6 +192,7 @@ class _Run:
         on_progress: Progress,
         fast: bool,
         since: Bound | None,
+        reads_archive: bool,
         read_models: Path,
         config: Config,
     ) -> None:
@@ -180,7 +206,9 @@ class _Run:
         self._files = self._take()
         self._log_id = self._files.manifest.id_bytes
         self._tables = indexchecks.open_tables(log.files, log.folder, self._log_id, fast)
-        self._skipped = _skipped(self._files, since)
+        before = _skipped(self._files, since)
+        self._unread = [] if reads_archive else _archived(self._files, len(before))
+        self._skipped = [*before, *self._unread]
         self._report.skipped = len(self._skipped)
         self._is_whole = not fast and not self._skipped
         self._total = _total(self._files, self._skipped)
@@ -190,6 +218,7 @@ class _Run:
         self._held_ids: Sums = np.zeros(0, np.uint64)
         self._streams = StreamSums()
         self._sources: set[str] = set()
+        self._store_error: StoreError | None = None
 
     def run(self) -> Report:
         """Do all of it."""
@@ -201,7 +230,8 @@ class _Run:
         self._check_claim()
         self._check_tables()
         report, found = self._report, self._found
-        report.findings, report.notes, report.error = found.in_order, found.notes, found.error
+        report.findings, report.notes = found.in_order, found.notes
+        report.error = found.error or self._store_error
         report.unlisted = found.count - len(found.listed) - len(found.notes)
         report.digest = self._digest.hexdigest() if self._is_whole and not found.of_log else None
         return report
@@ -209,12 +239,12 @@ class _Run:
     def _take(self) -> LogFiles:
         """The log as it is now; as that of its segments where they say together that log.json is wrong."""
         log = self._log
-        files = take(log.files, log.folder, log.manifest)
+        files = take(log)
         wrong = recordchecks.manifest(files)
         self._found.add(*wrong)
         if not wrong or files.log_id is None:
             return files
-        return take(log.files, log.folder, replace(log.manifest, id=files.log_id))
+        return take(log, replace(log.manifest, id=files.log_id))
 
     def _tasks(self) -> Iterator[_Task]:
         files, folder = self._log.files, self._files.folder
@@ -224,6 +254,10 @@ class _Run:
         yield _Task(functools.partial(_answer, schemas, _none_of), self._take_schemas)
         letters = functools.partial(recordchecks.dead_letters, files, folder)
         yield _Task(functools.partial(_answer, letters, _none_of), self._take_letters)
+        audit = functools.partial(recordchecks.audit, files, folder)
+        yield _Task(functools.partial(_answer, audit, _no_audit), self._take_audit)
+        if self._unread:
+            yield _Task(self._look_for, self._take_looked_for)
         tables, segments = self._tables, self._files.segments[len(self._skipped) :]
         if tables.ids is not None and segments and not self._fast:
             first = segments[0].first_position
@@ -231,6 +265,29 @@ class _Run:
                 functools.partial(indexchecks.held_ids, tables.ids, first, tables.ids_reached), self._take_held
             )
         yield from self._segments(segments)
+
+    def _look_for(self) -> list[Finding] | StoreError:
+        """What archived segments lack in the archive. A store that does not answer keeps nothing else back."""
+        archive = self._log.archive
+        try:
+            there = listed(archive.store)
+        except StoreError as error:
+            return error
+        findings = []
+        for summary in self._unread:
+            for name, problem in sizes_of(summary, there):
+                if problem and name == summary[OBJECT_KEY]:
+                    findings.append(damaged(archive.where(name), problem, RESTORE_OBJECT))
+                elif problem:
+                    findings.append(stale(archive.where(name), problem, REARCHIVE))
+        return findings
+
+    def _take_looked_for(self, found: list[Finding] | StoreError) -> None:
+        if isinstance(found, StoreError):
+            self._store_error = found
+            return
+        self._report.archived = len(self._unread)
+        self._found.add(*found)
 
     def _take_made(self, made: Made) -> None:
         self._report.read_models += made.read_models
@@ -244,6 +301,10 @@ class _Run:
 
     def _take_letters(self, result: tuple[int, list[Finding]]) -> None:
         self._report.dead_letters, findings = result
+        self._found.add(*findings)
+
+    def _take_audit(self, result: tuple[Mark | None, list[Finding]]) -> None:
+        self._report.audit, findings = result
         self._found.add(*findings)
 
     def _take_held(self, sums: Sums) -> None:
@@ -383,6 +444,12 @@ def _skipped(files: LogFiles, since: Bound | None) -> list[Mapping[str, Any]]:
             break
         found.append(segment.summary)
     return found
+
+
+def _archived(files: LogFiles, first: int) -> list[Mapping[str, Any]]:
+    """The summaries of archived segments that follow each other from segment number `first` on."""
+    found = itertools.takewhile(is_archived, (segment.summary for segment in files.segments[first:]))
+    return [summary for summary in found if summary is not None]
 
 
 def _is_before(summary: Mapping[str, Any], since: Bound) -> bool:

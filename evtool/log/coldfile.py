@@ -104,6 +104,24 @@ def schema(unit: str, derived: Sequence[str]) -> pa.Schema:
     return pa.schema([*fields, *(pa.field(name, pa.string()) for name in derived)])
 
 
+def footer(unit: str, derived: Sequence[str]) -> pq.FileMetaData:
+    """What a footer says of the columns of such a file, whatever its row groups are."""
+    kinds = schema(unit, derived)
+    values = {"event_uuid": bytes(16)}
+    columns = [
+        pa.array([values.get(field.name, "" if pa.types.is_string(field.type) else 0)], field.type)
+        for field in kinds
+    ]
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_arrays(columns, schema=kinds)
+    pq.write_table(table, sink, version="2.6", compression=_compression(kinds.names), store_schema=False)
+    return pq.read_metadata(pa.BufferReader(sink.getvalue()))
+
+
+def _compression(names: Sequence[str]) -> dict[str, str]:
+    return dict.fromkeys(names, "zstd") | {"event_uuid": "none"}
+
+
 def describe(
     files: Files, path: Path, written: Written, commits: np.ndarray[Any, Any], maps: bytes
 ) -> tuple[bytes, dict[str, Any]]:
@@ -179,7 +197,7 @@ def encode_groups(groups: Iterable[pa.RecordBatch], unit: str, derived: Sequence
 
 
 def _writer(sink: Any, kinds: pa.Schema, derived: Sequence[str]) -> pq.ParquetWriter:
-    compression = dict.fromkeys(kinds.names, "zstd") | {"event_uuid": "none"}
+    compression = _compression(kinds.names)
     return pq.ParquetWriter(
         sink,
         kinds,

@@ -9,7 +9,7 @@ Arrow and Polars are imported by the methods that read columns: to know which ro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evtool.errors import LogDamagedError
-from evtool.files import Files, forget
+from evtool.files import Files
 from evtool.log import streamindex
+from evtool.log.archive import is_archived
+from evtool.log.archived import Archive
 from evtool.log.excerpt import Column, columns_of, excerpt
 from evtool.log.format import (
     BATCH,
@@ -32,6 +34,7 @@ from evtool.log.format import (
     gone_file,
     map_file,
 )
+from evtool.log.ranges import MappedFile, Piece, Ranges
 from evtool.log.streamindex import Hashes, StreamIndex
 from evtool.log.walk import Table
 
@@ -52,11 +55,44 @@ _UNITS_NS = {"TIMESTAMP_MILLIS": 1_000_000, "TIMESTAMP_MICROS": 1_000}
 _HINT = "Run `evtool verify` to see all of the damage; bring this segment back from a backup."
 
 
+class Footer:
+    """The end of the events file, which is read and parsed once, by who needs it first; or one `made` for it."""
+
+    def __init__(self, file: Ranges, summary: Mapping[str, Any], made: pq.FileMetaData | None = None) -> None:
+        size = int(summary["footer_bytes"])
+        self._file = file
+        self._piece = Piece(int(summary["events_bytes"]) - size, size, int(summary["footer_checksum"]))
+        self._made = made
+
+    @cached_property
+    def metadata(self) -> pq.FileMetaData:
+        """What it says. Raises LogDamagedError."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._made is not None:
+            return self._made
+        return pq.read_metadata(pa.BufferReader(pa.py_buffer(self.read())))
+
+    def read(self) -> memoryview:
+        """Its bytes, to the end of the file. Raises LogDamagedError."""
+        (data,) = self._file.read([self._piece])
+        if not self._piece.is_of(data):
+            raise LogDamagedError(f"{self._file.place}: its footer does not match its checksum", _HINT)
+        return data
+
+    @cached_property
+    def columns(self) -> Mapping[str, Column]:
+        """The columns of the file."""
+        return columns_of(self.metadata)
+
+
 @dataclass(frozen=True)
 class ColdSegment:
-    """An immutable view of one cold segment. It holds the mapping, and stays valid when the files are removed.
+    """An immutable view of one cold segment. What it has mapped stays valid when the files are removed.
 
-    `table` has a row of ROW for each row group, `chunks` a record of CHUNK for each of its `columns`.
+    `file` has its events, here or in the archive. `table` has a row of ROW for each row group, `chunks` a record
+    of CHUNK for each of its `columns`.
     """
 
     folder: Path
@@ -66,7 +102,8 @@ class ColdSegment:
     chunks: np.ndarray[Any, Any]
     commits: np.ndarray[Any, Any]
     maps: memoryview
-    data: memoryview
+    file: Ranges
+    footer: Footer
     summary: Mapping[str, Any]
     stream_index: StreamIndex | None = None
     gone_data: bytes | memoryview = b""
@@ -78,6 +115,11 @@ class ColdSegment:
     def materialised(self) -> frozenset[str]:
         """The names of its columns that were made of payloads and metadata."""
         return frozenset(self.summary["materialised"])
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether its events are in the archive, and not here."""
+        return self.file.is_archived
 
     @property
     def log_bytes(self) -> int:
@@ -166,9 +208,8 @@ class ColdSegment:
         # Names come from outside and may be any text, so they are numbers to Polars.
         read = {name: str(number) for number, name in enumerate(self._columns) if name in needed or name in among}
         described = [replace(self._columns[name], name=number) for name, number in read.items()]
-        file = excerpt(
-            described, rows["header"]["count"].astype(np.int64), [self._chunks(row, read) for row in rows]
-        )
+        _, chunks = self._read(rows, [*read])
+        file = excerpt(described, rows["header"]["count"].astype(np.int64), chunks)
         events = pl.scan_parquet(file, parallel="prefiltered" if among else "auto", glob=False, cache=False)
         for name, texts in among.items():
             events = events.filter(_is_among(pl.col(read[name]), texts))
@@ -202,9 +243,9 @@ class ColdSegment:
 
         return [*PLACED_SCHEMA.names, *sorted(self.materialised)]
 
-    @cached_property
+    @property
     def _columns(self) -> Mapping[str, Column]:
-        return columns_of(self.metadata)
+        return self.footer.columns
 
     def streams(self, row: np.void) -> list[bytes]:
         """The different streams of a row group, as UTF-8."""
@@ -218,7 +259,16 @@ class ColdSegment:
         """Let go of the memory that reading these row groups (neighbours) took."""
         if len(rows):
             end = int(rows["offset"][-1]) + int(rows["header"]["body_bytes"][-1])
-            forget(self.data, int(rows["offset"][0]), end)
+            self.file.forget(int(rows["offset"][0]), end)
+
+    def fetched(self, rows: Table, columns: Collection[str]) -> ColdSegment:
+        """The same segment, with what it takes to read these columns of these row groups at hand."""
+        if not self.is_archived:
+            return self
+        needed = {*columns} if "recorded_at" not in columns and columns else {*columns, "position"}
+        names = [name for name in self._numbers if name in needed]
+        file = self.file.fetched([piece for pieces in self._pieces(rows, names) for piece in pieces])
+        return replace(self, file=file)
 
     def read(self, row: np.void, names: Collection[str]) -> pa.Table:
         """Columns of a row group as they are stored. Raises LogDamagedError when any bit of them has changed."""
@@ -227,9 +277,9 @@ class ColdSegment:
 
         number = int(row["number"])
         wanted = [name for name in self._numbers if name in names]
-        self._chunks(row, wanted)
+        (pieces,), (chunks,) = self._read(np.atleast_1d(row), wanted)
         try:
-            file = pq.ParquetFile(pa.BufferReader(self._buffer), metadata=self.metadata, pre_buffer=False)
+            file = pq.ParquetFile(self.file.file(pieces, chunks), metadata=self.metadata, pre_buffer=False)
             indices = [self._numbers[name] for name in wanted]
             table = file.reader.read_row_group(number, column_indices=indices, use_threads=False)
         except (pa.ArrowException, OSError) as error:
@@ -238,39 +288,43 @@ class ColdSegment:
             raise self._damage(row, f"it holds {len(table)} events")
         return table
 
-    @cached_property
-    def metadata(self) -> pq.FileMetaData:
-        """The footer. Raises LogDamagedError."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def stored(self, row: np.void) -> list[memoryview]:
+        """A row group as the bytes that it is, from its offset on. Raises LogDamagedError as `read`."""
+        (pieces,), (chunks,) = self._read(np.atleast_1d(row), list(self._numbers))
+        return [data for _, data in sorted(zip(pieces, chunks, strict=True), key=lambda each: each[0])]
 
-        footer = self.data[len(self.data) - int(self.summary["footer_bytes"]) :]
-        if checksum(footer) != self.summary["footer_checksum"]:
-            raise LogDamagedError(f"{self.path}: its footer does not match its checksum", _HINT)
-        return pq.read_metadata(pa.BufferReader(self._buffer))
+    def damaged_columns(self, row: np.void) -> list[str]:
+        """The columns of a row group that do not match their checksums."""
+        names = list(self._numbers)
+        (pieces,) = self._pieces(np.atleast_1d(row), names)
+        chunks = self.file.read(pieces)
+        return [name for name, piece, data in zip(names, pieces, chunks, strict=True) if not piece.is_of(data)]
 
     @property
-    def path(self) -> Path:
-        """The Parquet file."""
-        return self.folder / events_file(self.summary["generation"])
+    def metadata(self) -> pq.FileMetaData:
+        """The footer. Raises LogDamagedError."""
+        return self.footer.metadata
 
-    @cached_property
-    def _buffer(self) -> pa.Buffer:
-        import pyarrow as pa
+    @property
+    def path(self) -> Path | str:
+        """The Parquet file, or the URL of its object."""
+        return self.file.place
 
-        return pa.py_buffer(self.data)
+    def _pieces(self, rows: Table, names: Collection[str]) -> list[list[Piece]]:
+        """Where some columns of some row groups are."""
+        numbers = [self._numbers[name] for name in names]
+        return [[Piece(*chunks[at]) for at in numbers] for chunks in self.chunks[rows["number"]].tolist()]
 
-    def _chunks(self, row: np.void, names: Iterable[str]) -> list[memoryview]:
-        """The bytes of some columns of a row group. Raises LogDamagedError when any bit of them has changed."""
-        chunks = self.chunks[int(row["number"])].tolist()
-        found = []
-        for name in names:
-            start, size, expected = chunks[self._numbers[name]]
-            data = self.data[start : start + size]
-            if checksum(data) != expected:
-                raise self._damage(row, f"column {name} does not match its checksum")
-            found.append(data)
-        return found
+    def _read(self, rows: Table, names: Collection[str]) -> tuple[list[list[Piece]], list[list[memoryview]]]:
+        """The same, and their bytes. Raises LogDamagedError when any bit of them has changed."""
+        pieces = self._pieces(rows, names)
+        data = iter(self.file.read([piece for group in pieces for piece in group]))
+        found = [[next(data) for _ in group] for group in pieces]
+        for row, group, chunks in zip(rows, pieces, found, strict=True):
+            for name, piece, chunk in zip(names, group, chunks, strict=True):
+                if not piece.is_of(chunk):
+                    raise self._damage(row, f"column {name} does not match its checksum")
+        return pieces, found
 
     @cached_property
     def _numbers(self) -> Mapping[str, int]:
@@ -308,42 +362,78 @@ class ColdSegment:
         )
 
 
-def open_cold(files: Files, folder: Path, summary: Mapping[str, Any], log_id: bytes) -> ColdSegment:
+def open_cold(
+    files: Files, folder: Path, summary: Mapping[str, Any], log_id: bytes, archive: Archive
+) -> ColdSegment:
     """The cold segment of a summary. Raises LogDamagedError; FileNotFoundError when a file has gone."""
     path = folder / map_file(summary["generation"])
     record = memoryview(files.read_whole(path))
-    blocks, batches, columns = summary["blocks"], summary["batches"], len(summary["columns"])
-    ends = np.cumsum(
-        [blocks * BLOCK.itemsize, blocks * columns * CHUNK.itemsize, batches * BATCH.itemsize]
-    ).tolist()
-    if len(record) != summary["map_bytes"] or checksum(record) != summary["map_checksum"] or ends[2] > len(record):
+    if not is_map_of(record, summary):
         raise LogDamagedError(f"{path}: it does not match its checksum", _HINT)
-    data = files.map(folder / events_file(summary["generation"]), summary["events_bytes"])
-    if len(data) != summary["events_bytes"]:
-        message = f"it has {len(data):,} bytes where {summary['events_bytes']:,} were written"
-        raise LogDamagedError(f"{folder / events_file(summary['generation'])}: {message}", _HINT)
+    file = _events(files, folder, summary, archive)
     gone_data: bytes | memoryview = b""
     if "gone" in summary:
         gone_path, gone_bytes = folder / gone_file(summary["generation"]), summary["gone_bytes"]
         gone_data = files.map(gone_path, gone_bytes)
         if len(gone_data) != gone_bytes:
             raise LogDamagedError(f"{gone_path}: it has {len(gone_data):,} bytes of {gone_bytes:,}", _HINT)
-    chunks = np.frombuffer(record[ends[0] : ends[1]], CHUNK).reshape(blocks, columns)
+    cold = of_parts(folder, summary, record, file, gone_data)
+    return replace(cold, stream_index=streamindex.read(files, folder, log_id, cold.first_position, cold.table))
+
+
+def is_map_of(record: bytes | bytearray | memoryview, summary: Mapping[str, Any]) -> bool:
+    """Whether some bytes are the map that a summary tells of."""
+    if len(record) != summary["map_bytes"] or checksum(record) != summary["map_checksum"]:
+        return False
+    return _ends(summary)[2] <= len(record)
+
+
+def of_parts(
+    folder: Path,
+    summary: Mapping[str, Any],
+    record: memoryview,
+    file: Ranges,
+    gone_data: bytes | memoryview,
+) -> ColdSegment:
+    """The cold segment of a summary and its map; of the other files, bytes are checked when they are used."""
+    ends = _ends(summary)
+    chunks = np.frombuffer(record[ends[0] : ends[1]], CHUNK).reshape(summary["blocks"], len(summary["columns"]))
     table = _table(np.frombuffer(record[: ends[0]], BLOCK), chunks, summary["map_checksum"])
-    first_position = summary["first_position"]
     return ColdSegment(
         folder=folder,
-        first_position=first_position,
+        first_position=summary["first_position"],
         last_position=summary["last_position"],
         table=table,
         chunks=chunks,
         commits=np.frombuffer(record[ends[1] : ends[2]], BATCH),
         maps=record[ends[2] :],
-        data=data,
+        file=file,
+        footer=Footer(file, summary),
         summary=summary,
-        stream_index=streamindex.read(files, folder, log_id, first_position, table),
         gone_data=gone_data,
     )
+
+
+def _ends(summary: Mapping[str, Any]) -> list[int]:
+    """Where in a map the records of row groups end, those of columns, and those of batches."""
+    blocks, batches, columns = summary["blocks"], summary["batches"], len(summary["columns"])
+    sizes = [blocks * BLOCK.itemsize, blocks * columns * CHUNK.itemsize, batches * BATCH.itemsize]
+    return [sum(sizes[:count]) for count in (1, 2, 3)]
+
+
+def _events(files: Files, folder: Path, summary: Mapping[str, Any], archive: Archive) -> Ranges:
+    """The events file: the one here counts, if there is one."""
+    path = folder / events_file(summary["generation"])
+    try:
+        data = files.map(path, summary["events_bytes"])
+    except FileNotFoundError:
+        if not is_archived(summary):
+            raise
+        return archive.events(summary)
+    if len(data) != summary["events_bytes"]:
+        message = f"it has {len(data):,} bytes where {summary['events_bytes']:,} were written"
+        raise LogDamagedError(f"{path}: {message}", _HINT)
+    return MappedFile(path, data)
 
 
 def recorded_at(commits: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,9 +1,8 @@
 """The footer of a Parquet file taken apart, and put together for a file of row groups from several others.
 
-It is FileMetaData of parquet.thrift (https://github.com/apache/parquet-format) in Thrift's compact protocol: a
-field is its distance to the number of the one before and its type, a number is zigzag and of 7 bits a byte, a
-struct ends with 0. What is not known here is kept as it is. Page indexes, which are optional, are left out: they
-would stand at other places.
+It is FileMetaData of parquet.thrift (https://github.com/apache/parquet-format) in Thrift's compact protocol. Its
+fields are gone through as they come, without that definition, so what is not known here is kept as it is. Page
+indexes, which are optional, are left out: they would stand at other places.
 """
 
 from __future__ import annotations
@@ -12,13 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from thrift.protocol.TCompactProtocol import TCompactProtocol
+from thrift.Thrift import TType
+from thrift.transport.TTransport import TMemoryBuffer
+
 MAGIC = b"PAR1"
 END_BYTES = 8  # the footer's length, and MAGIC
 
 Struct: TypeAlias = "dict[int, tuple[int, Any]]"  # fields by number: type of Thrift and value
 
-_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
-_NUMBERS = (4, 5, 6)
+# What of the protocol's methods is for a value of a type.
+_SIMPLE = {
+    TType.BOOL: "Bool",
+    TType.BYTE: "Byte",
+    TType.I16: "I16",
+    TType.I32: "I32",
+    TType.I64: "I64",
+    TType.DOUBLE: "Double",
+    TType.STRING: "Binary",
+}
 
 # Fields of parquet.thrift.
 _ROWS, _ROW_GROUPS = 3, 4  # FileMetaData
@@ -36,9 +47,9 @@ class Group:
 
 
 def read(data: memoryview) -> Struct:
-    """The footer at the end of a Parquet file."""
+    """The footer at the end of a Parquet file, of which that much is enough."""
     size = int.from_bytes(data[-END_BYTES:-4], "little")
-    return _Reader(bytes(data[-END_BYTES - size : -END_BYTES])).struct()
+    return _struct(TCompactProtocol(TMemoryBuffer(bytes(data[-END_BYTES - size : -END_BYTES]))))
 
 
 def groups(footer: Struct) -> list[Struct]:
@@ -51,23 +62,24 @@ def write(footer: Struct, chosen: Sequence[Group]) -> bytes:
     """The end of a file with these row groups, which is else described as by `footer`."""
     made = [_moved(group, number) for number, group in enumerate(chosen)]
     rows = sum(group[_COUNT][1] for group in made)
-    changed = {**footer, _ROWS: (footer[_ROWS][0], rows), _ROW_GROUPS: (_LIST, (_STRUCT, made))}
-    out = bytearray()
-    _put_struct(out, changed)
-    return bytes(out) + len(out).to_bytes(4, "little") + MAGIC
+    changed = {**footer, _ROWS: (footer[_ROWS][0], rows), _ROW_GROUPS: (TType.LIST, (TType.STRUCT, made))}
+    memory = TMemoryBuffer()
+    _put_struct(TCompactProtocol(memory), changed)
+    made_bytes: bytes = memory.getvalue()
+    return made_bytes + len(made_bytes).to_bytes(4, "little") + MAGIC
 
 
 def _moved(group: Group, number: int) -> Struct:
     described = _shifted(group.described, (_GROUP_OFFSET,), group.moved_bytes)
     chunks = [_moved_chunk(chunk, group.moved_bytes) for chunk in described[_COLUMNS][1][1]]
-    changed = {**described, _COLUMNS: (_LIST, (_STRUCT, chunks))}
+    changed = {**described, _COLUMNS: (TType.LIST, (TType.STRUCT, chunks))}
     return {**changed, _ORDINAL: (described[_ORDINAL][0], number)} if _ORDINAL in described else changed
 
 
 def _moved_chunk(chunk: Struct, moved_bytes: int) -> Struct:
     kept = {number: value for number, value in chunk.items() if number not in _PAGE_INDEXES}
     meta = _shifted(kept[_META][1], _PAGE_OFFSETS, moved_bytes)
-    return {**_shifted(kept, (_CHUNK_OFFSET,), moved_bytes), _META: (_STRUCT, meta)}
+    return {**_shifted(kept, (_CHUNK_OFFSET,), moved_bytes), _META: (TType.STRUCT, meta)}
 
 
 def _shifted(struct: Struct, fields: Sequence[int], moved_bytes: int) -> Struct:
@@ -80,113 +92,48 @@ def _shifted(struct: Struct, fields: Sequence[int], moved_bytes: int) -> Struct:
     return {**struct, **moved}
 
 
-class _Reader:
-    """Goes through bytes of the compact protocol."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def struct(self) -> Struct:
-        found: Struct = {}
-        number = 0
-        while (head := self._byte()) != 0:
-            kind = head & 0x0F
-            number = number + (head >> 4) if head >> 4 else self._number()
-            found[number] = kind, self._value(kind)
-        return found
-
-    def _value(self, kind: int) -> Any:
-        if kind in (_TRUE, _FALSE):
-            return kind == _TRUE
-        if kind == _STRUCT:
-            return self.struct()
-        if kind in (_LIST, _SET):
-            head = self._byte()
-            count = head >> 4 if head >> 4 < 15 else self._varint()
-            each = head & 0x0F
-            return each, [self._element(each) for _ in range(count)]
-        return self._element(kind)
-
-    def _element(self, kind: int) -> Any:
-        if kind in _NUMBERS:
-            return self._number()
-        if kind == _BINARY:
-            return self._bytes(self._varint())
-        if kind in (_TRUE, _FALSE, _BYTE):
-            return self._byte()
-        if kind == _DOUBLE:
-            return self._bytes(8)
-        if kind in (_STRUCT, _LIST, _SET):
-            return self._value(kind)
-        raise ValueError(f"type {kind} is none of a Parquet footer")
-
-    def _byte(self) -> int:
-        self._at += 1
-        return self._data[self._at - 1]
-
-    def _bytes(self, count: int) -> bytes:
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def _number(self) -> int:
-        value = self._varint()
-        return value >> 1 ^ -(value & 1)
-
-    def _varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
+def _struct(source: TCompactProtocol) -> Struct:
+    found: Struct = {}
+    source.readStructBegin()
+    while True:
+        _, kind, number = source.readFieldBegin()
+        if kind == TType.STOP:
+            break
+        found[number] = kind, _value(source, kind)
+        source.readFieldEnd()
+    source.readStructEnd()
+    return found
 
 
-def _put_struct(out: bytearray, struct: Struct) -> None:
-    before = 0
+def _value(source: TCompactProtocol, kind: int) -> Any:
+    if kind == TType.STRUCT:
+        return _struct(source)
+    if kind == TType.LIST:
+        each, count = source.readListBegin()
+        values = [_value(source, each) for _ in range(count)]
+        source.readListEnd()
+        return each, values
+    return getattr(source, f"read{_SIMPLE[kind]}")()
+
+
+def _put_struct(target: TCompactProtocol, struct: Struct) -> None:
+    target.writeStructBegin("")
     for number, (kind, value) in sorted(struct.items()):
-        written = (_TRUE if value else _FALSE) if kind in (_TRUE, _FALSE) else kind
-        if 0 < number - before < 16:
-            out.append(number - before << 4 | written)
-        else:
-            out.append(written)
-            _put_number(out, number)
-        before = number
-        if kind not in (_TRUE, _FALSE):
-            _put(out, kind, value)
-    out.append(0)
+        target.writeFieldBegin("", kind, number)
+        _put(target, kind, value)
+        target.writeFieldEnd()
+    target.writeFieldStop()
+    target.writeStructEnd()
 
 
-def _put(out: bytearray, kind: int, value: Any) -> None:
-    if kind == _STRUCT:
-        _put_struct(out, value)
-    elif kind in (_LIST, _SET):
+def _put(target: TCompactProtocol, kind: int, value: Any) -> None:
+    if kind == TType.STRUCT:
+        _put_struct(target, value)
+    elif kind == TType.LIST:
         each, values = value
-        if len(values) < 15:
-            out.append(len(values) << 4 | each)
-        else:
-            out.append(0xF0 | each)
-            _put_varint(out, len(values))
+        target.writeListBegin(each, len(values))
         for one in values:
-            _put(out, each, one)
-    elif kind in _NUMBERS:
-        _put_number(out, value)
-    elif kind == _BINARY:
-        _put_varint(out, len(value))
-        out += value
-    elif kind == _DOUBLE:
-        out += value
+            _put(target, each, one)
+        target.writeListEnd()
     else:
-        out.append(value)
-
-
-def _put_number(out: bytearray, value: int) -> None:
-    _put_varint(out, value << 1 ^ value >> 63)
-
-
-def _put_varint(out: bytearray, value: int) -> None:
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
+        getattr(target, f"write{_SIMPLE[kind]}")(value)

@@ -7,6 +7,7 @@ All integers are little-endian; all checksums are XXH3 with 64 bits and seed 0.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import xxhash
 FORMAT_VERSION = 1
 
 LOG_FILE = "log.json"
+RESTORE_FILE = "restore.unfinished"  # a restore was cut short, unless there is a log.json
 HEAD_FILE = "HEAD"
 LOCK_FILE = "writer.lock"
 FRAMES_FILE = "frames.log"
@@ -24,6 +26,8 @@ SUMMARY_FILE = "segment.msgpack"
 COPY_FILE = "segment.copy"
 COMPACT_LOCK_FILE = "compact.lock"
 ERASING_FILE = "erasing.msgpack"
+ARCHIVE_FILE = "archive.json"
+CACHE_FOLDER = "cache"
 
 SEGMENT_MAGIC = b"EVTOOLOG"
 FRAME_MAGIC = b"EVF1"
@@ -144,6 +148,14 @@ _SEGMENT_NAME = re.compile(r"\d{20}")
 def checksum(data: bytes | bytearray | memoryview) -> int:
     """XXH3-64 of some bytes."""
     return xxhash.xxh3_64_intdigest(data)
+
+
+def checksum_of(parts: Iterable[bytes | memoryview]) -> int:
+    """XXH3-64 of some bytes that come in parts."""
+    state = xxhash.xxh3_64()
+    for part in parts:
+        state.update(part)
+    return state.intdigest()
 
 
 def seal(record: np.ndarray[Any, Any]) -> bytes:

@@ -25,7 +25,10 @@ from typing import TYPE_CHECKING, Any
 from evtool.config import Config
 from evtool.errors import LogExistsError, LogReadOnlyError, PositionError
 from evtool.files import Files
+from evtool.location import mirror_folder, url_of
 from evtool.log import manifest as manifest_file
+from evtool.log import mirror
+from evtool.log.archived import Archive
 from evtool.log.format import ERASING_FILE
 from evtool.log.manifest import Manifest
 from evtool.log.selection import Selection
@@ -52,12 +55,17 @@ def open(
 ) -> Log:
     """Open the log in the folder `path`; with `create`, make it if there is none.
 
+    `path` may be the URL of an archive, s3://BUCKET/PREFIX or file:///FOLDER: what is in it then, to read only.
+
     `config` gives what evtool.toml would; the file itself is not read here. Raises LogNotFoundError,
-    LogFormatError, LogDamagedError, LogExistsError (the folder holds something else) or StorageError.
+    LogFormatError, LogDamagedError, LogExistsError (the folder holds something else), StoreError or StorageError.
     """
-    folder = Path(path)
     files = files or Files()
     config = config or Config()
+    url = url_of(path) or (config.log_url if path == config.log_path else None)
+    if url is not None:
+        return _open_archive(files, url, config, create)
+    folder = Path(path)
     if create and not manifest_file.exists(folder):
         try:
             manifest_file.create(files, folder, config.log.partitions)
@@ -65,7 +73,20 @@ def open(
             if not manifest_file.exists(folder):
                 raise
             # Another process was quicker: then that log is the one.
-    return Log(files, folder, manifest_file.read(files, folder), config, read_only)
+    return Log(files, folder, manifest_file.read(files, folder), config, read_only or mirror.is_mirror(folder))
+
+
+def _open_archive(files: Files, url: str, config: Config, create: bool) -> Log:
+    from evtool.objectstore.opening import open_store
+
+    if create:
+        raise LogReadOnlyError(
+            f"{url} is an archive, to be read only", "Write to the log that it is the archive of."
+        )
+    folder = mirror_folder(url)
+    store = open_store(url, files, patience_seconds=config.archive.patience_ms / 1000)
+    mirror.refresh(files, folder, url, store)
+    return Log(files, folder, manifest_file.read(files, folder), config, read_only=True)
 
 
 class Log:
@@ -85,7 +106,9 @@ class Log:
         self._config = config.log
         self._read_only = read_only
         self._default_source = config.ingest.source
-        self._reader = SnapshotReader(files, folder, manifest)
+        archive = config.archive
+        self.archive = Archive(files, folder, manifest.id, archive.cache_bytes, archive.patience_ms / 1000)
+        self._reader = SnapshotReader(files, folder, manifest, self.archive)
         self._registry = Registry(files, folder, read_only)
         self._unknown_types = config.schemas.unknown_types
         self._appender: Appender | None = None
@@ -217,7 +240,8 @@ class Log:
         """
         indexed = self._writing_side().reindex(on_progress)
         with self._mutex:
-            self._reader = SnapshotReader(self.files, self.folder, self.manifest)  # the old one keeps old views
+            # The old one keeps old views.
+            self._reader = SnapshotReader(self.files, self.folder, self.manifest, self.archive)
         return indexed
 
     def close(self) -> None:

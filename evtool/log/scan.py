@@ -8,7 +8,8 @@ columns are read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,6 +71,26 @@ def groups(snapshot: Snapshot, selection: Selection, partitions: int) -> Iterato
                 begin = end
 
 
+def fetched(found: Iterator[Group], columns: Callable[[SegmentView], Collection[str]]) -> Iterator[Group]:
+    """The same groups, with what it takes to read some columns of them at hand.
+
+    Those of archived segments are fetched in threads, ahead of their use. `columns` says which ones of a segment.
+    """
+    first = next(found, None)
+    if first is None:
+        return iter(())
+    every = itertools.chain([first], found)
+    if not first.segment.is_archived:  # the archive has the first part of a log, so no later one is
+        return every
+    return parallel.ordered(lambda group: _fetched(group, columns), every)
+
+
+def _fetched(group: Group, columns: Callable[[SegmentView], Collection[str]]) -> Group:
+    if not group.segment.is_archived:
+        return group
+    return replace(group, segment=group.segment.fetched(group.rows, columns(group.segment)))
+
+
 def load(
     group: Group, selection: Selection, partitions: int, columns: Collection[str] | None = None
 ) -> pl.DataFrame:
@@ -120,8 +141,12 @@ def _without_known(selection: Selection, group: Group) -> Selection:
 
 def _among(group: Group, columns: Collection[str], among: Mapping[str, pa.Array]) -> pa.Table:
     """The events of a group whose texts are among some, piece by piece, as columns of its segment."""
-    stored = {*columns, "event_uuid"} if "event_id" in columns else set(columns)
-    return group.segment.together(group.rows, stored, among, group.is_likely)
+    return group.segment.together(group.rows, stored_names(columns), among, group.is_likely)
+
+
+def stored_names(columns: Collection[str]) -> set[str]:
+    """The columns of PLACED_SCHEMA, and materialised ones, that hold some columns of events."""
+    return {*columns, "event_uuid"} if "event_id" in columns else set(columns)
 
 
 def scan(
@@ -139,8 +164,10 @@ def scan(
 
     few: list[pa.Table] = []
     waiting, waiting_max = 0, 1
+    needed = {*_needed(selection, columns), *selection.texts()}
+    chosen = fetched(groups(snapshot, selection, partitions), lambda segment: stored_names(needed))
     # Nothing ahead: a group may be a whole batch, and a few of those are much memory.
-    for found in parallel.ordered(work, groups(snapshot, selection, partitions), ahead=0):
+    for found in parallel.ordered(work, chosen, ahead=0):
         if isinstance(found, pa.Table):
             few += [found] if len(found) else []
             waiting += 1

@@ -63,6 +63,7 @@ class Segment:
     stream_index: StreamIndex | None = None
 
     is_cold = False
+    is_archived = False
     materialised: ClassVar[frozenset[str]] = frozenset()
 
     @property
@@ -205,6 +206,10 @@ class Segment:
             return frame.decode_streams(body, row["header"])
         except LogDamagedError as error:
             raise self._damage(row, error.message) from error
+
+    def fetched(self, rows: Table, columns: Collection[str]) -> Segment:
+        """Itself."""
+        return self
 
     def forget(self, rows: Table) -> None:
         """Let go of the memory that reading these frames (neighbours) took."""

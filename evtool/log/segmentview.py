@@ -32,8 +32,8 @@ class SegmentView(Protocol):
         """Where it lies."""
 
     @property
-    def path(self) -> Path:
-        """The file that has its events."""
+    def path(self) -> Path | str:
+        """The file that has its events, or the URL of its object in the archive."""
 
     @property
     def first_position(self) -> int:
@@ -50,6 +50,10 @@ class SegmentView(Protocol):
     @property
     def is_cold(self) -> bool:
         """Whether it is stored as Parquet."""
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether its events are in the archive, and not here."""
 
     @property
     def materialised(self) -> frozenset[str]:
@@ -111,6 +115,9 @@ class SegmentView(Protocol):
 
     def streams(self, row: np.void) -> list[bytes]:
         """The different streams of a piece, as UTF-8."""
+
+    def fetched(self, rows: Table, columns: Collection[str]) -> SegmentView:
+        """The same with these columns of these pieces at hand, and position; itself, if it is not archived."""
 
     def forget(self, rows: Table) -> None:
         """Let go of the memory that reading these pieces took."""

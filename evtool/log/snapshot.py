@@ -17,6 +17,7 @@ from evtool.errors import LogDamagedError
 from evtool.files import Files
 from evtool.log import head as head_file
 from evtool.log import streamindex
+from evtool.log.archived import Archive
 from evtool.log.coldsegment import open_cold
 from evtool.log.format import FRAMES_FILE, SEGMENT_HEADER_BYTES, SUMMARY_FILE
 from evtool.log.head import Head
@@ -100,10 +101,11 @@ class Snapshot:
 class SnapshotReader:
     """Takes snapshots of one log, and keeps the views of sealed segments between them."""
 
-    def __init__(self, files: Files, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, files: Files, folder: Path, manifest: Manifest, archive: Archive | None = None) -> None:
         self._files = files
         self._folder = folder
         self._manifest = manifest
+        self._archive = archive or Archive(files, folder, manifest.id)
         self._sealed: dict[int, tuple[tuple[int, ...], SegmentView]] = {}
         self._checked = (0, 0)  # active segment, and how many rows of its index have been checked
 
@@ -172,7 +174,7 @@ class SnapshotReader:
 
     def _open_cold(self, folder: Path, summary: Mapping[str, Any]) -> SegmentView:
         try:
-            return open_cold(self._files, folder, summary, self._manifest.id_bytes)
+            return open_cold(self._files, folder, summary, self._manifest.id_bytes, self._archive)
         except FileNotFoundError as error:
             message = f"{error.filename} is missing"
             raise LogDamagedError(message, "Bring this segment back from a backup.") from error

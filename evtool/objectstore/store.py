@@ -3,6 +3,7 @@
     put(name, data)          in the place of what has this name; when it returns, the object is stored
     get(name)                all of a small object
     read(name, start, end)   some bytes of a large one
+    read_ranges(name, spans) several such at once
     head(name)               is it there, how large is it
     list(prefix)             all whose names begin like this
     delete(name)             it need not be there
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evtool.files import Buffer
@@ -46,6 +47,10 @@ class Store(ABC):
     def read(self, name: str, start: int, end: int) -> bytes:
         """The bytes from `start` to `end`, or to the object's end. Raises FileNotFoundError, StoreError."""
 
+    def read_ranges(self, name: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
+        """The bytes of each span, as `read` gives them. Raises FileNotFoundError, StoreError."""
+        return [self.read(name, start, end) for start, end in spans]
+
     @abstractmethod
     def get(self, name: str) -> bytes:
         """All bytes of a small object. Raises FileNotFoundError, StoreError."""
@@ -56,7 +61,7 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Stored]:
-        """The objects whose names begin with `prefix`, which ends with a `/`. Raises StoreError."""
+        """The objects whose names begin with `prefix`, which ends with a `/` or is empty. Raises StoreError."""
 
     @abstractmethod
     def delete(self, name: str) -> None:

@@ -94,7 +94,7 @@ def command(config: Config, reference: str, changes: Mapping[str, str], *flags: 
 
 def of_log(config: Config) -> list[str]:
     """The words that name the log in a command, where a flag has named it in this one."""
-    return [] if config.log_flag is None else ["--log", str(config.log_flag)]
+    return [] if config.log_flag is None else ["--log", config.log_url or str(config.log_flag)]
 
 
 def _of_object(log: Log, reference: str, config: Config, changes: Mapping[str, str]) -> Projection:

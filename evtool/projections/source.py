@@ -21,6 +21,8 @@ from evtool.schemas.record import Schemas
 if TYPE_CHECKING:  # and what reads events is imported by who does: there may be none that are new
     from evtool.log.lookup import Positions
     from evtool.log.scan import Group
+    from evtool.log.segmentview import SegmentView
+    from evtool.projections.language.expression import JsonPath
     from evtool.projections.plan import Plan
 
 _EVENTS_AT_ONCE = 1 << 17
@@ -58,10 +60,16 @@ class Source:
 
     def parts(self, plan: Plan, selection: Selection) -> Iterator[Part]:
         """The parts of a selection, in order of position. Raises LogDamagedError, SchemaError, ProjectionError."""
-        from evtool.log.scan import groups
+        from evtool.log.scan import fetched, groups
 
         chosen = replace(selection, types=_both(selection.types, plan.types))
         spared = set(plan.spare_columns)  # for as long as no event needs them
+        changed = self._changed(plan)
+        looked_at = plan.stored_columns | {"event_type", "schema_version", "payload"} if changed else frozenset()
+
+        def columns(segment: SegmentView) -> set[str]:
+            _, stored = _stored(plan, segment, spared)
+            return {*stored, *looked_at, *chosen.columns(), *chosen.texts()}
 
         def work(group: Group) -> Part:
             rows, failed = self._rows(plan, group, chosen, spared)
@@ -69,18 +77,20 @@ class Source:
             return Part(plan.kind.partial(rows), len(rows), failed, last_position)
 
         # Parts that wait for their turn are small; with none ahead a worker would wait for the slower one.
-        return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=2)
+        found = fetched(groups(self.snapshot, chosen, self.partitions), columns)
+        return parallel.ordered(work, found, ahead=2)
 
     def selected(self, plan: Plan, selection: Selection) -> Iterator[pl.DataFrame]:
         """The events that a projection counts, all of their columns and its inputs beside them, in order."""
-        from evtool.log.scan import groups, load
+        from evtool.log.scan import fetched, groups, load, stored_names
 
         chosen = replace(selection, types=_both(selection.types, plan.types))
 
         def work(group: Group) -> pl.DataFrame:
             return plan.selected(plan.with_paths(self._upcast(load(group, chosen, self.partitions))))
 
-        return parallel.ordered(work, groups(self.snapshot, chosen, self.partitions), ahead=0)
+        found = groups(self.snapshot, chosen, self.partitions)
+        return parallel.ordered(work, fetched(found, lambda segment: stored_names(STORED_SCHEMA)), ahead=0)
 
     def at(self, positions: Positions) -> Iterator[pl.DataFrame]:
         """The events at some rising positions, a part at a time. Raises LogDamagedError, SchemaError."""
@@ -116,11 +126,8 @@ class Source:
     def _as_stored(self, plan: Plan, group: Group, selection: Selection, spared: set[str]) -> pl.DataFrame:
         """The events of a group as the plan's rows are made from them. A column that is needed leaves `spared`."""
         from evtool.log.scan import load_table
-        from evtool.projections.materialised import paths_of
 
-        paths = paths_of(group.segment.materialised)
-        held = {path: paths[path] for path in plan.paths if path in paths}
-        columns = plan.columns_beside(held) - (spared & plan.spare_columns)
+        held, columns = _stored(plan, group.segment, spared)
         events = plan.events(load_table(group, selection, self.partitions, columns), held)
         missing = plan.missing(events)
         if missing:  # all of it again, as columns that are read by themselves may come in another order
@@ -143,6 +150,15 @@ class Source:
         from evtool.schemas.upcast import upcast_all
 
         return upcast_all(events, self.schemas)
+
+
+def _stored(plan: Plan, segment: SegmentView, spared: set[str]) -> tuple[dict[JsonPath, str], frozenset[str]]:
+    """The columns of a segment that hold values at the plan's paths, and all columns that are read of it."""
+    from evtool.projections.materialised import paths_of
+
+    paths = paths_of(segment.materialised)
+    held = {path: paths[path] for path in plan.paths if path in paths}
+    return held, plan.columns_beside(held) - (spared & plan.spare_columns)
 
 
 def _both(first: frozenset[str] | None, second: frozenset[str] | None) -> frozenset[str] | None:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 from backing import backed_up, digest, restored
+from bucket_server import Server
 from command_line import as_json, environment, failed, run
 from samples import config, make_log, many
 
@@ -26,87 +23,7 @@ from evtool.objectstore import s3
 from evtool.objectstore.opening import open_store
 from evtool.objectstore.store import PART_BYTES, Store
 
-IDENTITIES = """{"identities": [{"name": "tests", "credentials": [{"accessKey": "known-key", "secretKey":
-"known-secret"}], "actions": ["Admin", "Read", "Write", "List"]}]}"""
 SMALL = config(segment_bytes=6 * 1024, partitions=2)
-
-
-class Server:
-    """`weed server` with S3, on ports of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        (folder / "data").mkdir(parents=True)
-        (folder / "identities.json").write_text(IDENTITIES)
-        self._ports = _free_ports(4)
-        self.port = self._ports[0]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        s3, master, volume, filer = self._ports
-        weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        assert weed is not None, "pip install -e '.[test]'"
-        ports = (f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}")
-        others = ("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false")
-        place = (f"-dir={self._folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20")
-        with (self._folder / "weed.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [weed, "server", "-s3", *place, *ports, *others, f"-s3.config={self._folder / 'identities.json'}"],
-                cwd=self._folder,
-                stdout=log,
-                stderr=log,
-            )
-
-    def wait(self) -> None:
-        """Return when it stores something."""
-        store = open_store("s3://ready/x", Files(), patience_seconds=0)
-        ends_at = time.monotonic() + 60
-        while True:
-            try:
-                store.put("ready", b"1")
-                return
-            except StoreError:
-                assert time.monotonic() < ends_at, (self._folder / "weed.log").read_text()[-2000:]
-                time.sleep(0.2)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free, and whose neighbours 10,000 above, which weed takes for itself, are too."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            port = port if port < 55_000 else port - 20_000
-            try:
-                other.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("server"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "known-key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "known-secret")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{running.port}")
-        running.start()
-        try:
-            running.wait()
-            open_store("s3://backups", Files()).put("first", b"1")  # the bucket comes with it
-            yield running
-        finally:
-            running.stop()
 
 
 @pytest.fixture(params=["folder", "file URL", "s3"])
@@ -277,11 +194,39 @@ def test_a_refusal_is_not_tried_again(answers: type[Answers]):
 
 @pytest.mark.parametrize(
     "url",
-    ["", "ftp://x/y", "s3://", "s3:///x", "file://host/x", "s3://key:secret@bucket/x", "s3://b/x?key=secret"],
+    [
+        *("", "ftp://x/y", "s3://", "s3:///x", "file://host/x", "s3://key:secret@bucket/x", "s3://b/x?key=secret"),
+        *("s3://b/x#secret", "file:///x#secret", "file:/x", "file:x", "s3:/b/x"),
+    ],
 )
 def test_a_url_that_makes_no_sense_is_refused_without_its_secrets(url: str):
     with pytest.raises(ConfigError) as caught:
         open_store(url, Files())
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["localhost:9000", "", "http://", "ftp://x", "http://[::1", "http://a b", "http://x:99999", "http://:secret@"],
+)
+def test_an_endpoint_that_is_no_url_is_told_without_its_secrets(
+    name: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(name, endpoint)
+    with pytest.raises(ConfigError, match=f"{name} is no URL") as caught:
+        list(open_store("s3://bucket/x", Files(), patience_seconds=0).list("a/"))
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"])
+def test_a_key_with_a_line_break_is_told_and_not_shown(name: str, monkeypatch: pytest.MonkeyPatch):
+    for each in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(each, "known")
+    monkeypatch.setenv(name, "secret\n")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=f"{name} holds a line break") as caught:
+        list(open_store("s3://bucket/x", Files(), patience_seconds=0).list("a/"))
     assert "secret" not in caught.value.message
 
 

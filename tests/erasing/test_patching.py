@@ -143,7 +143,7 @@ def _has(segment: ColdSegment, row: object, positions: set[int]) -> bool:
 
 @given(st.data())
 def test_a_footer_is_put_together_as_it_was(cold_log: Path, data: st.DataObject):
-    whole = cold(cold_log).data
+    whole = cold(cold_log).footer.read()
     described = footer.read(whole)
     groups = footer.groups(described)
     chosen = data.draw(st.lists(st.integers(0, len(groups) - 1), min_size=1, max_size=5))

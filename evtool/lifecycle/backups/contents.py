@@ -1,8 +1,8 @@
 """What is backed up of a log: its files at one position, mapped, while others go on writing and compacting.
 
 Of sealed segments all files, of the active one its frames up to the last commit. Then log.json, schemas, dead
-letters and snapshots, which are read after the segments: so no schema and no letter is missing that an event was
-stored with. Read models, index/ and reports of nights are made from the log again, and are left out.
+letters, the audit and snapshots, which are read after the segments: so no schema and no letter is missing that an
+event was stored with. Read models, index/ and reports of nights are made from the log again, and are left out.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from evtool.errors import LogDamagedError
-from evtool.files import Files, forget_all
-from evtool.lifecycle import logfiles
+from evtool.files import forget_all
+from evtool.lifecycle import audit, logfiles
 from evtool.lifecycle.logfiles import SegmentFiles
 from evtool.log import streamindex
+from evtool.log.archive import OBJECT_KEY
 from evtool.log.coldsegment import ColdSegment
 from evtool.log.format import (
     COMMIT_FRAME,
@@ -37,6 +38,7 @@ from evtool.log.format import (
 )
 from evtool.log.head import Head
 from evtool.log.log import Log
+from evtool.log.ranges import MappedFile
 from evtool.log.segment import summary_record
 from evtool.log.walk import Walk, check_header, walk_all
 from evtool.projections import snapshots
@@ -44,16 +46,27 @@ from evtool.projections import snapshots
 SCHEMAS = "schemas/schemas.ndjson"
 DEAD_LETTERS = "dead-letters/dead-letters.ndjson"
 
+FETCHED_FILE = "backup.fetched"  # what was read from the archive, for a moment
+
 _ATTEMPTS = 20  # of reading what others replace
 _HINT = "What is damaged is not backed up; earlier backups stay. Run `evtool verify` to see all of the damage."
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A file: its path in the log's folder, and its bytes, which stay as they are while this is held."""
+    """A file: its path in the log's folder, and its bytes, which stay as they are while this is held.
+
+    They are there when they are asked for: those of an archived segment are read from the archive then.
+    """
 
     path: str
-    data: memoryview
+    size: int
+    data: Callable[[], memoryview]
+
+
+def _held(path: str, data: memoryview) -> Piece:
+    """A file whose bytes are at hand."""
+    return Piece(path, len(data), lambda: data)
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ def take(log: Log) -> Contents:
                 _HINT,
             )
         expected = segment.last_position + 1
-    others = [_file(log, LOG_FILE), *(_lines(log, path) for path in (SCHEMAS, DEAD_LETTERS))]
+    others = [_file(log, LOG_FILE), *(_lines(log, path) for path in (SCHEMAS, DEAD_LETTERS, audit.FILE))]
     found = [content for each in snapshots.every(log) if (content := _snapshot(log, each)) is not None]
     return Contents(segments, tuple(found), tuple(piece for piece in others if piece is not None))
 
@@ -120,12 +133,12 @@ def _again(work: Callable[[], tuple[SegmentContent, ...]]) -> tuple[SegmentConte
 
 
 def _segments(log: Log) -> Iterator[SegmentContent]:
-    found = logfiles.take(log.files, log.folder, log.manifest)
+    found = logfiles.take(log)
     for number, segment in enumerate(found.segments):
         if segment.problem is not None:
             raise LogDamagedError(segment.problem.message, _HINT)
         if segment.cold is not None:
-            yield _cold(log.files, segment, segment.cold)
+            yield _cold(log, segment, segment.cold)
         elif segment.summary is not None:
             yield _sealed(segment, log.manifest.id_bytes)
         else:
@@ -135,27 +148,27 @@ def _segments(log: Log) -> Iterator[SegmentContent]:
                 yield content
 
 
-def _cold(files: Files, segment: SegmentFiles, cold: ColdSegment) -> SegmentContent:
-    record, name = summary_record(cold.summary), segment_name(cold.first_position)
-    generation = cold.summary["generation"]
-    map_data = files.map(segment.folder / map_file(generation), cold.summary["map_bytes"])
+def _cold(log: Log, segment: SegmentFiles, cold: ColdSegment) -> SegmentContent:
+    """Archived or not, it is the same in a backup, which has the events and does not need the archive."""
+    record = summary_record({key: value for key, value in cold.summary.items() if key != OBJECT_KEY})
+    name, generation = segment_name(cold.first_position), cold.summary["generation"]
+    map_data = log.files.map(segment.folder / map_file(generation), cold.summary["map_bytes"])
     pieces = [
-        Piece(f"{name}/{events_file(generation)}", cold.data),
-        Piece(f"{name}/{map_file(generation)}", map_data),
-        Piece(f"{name}/{SUMMARY_FILE}", memoryview(record)),
-        Piece(f"{name}/{COPY_FILE}", memoryview(record)),
+        Piece(f"{name}/{events_file(generation)}", cold.file.size, lambda: _events(log, cold)),
+        _held(f"{name}/{map_file(generation)}", map_data),
+        _held(f"{name}/{SUMMARY_FILE}", memoryview(record)),
+        _held(f"{name}/{COPY_FILE}", memoryview(record)),
     ]
     if len(cold.gone_data):
-        pieces.append(Piece(f"{name}/{gone_file(generation)}", memoryview(cold.gone_data)))
+        pieces.append(_held(f"{name}/{gone_file(generation)}", memoryview(cold.gone_data)))
     if cold.stream_index is not None and segment.streams is not None:
         log_id = bytes.fromhex(cold.summary["log_id"])
         if streamindex.of(segment.streams, log_id, cold.first_position, cold.table) is not None:
-            pieces.append(Piece(f"{name}/{STREAMS_FILE}", segment.streams))
+            pieces.append(_held(f"{name}/{STREAMS_FILE}", segment.streams))
 
     def check() -> None:
-        for data, key in ((cold.data, "events_checksum"), (map_data, "map_checksum")):
-            if checksum(data) != cold.summary[key]:
-                raise LogDamagedError(f"{segment.folder}: what it holds does not match its checksum", _HINT)
+        if checksum(map_data) != cold.summary["map_checksum"]:
+            raise LogDamagedError(f"{segment.folder}: what it holds does not match its checksum", _HINT)
         _ = cold.gone
 
     return SegmentContent(
@@ -169,6 +182,30 @@ def _cold(files: Files, segment: SegmentFiles, cold: ColdSegment) -> SegmentCont
     )
 
 
+def _events(log: Log, cold: ColdSegment) -> memoryview:
+    """The Parquet file, mapped: one of the archive is fetched, as a file that has no name when this returns.
+
+    Raises LogDamagedError unless it is what its summary says.
+    """
+    data = cold.file.data if isinstance(cold.file, MappedFile) else _fetched(log, cold)
+    if checksum(data) != cold.summary["events_checksum"]:
+        raise LogDamagedError(f"{cold.path}: what it holds does not match its checksum", _HINT)
+    return data
+
+
+def _fetched(log: Log, cold: ColdSegment) -> memoryview:
+    path = log.folder / FETCHED_FILE
+    log.files.remove(path)
+    file = log.files.open_append(path, create=True, durable=False)
+    try:
+        for part in cold.file.parts():
+            file.append([part])
+        return log.files.map(path, cold.file.size)
+    finally:
+        file.close()
+        log.files.remove(path)
+
+
 def _sealed(segment: SegmentFiles, log_id: bytes) -> SegmentContent:
     assert segment.summary is not None
     summary, name = segment.summary, segment_name(segment.first_position)
@@ -176,13 +213,13 @@ def _sealed(segment: SegmentFiles, log_id: bytes) -> SegmentContent:
     if segment.frames is None:  # a compaction has gone on behind its switch
         raise FileNotFoundError(2, "it is missing", str(segment.folder / FRAMES_FILE))
     frames = segment.frames[: summary["log_bytes"]]
-    pieces = [Piece(f"{name}/{FRAMES_FILE}", frames), Piece(f"{name}/{SUMMARY_FILE}", memoryview(record))]
+    pieces = [_held(f"{name}/{FRAMES_FILE}", frames), _held(f"{name}/{SUMMARY_FILE}", memoryview(record))]
     index = (segment.index or memoryview(b""))[: summary["frames"] * INDEX_ROW.itemsize]
     if checksum(index) == summary["index_checksum"]:
-        pieces.append(Piece(f"{name}/{INDEX_FILE}", index))
+        pieces.append(_held(f"{name}/{INDEX_FILE}", index))
         table = np.frombuffer(index, INDEX_ROW)
         if segment.streams is not None and streamindex.of(segment.streams, log_id, segment.first_position, table):
-            pieces.append(Piece(f"{name}/{STREAMS_FILE}", segment.streams))
+            pieces.append(_held(f"{name}/{STREAMS_FILE}", segment.streams))
 
     def check() -> None:
         found = _walked(segment, frames, log_id)
@@ -224,7 +261,7 @@ def _open(segment: SegmentFiles, log_id: bytes, head: Head | None, is_last: bool
         recorded_at_min=int(commits["base_recorded_at"][0]) if len(commits) else 0,
         events=count,
         identity="",
-        pieces=(Piece(f"{segment_name(segment.first_position)}/{FRAMES_FILE}", data[: found.end]),),
+        pieces=(_held(f"{segment_name(segment.first_position)}/{FRAMES_FILE}", data[: found.end]),),
         check=lambda: None,  # it has been walked
     )
 
@@ -247,7 +284,7 @@ def _walked(segment: SegmentFiles, data: memoryview, log_id: bytes) -> Walk:
 
 def _file(log: Log, path: str) -> Piece | None:
     try:
-        return Piece(path, log.files.map(log.folder / path))
+        return _held(path, log.files.map(log.folder / path))
     except FileNotFoundError:
         return None
 
@@ -255,12 +292,12 @@ def _file(log: Log, path: str) -> Piece | None:
 def _lines(log: Log, path: str) -> Piece | None:
     """A file of lines, up to the last whole one: another process may be writing the next."""
     piece = _file(log, path)
-    if piece is None or not len(piece.data):
+    if piece is None or not piece.size:
         return None
-    end = len(piece.data)
-    while end and piece.data[end - 1] != ord("\n"):
+    data, end = piece.data(), piece.size
+    while end and data[end - 1] != ord("\n"):
         end -= 1
-    return Piece(path, piece.data[:end])
+    return _held(path, data[:end])
 
 
 def _snapshot(log: Log, snapshot: snapshots.Snapshot) -> SnapshotContent | None:

@@ -1,0 +1,164 @@
+"""Segments brought back from the archive to this disk, and an archive that is at another place now."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import xxhash
+
+from evtool.config import Config
+from evtool.errors import ArchiveError, LogDamagedError, LogReadOnlyError, NoSpaceError
+from evtool.files import translated
+from evtool.lifecycle.archiving.place import Archive, existing, object_of, store_at
+from evtool.lifecycle.archiving.sweeping import (
+    catalogue_of,
+    check_place,
+    put_catalogue,
+    read_catalogue,
+    sizes,
+    sweep,
+)
+from evtool.lifecycle.due import first_recorded
+from evtool.lifecycle.leftovers import clear
+from evtool.lifecycle.rewriting import rewriting_lock
+from evtool.log.archive import CATALOGUE, OBJECT_KEY, write_place
+from evtool.log.coldsegment import ColdSegment
+from evtool.log.format import ARCHIVE_FILE, CACHE_FOLDER, COPY_FILE, SUMMARY_FILE, events_file
+from evtool.log.log import Log
+from evtool.log.segment import summary_record
+from evtool.replay import parse_bound
+
+Progress = Callable[[int, int], None]  # bytes done, and how many there are
+
+
+def position_of(log: Log, bound: str, now_ns: int) -> int:
+    """The first position from a bound on, as `replay --from` reads it. Raises ConfigError, PositionError."""
+    found = parse_bound(bound, log, now_ns)
+    if found.position is not None:
+        return found.position
+    assert found.time is not None
+    return first_recorded(log.snapshot(), found.time)
+
+
+@dataclass
+class Returned:
+    """What was brought back, and whether the log has no archive any more."""
+
+    url: str
+    segments: int = 0
+    bytes: int = 0
+    left: int = 0
+    is_over: bool = False
+
+
+def bring_back(log: Log, since: int, on_progress: Progress = lambda done, total: None) -> Returned:
+    """Bring archived segments back that have events from position `since` on, the newest first.
+
+    Their objects are removed. When none is left, the catalogue and archive.json go, too. Raises ArchiveError
+    (there is no archive), LogReadOnlyError, LogLockedError, NoSpaceError (before anything is read),
+    LogDamagedError (an object is not what was stored), StoreError, StorageError: what is back by then stays, and
+    the next run goes on.
+    """
+    if log.is_read_only:
+        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
+    lock = rewriting_lock(log)
+    try:
+        clear(log)
+        archive = existing(log)
+        check_place(archive)
+        there = [each for each in log.snapshot().segments if object_of(each) is not None]
+        chosen = [each for each in there if isinstance(each, ColdSegment) and each.last_position >= since]
+        report = Returned(archive.place.url, left=len(there))
+        total = sum(int(each.summary["events_bytes"]) for each in chosen)
+        _check_room(log, total)
+        for segment in reversed(chosen):
+            _fetch(archive, segment, lambda done: on_progress(report.bytes + done, total))
+            report.segments += 1
+            report.left -= 1
+            report.bytes += int(segment.summary["events_bytes"])
+        sweep(archive)
+        if not report.left:
+            archive.store.delete(CATALOGUE)
+            log.files.remove(log.folder / ARCHIVE_FILE)
+            log.files.remove_folder(log.folder / CACHE_FOLDER)
+            report.is_over = True
+        return report
+    finally:
+        lock.release()
+
+
+def _check_room(log: Log, wanted: int) -> None:
+    free = shutil.disk_usage(log.folder).free
+    if free < wanted:
+        raise NoSpaceError(
+            f"{wanted:,} bytes are to come back to {log.folder}, and {free:,} are free",
+            "Free some space, or bring fewer back: --from POSITION.",
+        )
+
+
+def _fetch(archive: Archive, segment: ColdSegment, on_progress: Callable[[int], None]) -> None:
+    """Bring one segment back. The local file counts from when it is there; then the summary names no object."""
+    log, summary = archive.log, dict(segment.summary)
+    name, size = summary.pop(OBJECT_KEY), summary["events_bytes"]
+    path = segment.folder / events_file(summary["generation"])
+    temporary = path.with_name(path.name + ".tmp")
+    log.files.remove(temporary)
+    state, file = xxhash.xxh3_64(), log.files.open_append(temporary, create=True, durable=False)
+    try:
+        for part in archive.store.parts(name, size):
+            state.update(part)
+            file.append([part])
+            on_progress(file.size)
+        file.sync()
+    except FileNotFoundError as error:
+        raise _damage(archive, name, "it is missing") from error
+    finally:
+        file.close()
+    if state.intdigest() != summary["events_checksum"]:
+        log.files.remove(temporary)
+        raise _damage(archive, name, "it is not what was stored")
+    with translated("rename", path):
+        log.files.replace(temporary, path)
+    log.files.sync_folder(path.parent)
+    put_catalogue(archive, catalogue_of(archive, {segment.first_position: summary}))
+    record = summary_record(summary)
+    log.files.write_whole(segment.folder / COPY_FILE, record)
+    log.files.write_whole(segment.folder / SUMMARY_FILE, record)
+
+
+def _damage(archive: Archive, name: str, what: str) -> LogDamagedError:
+    return LogDamagedError(
+        f"{archive.store.url}/{name}: {what}",
+        "`evtool archive --check` shows all of the damage; a backup has these events.",
+        what,
+    )
+
+
+def moved_to(log: Log, config: Config, url: str) -> bool:
+    """Let the archive be at `url` from now on, where its objects were copied to. Whether it was not there before.
+
+    Raises ArchiveError where that is not so, LogReadOnlyError, LogLockedError, StoreError, StorageError.
+    """
+    if log.is_read_only:
+        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
+    lock = rewriting_lock(log)
+    try:
+        clear(log)
+        before = existing(log)
+        archive = Archive(log, replace(before.place, url=url), store_at(url, log.files, config))
+        if read_catalogue(archive.store) is None:
+            raise ArchiveError(
+                f"there is no {CATALOGUE} at {url}", "Copy all objects there first; nothing was changed."
+            )
+        check_place(archive)
+        for name, problem in sizes(archive):
+            if problem:
+                raise ArchiveError(
+                    f"{url}/{name}: {problem}", "Copy all objects there first; nothing was changed."
+                )
+        write_place(log.files, log.folder, archive.place)
+        return before.place.url != url
+    finally:
+        lock.release()

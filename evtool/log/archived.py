@@ -1,0 +1,242 @@
+"""Events of archived segments, read from the archive by range.
+
+What is asked for at once is fetched at once: pieces that lie near each other in one request, and several requests
+at the same time. Nothing is asked of the store before a piece is read that the cache does not have.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evtool.errors import LogDamagedError, StoreError, StoreRefusedError
+from evtool.files import Files
+from evtool.log.archive import OBJECT_KEY, read_place
+from evtool.log.chunkcache import ChunkCache
+from evtool.log.format import ARCHIVE_FILE, CACHE_FOLDER
+from evtool.log.ranges import Piece, Ranges, Sparse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from evtool.objectstore.store import Store
+
+CACHE_BYTES = 1 << 30
+PATIENCE_SECONDS = 60.0
+
+# A request takes as long as a few hundred kilobytes of another one do, so what lies between two pieces is fetched,
+# too, where it is less. Several requests of a few megabytes together are faster than a large one.
+_GAP_BYTES = 256 * 1024
+_REQUEST_BYTES = 4 * 1024 * 1024
+_PART_BYTES = 32 * 1024 * 1024  # of a whole object
+
+_DAMAGE_HINT = "Run `evtool verify` to see all of the damage; bring this object back from a copy of the archive."
+_GONE_HINT = (
+    "Look whether the bucket or the folder was changed; bring the object back from a copy of the archive. "
+    "`evtool verify` tells of all that is missing."
+)
+
+
+class Archive:
+    """The archive of the log in `folder`, as archive.json says; nothing is asked of it before that is needed.
+
+    `fetched_bytes` and `requests` are what was asked of the store so far.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        folder: Path,
+        log_id: str,
+        cache_bytes: int = CACHE_BYTES,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._files = files
+        self._folder = folder
+        self._log_id = log_id
+        self._patience_seconds = patience_seconds
+        self._mutex = threading.Lock()
+        self._store: Store | None = None
+        self.cache = ChunkCache(files, folder / CACHE_FOLDER, cache_bytes)
+        self.fetched_bytes = 0
+        self.requests = 0
+
+    @cached_property
+    def url(self) -> str:
+        """Where it is. Raises LogDamagedError."""
+        place = read_place(self._files, self._folder, self._log_id)
+        if place is None:
+            raise LogDamagedError(
+                f"{self._folder / ARCHIVE_FILE} is missing, and segments have their events where it says",
+                "Bring it back from a backup.",
+            )
+        return place.url
+
+    @property
+    def store(self) -> Store:
+        """The store of it. Raises LogDamagedError, ConfigError."""
+        with self._mutex:
+            if self._store is None:
+                from evtool.objectstore.opening import open_store
+
+                self._store = open_store(self.url, self._files, patience_seconds=self._patience_seconds)
+            return self._store
+
+    def events(self, summary: Mapping[str, Any]) -> ArchivedFile:
+        """The events file of an archived segment. Raises LogDamagedError."""
+        return ArchivedFile(self, str(summary[OBJECT_KEY]), int(summary["events_bytes"]))
+
+    def where(self, name: str) -> str:
+        """An object, as messages name it."""
+        return f"{self.url.rstrip('/')}/{name}"
+
+    def fetch(self, name: str, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Bytes of an object from a start to an end, of several spans at once; fewer where it is shorter.
+
+        Raises StoreError, StorageError.
+        """
+        try:
+            found = [memoryview(data) for data in self.store.read_ranges(name, spans)]
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{self.where(name)} is missing, and events of this log are in it", _GONE_HINT
+            ) from error
+        with self._mutex:
+            self.fetched_bytes += sum(map(len, found))
+            self.requests += len(spans)
+        return found
+
+
+class ArchivedFile:
+    """A file of `size` bytes that is an object of an archive."""
+
+    is_archived = True
+
+    def __init__(self, archive: Archive, name: str, size: int) -> None:
+        self._archive = archive
+        self._name = name
+        self.size = size
+        self.place = archive.where(name)
+
+    def read(self, pieces: Sequence[Piece]) -> list[memoryview]:
+        """The bytes of each piece, from the cache, or fetched and kept there."""
+        found = self._archive.cache.get(self._name, pieces)
+        missing = [piece for piece, data in zip(pieces, found, strict=True) if data is None]
+        if missing:
+            fetched = iter(self._fetched(missing))
+            found = [next(fetched) if data is None else data for data in found]
+        return [data for data in found if data is not None]
+
+    def file(self, pieces: Sequence[Piece], found: Sequence[memoryview]) -> pa.NativeFile:
+        """A file of these pieces alone."""
+        import pyarrow as pa
+
+        return pa.PythonFile(Sparse(pieces, found, self.size), mode="r")
+
+    def fetched(self, pieces: Sequence[Piece]) -> Ranges:
+        """The same, with these pieces in memory."""
+        return _Held(self, dict(zip(pieces, self.read(pieces), strict=True)))
+
+    def parts(self) -> Iterator[memoryview]:
+        """All of it, and nothing of it is kept."""
+        for start in range(0, self.size, _PART_BYTES):
+            end = min(start + _PART_BYTES, self.size)
+            starts = range(start, end, _REQUEST_BYTES)
+            yield from self._spans([(at, min(at + _REQUEST_BYTES, end)) for at in starts])
+
+    def forget(self, start: int, end: int) -> None:
+        """Nothing: what was read is no mapping."""
+
+    def _fetched(self, pieces: Sequence[Piece]) -> list[memoryview]:
+        """The bytes of each piece from the store."""
+        spans = spans_of(pieces)
+        data = self._spans(spans)
+        found, at = {}, 0
+        for piece in sorted(pieces):
+            while piece.start + piece.size > spans[at][1]:
+                at += 1
+            offset = piece.start - spans[at][0]
+            found[piece] = data[at][offset : offset + piece.size]
+        # Copied, so that what lies between them is not held.
+        chunks = [found[piece] for piece in pieces]
+        together = b"".join(chunks)
+        if all(map(Piece.is_of, pieces, chunks)):  # who reads it says so where it is not
+            self._archive.cache.put(self._name, pieces, together)
+        view, ends = memoryview(together), np.cumsum([piece.size for piece in pieces]).tolist()
+        return [view[end - piece.size : end] for piece, end in zip(pieces, ends, strict=True)]
+
+    def _spans(self, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
+        try:
+            found = self._archive.fetch(self._name, spans)
+        except StoreRefusedError:
+            self._refuse_shorter()  # of a range behind the end a store says that it makes no sense
+            raise
+        if any(len(data) != end - start for data, (start, end) in zip(found, spans, strict=True)):
+            self._refuse_shorter()
+        return found
+
+    def _refuse_shorter(self) -> None:
+        stored = self._archive.store.head(self._name)
+        if stored is not None and stored.bytes < self.size:
+            raise LogDamagedError(
+                f"{self.place}: it has {stored.bytes:,} bytes where {self.size:,} were written",
+                _DAMAGE_HINT,
+                f"it has {stored.bytes:,} bytes where {self.size:,} were written",
+            )
+
+
+class _Held:
+    """An archived file of which some pieces are in memory."""
+
+    is_archived = True
+
+    def __init__(self, file: ArchivedFile, held: Mapping[Piece, memoryview]) -> None:
+        self._file = file
+        self._held = held
+        self.place = file.place
+        self.size = file.size
+
+    def read(self, pieces: Sequence[Piece]) -> list[memoryview]:
+        """The bytes of each piece."""
+        rest = [piece for piece in pieces if piece not in self._held]
+        found = dict(zip(rest, self._file.read(rest), strict=True)) if rest else {}
+        return [self._held[piece] if piece in self._held else found[piece] for piece in pieces]
+
+    def file(self, pieces: Sequence[Piece], found: Sequence[memoryview]) -> pa.NativeFile:
+        """A file of these pieces alone."""
+        return self._file.file(pieces, found)
+
+    def fetched(self, pieces: Sequence[Piece]) -> Ranges:
+        """The same, with these pieces in memory, and not those before."""
+        return _Held(self._file, dict(zip(pieces, self.read(pieces), strict=True)))
+
+    def parts(self) -> Iterator[memoryview]:
+        """All of the file."""
+        return self._file.parts()
+
+    def forget(self, start: int, end: int) -> None:
+        """Nothing: it goes with this."""
+
+
+def spans_of(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
+    """What to ask for to have some pieces: from where to where, in order, no two of them near each other or large.
+
+    Each piece lies in one of them.
+    """
+    spans: list[tuple[int, int]] = []
+    for start, size, _ in sorted(pieces):
+        end = start + size
+        if (
+            spans
+            and start <= spans[-1][1] + _GAP_BYTES
+            and max(end, spans[-1][1]) <= spans[-1][0] + _REQUEST_BYTES
+        ):
+            spans[-1] = spans[-1][0], max(end, spans[-1][1])
+        else:
+            spans.append((start, end))
+    return spans

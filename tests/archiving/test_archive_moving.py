@@ -1,0 +1,272 @@
+"""What is moved to the archive and what is not, and that nobody sees a difference."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from archives import (
+    COUNT,
+    SMALL,
+    archived,
+    brought_back,
+    check_archive,
+    check_sound,
+    dropped,
+    make,
+    objects,
+    planned,
+    settings,
+    store_folder,
+    stubs,
+)
+from backing import replay
+from compacting import compacted
+from faults import flip
+from samples import make_log, many, segments
+
+import evtool
+from evtool.errors import (
+    ArchiveError,
+    ConfigError,
+    LogDamagedError,
+    LogLockedError,
+    LogReadOnlyError,
+    StorageError,
+)
+from evtool.lifecycle.archiving import checking, moving, place, planning, returning
+from evtool.lifecycle.rewriting import rewriting_lock
+
+
+def test_all_that_is_cold_is_moved_and_read_from_there(folder: Path):
+    wanted = replay(make(folder))
+    report = archived(folder)
+    assert (report.segments, report.position, report.removed) == (4, 4 * COUNT, 0)
+    assert [path.name for path in stubs(folder)] == [path.name for path in segments(folder)[:4]]
+    assert len(objects(folder)) == 3 * 4 + 1
+    check_sound(folder, wanted)
+    check_archive(folder)
+    again = archived(folder)
+    assert (again.segments, again.removed, again.position) == (0, 0, 4 * COUNT)
+    compacted(folder, 0)
+    assert archived(folder).position == 5 * COUNT
+    check_sound(folder, wanted)
+
+
+def test_a_plan_says_what_goes_and_what_is_in_the_way(folder: Path):
+    make(folder, cold=2, hot=2)
+    plan = planned(folder)
+    assert (plan.segments, plan.events, plan.last_position) == (2, 2 * COUNT, 2 * COUNT)
+    assert (plan.hot, plan.waiting, plan.archived) == (2, 2, 0)
+    assert planned(folder, older_than=3_600).segments == 0
+    assert planned(folder, older_than=3_600, by="timestamp").segments == 2  # timestamps are of January
+    assert plan.bytes < plan.local_bytes
+    archived(folder)
+    plan = planned(folder)
+    assert (plan.segments, plan.archived, plan.hot) == (0, 2, 2)
+
+
+def test_a_size_takes_the_oldest_until_the_rest_fits(folder: Path):
+    make(folder)
+    whole = planned(folder).local_bytes
+    assert planned(folder, keep_local=whole).segments == 0
+    assert planned(folder, keep_local=whole - 1).segments == 1
+    plan = planned(folder, keep_local=0)
+    assert plan.segments == 4
+    assert plan.missed_bytes > 0
+    archived(folder, keep_local=whole - 1)
+    assert len(stubs(folder)) == 1
+    assert planned(folder, keep_local=planned(folder).local_bytes).segments == 0
+
+
+def test_a_segment_that_is_not_compacted_keeps_those_behind_it(folder: Path):
+    make_log(folder, [many(COUNT, number * COUNT) for number in range(3)], SMALL)
+    first, kept = segments(folder)[0], folder.with_name("kept")
+    shutil.copytree(first, kept)
+    compacted(folder, 0)
+    shutil.rmtree(first)
+    shutil.move(kept, first)
+    plan = planned(folder)
+    assert (plan.segments, plan.hot, plan.waiting) == (0, 1, 3)
+    assert archived(folder).segments == 0
+    assert not store_folder(folder).exists()
+
+
+def test_readers_keep_what_they_have_mapped(folder: Path):
+    wanted = replay(make(folder))
+    with evtool.open(folder, read_only=True) as log:
+        blocks = log.replay()
+        first = next(blocks)
+        archived(folder)
+        shutil.rmtree(store_folder(folder))
+        assert b"".join([first, *blocks]) == wanted
+
+
+def test_compact_leaves_archived_segments_alone(folder: Path):
+    wanted = replay(make(folder, cold=2, hot=3))
+    archived(folder)
+    before = objects(folder)
+    report = compacted(folder)
+    assert [run.segments for run in report.compacted] == [3]
+    assert objects(folder) == before
+    assert len(stubs(folder)) == 2
+    assert compacted(folder, 1 << 30, "payload.number").lacking == []
+    check_sound(folder, wanted)
+
+
+def test_what_is_dropped_is_not_in_the_archive_any_more(folder: Path):
+    wanted = replay(make(folder)).splitlines(keepends=True)
+    archived(folder)
+    before = set(objects(folder))
+    with evtool.open(folder, read_only=True) as log:
+        size = sum(each.log_bytes for each in log.snapshot().segments)
+    dropped(folder, size=size - 1)
+    check_sound(folder, b"".join(wanted[COUNT:]))
+    assert check_archive(folder).position == 4 * COUNT
+    gone = before - set(objects(folder))
+    assert {Path(name).name.split(".")[0] for name in gone} == {f"{1:020d}-1", "catalogue"} - {"catalogue"}
+    assert f"index/{1:020d}-2.gone" in objects(folder)
+    assert len(stubs(folder)) == 4
+
+
+def test_retain_refuses_while_the_store_is_not_there(folder: Path):
+    wanted = replay(make(folder))
+    archived(folder)
+    shutil.move(store_folder(folder), folder.with_name("elsewhere"))
+    with pytest.raises(ArchiveError, match="does not have"):
+        dropped(folder, events=1, by="timestamp")
+    shutil.move(folder.with_name("elsewhere"), store_folder(folder))
+    check_sound(folder, wanted)
+
+
+def test_segments_come_back_from_a_position_on_and_all_of_them(folder: Path):
+    wanted = replay(make(folder))
+    archived(folder)
+    back = brought_back(folder, 2 * COUNT + 1)
+    assert (back.segments, back.left, back.is_over) == (2, 2, False)
+    assert len(stubs(folder)) == 2
+    assert check_archive(folder).position == 2 * COUNT
+    check_sound(folder, wanted)
+    back = brought_back(folder)
+    assert (back.segments, back.left, back.is_over) == (2, 0, True)
+    assert objects(folder) == []
+    assert not (folder / "archive.json").exists()
+    check_sound(folder, wanted)
+    with pytest.raises(ArchiveError, match="has no archive"):
+        brought_back(folder)
+    archived(folder, to=folder.with_name("another").as_uri())
+    check_sound(folder, wanted)
+
+
+def test_an_archive_that_was_copied_elsewhere_is_read_there(folder: Path):
+    wanted = replay(make(folder))
+    archived(folder)
+    target = folder.with_name("moved")
+    asked = settings(folder)
+    with evtool.open(folder) as log, pytest.raises(ArchiveError, match="is at") as caught:
+        place.url_of(log, asked, str(target))
+    assert "--moved-to" in caught.value.hint
+    with evtool.open(folder) as log, pytest.raises(ArchiveError, match=r"no catalogue\.msgpack"):
+        returning.moved_to(log, asked, target.as_uri())
+    shutil.copytree(store_folder(folder), target)
+    missing = next(target.glob("events/*/*"))
+    kept = missing.read_bytes()
+    missing.unlink()
+    with evtool.open(folder) as log, pytest.raises(ArchiveError, match="it is missing"):
+        returning.moved_to(log, asked, target.as_uri())
+    missing.write_bytes(kept)
+    with evtool.open(folder) as log:
+        assert returning.moved_to(log, asked, target.as_uri())
+    shutil.rmtree(store_folder(folder))
+    check_sound(folder, wanted)
+
+
+def test_objects_that_are_damaged_or_missing_are_found(folder: Path):
+    make(folder)
+    archived(folder)
+    first, second, *_ = sorted(store_folder(folder).glob("events/*/*"))
+    flip(first, 1000)
+    second.unlink()
+    flip(next(store_folder(folder).glob("index/*.streams")), 20)
+    with evtool.open(folder, read_only=True) as log:
+        found = place.existing(log)
+        quick, whole = checking.check(found, True), checking.check(found, False)
+    assert [(each.first_position, each.message) for each in quick.damaged] == [(COUNT + 1, "it is missing")]
+    assert sorted(each.object.partition("/")[0] for each in whole.damaged) == ["events", "events", "index"]
+    error = checking.error_of(whole)
+    assert isinstance(error, LogDamagedError)
+
+
+def test_a_catalogue_that_is_lost_is_written_anew_where_the_objects_are_there(folder: Path):
+    make(folder)
+    archived(folder)
+    (store_folder(folder) / "catalogue.msgpack").unlink()
+    archived(folder)
+    check_archive(folder)
+    flip(store_folder(folder) / "catalogue.msgpack", 10)
+    archived(folder)
+    check_archive(folder)
+
+
+def test_a_local_file_that_is_brought_counts_and_mends_the_archive(folder: Path):
+    wanted = replay(make(folder))
+    kept = folder.with_name("kept")
+    shutil.copytree(folder, kept)
+    archived(folder)
+    lost = next(store_folder(folder).glob(f"events/*/{1:020d}-1.parquet"))
+    lost.unlink()
+    shutil.copy(segments(kept)[0] / "events-1.parquet", segments(folder)[0])
+    check_sound(folder, wanted)
+    archived(folder)
+    assert lost.exists()
+    assert len(stubs(folder)) == 4
+    check_archive(folder)
+
+
+def test_a_place_of_something_else_is_refused_and_nothing_is_moved(folder: Path, tmp_path: Path):
+    make(folder, cold=1)
+    make(tmp_path / "other", cold=1)
+    archived(tmp_path / "other", to=store_folder(folder).as_uri())
+    with pytest.raises(ArchiveError, match="is of the log"):
+        archived(folder)
+    full = folder.with_name("full")
+    (full / "events").mkdir(parents=True)
+    (full / "events" / "mine.csv").write_text("1")
+    with pytest.raises(ArchiveError, match=r"mine\.csv"):
+        archived(folder, to=full.as_uri())
+    for inside in (folder, folder / "x"):
+        with pytest.raises(ConfigError, match="among the files of the log"):
+            archived(folder, to=str(inside))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        archived(folder, to=(tmp_path / "file").as_uri())
+    assert stubs(folder) == []
+    assert not (folder / "archive.json").exists()
+
+
+def test_a_copy_of_a_log_does_not_take_over_its_archive(folder: Path, tmp_path: Path):
+    make(folder)
+    shutil.copytree(folder, tmp_path / "copy")
+    archived(folder)
+    with pytest.raises(ArchiveError, match="a copy of it"):
+        archived(tmp_path / "copy", to=store_folder(folder).as_uri())
+
+
+def test_an_archive_waits_for_nobody_and_is_for_writers(folder: Path):
+    make(folder)
+    with evtool.open(folder) as log:
+        lock = rewriting_lock(log)
+        with pytest.raises(LogLockedError):
+            archived(folder)
+        lock.release()
+    with evtool.open(folder, read_only=True) as log, pytest.raises(LogReadOnlyError):
+        moving.move_all(log, settings(folder), planning.Plan(), "file:///x")
+
+
+def test_a_damaged_segment_is_left_and_those_behind_it_wait(folder: Path):
+    make(folder)
+    flip(segments(folder)[1] / "events-1.parquet", 200)
+    report = archived(folder)
+    assert (report.segments, report.position) == (1, COUNT)
+    assert [failure.folder for failure in report.failures] == [str(segments(folder)[1])]
