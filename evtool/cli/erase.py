@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -78,8 +80,10 @@ def erase(
             if not (yes or dry_run):
                 typer.confirm("Erase this for ever?", abort=True, err=True)
             if not dry_run:
+                record = _recorder(opened)
+                record(plan.counts, {"by": wanted.by, "reason": reason}, "began")
                 with progress.shown("erase", wanted=not as_json) as on_progress:
-                    report = doing.apply(opened, config, plan, reason, on_progress=on_progress)
+                    report = doing.apply(opened, config, plan, reason, on_progress, record)
                 if not as_json:
                     _say_erased(report)
     if as_json:
@@ -123,7 +127,14 @@ def _resumed(opened: Log, config: Config, wanted: bool) -> Report | None:
     from evtool.lifecycle.erasing import doing
 
     with progress.shown("erase", wanted=wanted) as on_progress:
-        return doing.resume(opened, config, on_progress=on_progress)
+        return doing.resume(opened, config, on_progress, _recorder(opened))
+
+
+def _recorder(opened: Log) -> Callable[..., Any]:
+    """What keeps in the audit of a log how many events were erased, from which segments, and why."""
+    from evtool.lifecycle import audit
+
+    return functools.partial(audit.record, opened.files, opened.folder, "erase")
 
 
 def _check_terminal() -> None:

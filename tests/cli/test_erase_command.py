@@ -58,6 +58,16 @@ def test_a_plan_erases_nothing_and_yes_does(folder: Path):
     run("backup", "--keep", "1", cwd=folder)
 
 
+def test_the_audit_tells_that_but_not_what_was_erased(folder: Path, small: Path):
+    run("erase", *BY_STREAM, "--yes", "--reason", "Art. 17", cwd=folder)
+    told = [json.loads(line) for line in run("audit", cwd=folder).stdout.splitlines()]
+    assert [(line["command"], line["outcome"]) for line in told] == [("erase", "began"), ("erase", "done")]
+    assert {line["details"]["reason"] for line in told} == {"Art. 17"}
+    assert {(line["details"]["by"], line["counts"]["events"]) for line in told} == {("stream", ERASED)}
+    assert len(told[-1]["details"]["segments"].split(", ")) == 2
+    assert found(folder) == []
+
+
 def test_by_a_condition(folder: Path):
     told = run("erase", "--yes", "--where", f"payload.name = '{MARKER}'", cwd=folder).stderr.decode()
     assert f"erased {ERASED} events in 2 segments: " in told
