@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 from command_line import COMMAND, TIMEOUT_SECONDS, environment
-from erasures import MARKER, SMALL_COUNT, SMALL_PROJECTION, STREAM, check_erased, cut_short, found, make_small
+from compacting import compacted
+from erasures import (
+    MARKER,
+    SMALL_COUNT,
+    SMALL_PROJECTION,
+    STREAM,
+    check_erased,
+    cut_short,
+    found,
+    make,
+    make_small,
+)
 from within import failed, run
 
 ERASED = SMALL_COUNT // 4
@@ -66,6 +77,17 @@ def test_the_audit_tells_that_but_not_what_was_erased(folder: Path, small: Path)
     assert {(line["details"]["by"], line["counts"]["events"]) for line in told} == {("stream", ERASED)}
     assert len(told[-1]["details"]["segments"].split(", ")) == 2
     assert found(folder) == []
+
+
+def test_nothing_is_left_in_the_archive_and_its_cache(tmp_path: Path):
+    compacted(make(tmp_path / "segments"), 1 << 30)
+    run("archive", "--to", "archive", "--older-than", "1d", "--by", "timestamp", cwd=tmp_path)
+    run("replay", cwd=tmp_path)
+    assert {path.split("/")[0] for path in found(tmp_path)} == {"archive", "segments"}
+    run("erase", *BY_STREAM, "--yes", cwd=tmp_path)
+    assert found(tmp_path) == []
+    assert b"clean" in run("archive", "--check", cwd=tmp_path).stdout
+    run("verify", cwd=tmp_path)
 
 
 def test_by_a_condition(folder: Path):

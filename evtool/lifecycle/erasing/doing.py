@@ -16,6 +16,10 @@ import pyarrow as pa
 from evtool.config import Config
 from evtool.errors import LogDamagedError, LogLockedError, LogReadOnlyError
 from evtool.lifecycle import nightly
+from evtool.lifecycle.archiving import place
+from evtool.lifecycle.archiving.moving import move
+from evtool.lifecycle.archiving.place import object_of
+from evtool.lifecycle.archiving.sweeping import check_place, sweep
 from evtool.lifecycle.compact import Failure, names_for
 from evtool.lifecycle.erasing import letters, models, pending
 from evtool.lifecycle.erasing.choosing import Positions, Progress
@@ -27,7 +31,7 @@ from evtool.lifecycle.materialising import NOTHING
 from evtool.lifecycle.patching import patch
 from evtool.lifecycle.rewriting import in_turn, rewrite, rewriting_lock
 from evtool.log.coldsegment import ColdSegment
-from evtool.log.format import FRAMES_FILE
+from evtool.log.format import CACHE_FOLDER, FRAMES_FILE
 from evtool.log.gone import ERASED
 from evtool.log.log import Log
 from evtool.log.lookup import events_at
@@ -73,13 +77,17 @@ def apply(
 
     A segment that is damaged is left and reported: then the next `resume` tries it again. Raises LogReadOnlyError,
     LogLockedError (another one writes to the active segment, compacts, or has its nightly run; or there is an
-    erasure that is not done), LogDamagedError, StorageError. Once it was begun, `resume` goes on with it.
+    erasure that is not done), LogDamagedError, StorageError, and of a log with an archive ArchiveError and
+    StoreError. Once it was begun, `resume` goes on with it.
     """
     if log.is_read_only:
         raise LogReadOnlyError(f"{log.folder} was opened to be read only")
     with _alone(log):
         if pending.is_there(log.folder):
             raise LogLockedError(f"an erasure from {log.folder} is not done yet", "`evtool erase` finishes it.")
+        archive = place.of(log)
+        if archive is not None and len(plan.positions):
+            check_place(archive)
         _seal(log, plan.positions)
         positions = plan.positions
         begun = Pending(
@@ -154,6 +162,7 @@ def _finish(log: Log, config: Config, begun: Pending, on_progress: Progress, rec
         try:
             clear(log)
             _rewrite_all(log, begun, report, on_progress)
+            log.files.remove_folder(log.folder / CACHE_FOLDER)
         finally:
             lock.release()
     letters.drop(log, begun.letters)
@@ -169,7 +178,10 @@ def _finish(log: Log, config: Config, begun: Pending, on_progress: Progress, rec
 
 
 def _rewrite_all(log: Log, begun: Pending, report: Report, on_progress: Progress) -> None:
-    """Write the segments anew that still hold something."""
+    """Write the segments anew that still hold something; those of the archive go back there."""
+    archive = place.of(log)
+    if archive is not None:
+        check_place(archive)
     those = [(segment,) for segment in log.snapshot().segments if _is_left(log, segment, begun)]
     change_names = _Names(begun)
     for (segment,), told in in_turn(those, on_progress):
@@ -177,17 +189,21 @@ def _rewrite_all(log: Log, begun: Pending, report: Report, on_progress: Progress
         change = erasing(_choose(begun.positions), log.manifest.id_bytes, change_names)
         try:
             written = _rewritten(log, segment, begun, change, told)
+            if archive is not None and object_of(segment) is not None:
+                move(archive, written)
         except LogDamagedError as error:
             report.failures.append(Failure(str(segment.folder), error.message, error.hint))
             continue
         report.segments.append(segment.folder.name)
         report.bytes_before += before
         report.bytes_after += written.log_bytes
+    if archive is not None:
+        sweep(archive)
 
 
 def _rewritten(
     log: Log, segment: SegmentView, begun: Pending, change: Change, told: Callable[[int], None]
-) -> SegmentView:
+) -> ColdSegment:
     """Write a segment anew; of a cold one only the row groups that hold something, where these are few."""
     if isinstance(segment, ColdSegment):
         header = segment.table["header"]
