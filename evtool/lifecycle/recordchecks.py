@@ -17,7 +17,7 @@ from evtool.lifecycle.audit import Mark
 from evtool.lifecycle.findings import Finding, damaged, note, stale
 from evtool.lifecycle.logfiles import LogFiles
 from evtool.log import head as head_file
-from evtool.log.format import HEAD_FILE, LOG_FILE
+from evtool.log.format import ERASING_FILE, HEAD_FILE, LOG_FILE
 from evtool.schemas.registry import FILE, FOLDER, Registry
 
 _STORE_SECONDS = 0.05
@@ -45,6 +45,13 @@ def head(files: Files, log: LogFiles) -> list[Finding]:
             return []
         return [stale(path, "it is not as it was written", hint)]
     return [note(path, "it is missing", hint)] if log.segments else []
+
+
+def erasure(folder: Path) -> list[Finding]:
+    """What tells of an erasure that is not done."""
+    path = folder / ERASING_FILE
+    hint = "If nobody is at it, `evtool erase` finishes it, and so does the next command that writes."
+    return [note(path, "an erasure has begun and is not done", hint)] if path.exists() else []
 
 
 def schemas(files: Files, folder: Path) -> tuple[int, list[Finding]]:

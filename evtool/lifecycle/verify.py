@@ -223,6 +223,7 @@ class _Run:
     def run(self) -> Report:
         """Do all of it."""
         self._found.add(*recordchecks.head(self._log.files, self._files), *self._tables.findings)
+        self._found.add(*recordchecks.erasure(self._log.folder))
         self._found.add(*map(framechecks.superseded, self._files.superseded))
         for task, result in parallel.ordered(lambda task: (task, task.work()), self._tasks()):
             task.settle(result)
