@@ -28,7 +28,7 @@ def init(
     config = configuration.load(log)
     chosen = configuration.with_flags(config.log, partitions=partitions)
     config = replace(config, log=chosen)
-    manifest = manifest_file.create(Files(), config.log_path, config.log.partitions)
+    manifest = manifest_file.create(Files(), config.new_log_path, config.log.partitions)
     if as_json:
         render.print_json({"log": str(config.log_path), **asdict(manifest)}, done="The log was made.")
     else:

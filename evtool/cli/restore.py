@@ -68,7 +68,7 @@ def restore(
     from evtool.lifecycle.backups.place import store_of
 
     config = configuration.load(to)
-    config = replace(config, log_path=to or config.log_path)
+    config = replace(config, log_path=config.new_log_path)
     began = time.monotonic()
     restoring.refuse_what_is_there(config.log_path)
     store = store_of(config, source)

@@ -28,7 +28,7 @@ def stats(log: LogOption = None, as_json: JsonOption = False) -> None:
         facts |= {"archive": archive_url, "cache_bytes": cache_bytes}
         for name in ("recorded_at_min", "recorded_at_max", "timestamp_min", "timestamp_max"):
             facts[name] = None if facts[name] is None else to_text(facts[name])
-        render.print_json({"log": str(config.log_path), "id": identity, **facts})
+        render.print_json({"log": config.log_name, "id": identity, **facts})
         return
     gone = ", ".join(f"{count:,} {how}" for how, count in found.gone.items() if count)
     local_bytes = found.stored_bytes - found.archived_bytes
@@ -42,7 +42,7 @@ def stats(log: LogOption = None, as_json: JsonOption = False) -> None:
         sealed += f", {found.cold_segments:,} of them cold"
     render.print_facts(
         [
-            ("log", f"{config.log_path} ({identity})"),
+            ("log", f"{config.log_name} ({identity})"),
             ("events", f"{found.events:,}"),
             *([("gone", gone)] if gone else []),
             ("position", f"{found.position:,}"),

@@ -111,7 +111,7 @@ class ChunkCache:
         """What is in the folder of an object now."""
         with self._mutex:
             known = self._known.setdefault(folder, _Known())
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(OSError, StorageError):
                 identity = self._files.identity(folder)
                 if known.identity != identity:
                     for _, _, path in self._files.entries(folder):
