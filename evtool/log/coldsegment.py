@@ -119,6 +119,11 @@ class ColdSegment:
         """Bytes of the Parquet file, its map, and what it says of events that are gone."""
         return int(self.summary["events_bytes"]) + int(self.summary["map_bytes"]) + len(self.gone_data)
 
+    @property
+    def events_bytes(self) -> int:
+        """Bytes of the Parquet file."""
+        return self.file.size
+
     @cached_property
     def gone(self) -> Gone:
         """Events at some of its positions that it has not any more. Raises LogDamagedError."""
@@ -259,6 +264,7 @@ class ColdSegment:
         if not self.is_archived:
             return self
         needed = {*columns} if "recorded_at" not in columns and columns else {*columns, "position"}
+        needed |= {"event_uuid"} if "event_id" in needed else set()
         names = [name for name in self._numbers if name in needed]
         file = self.file.fetched([piece for pieces in self._pieces(rows, names) for piece in pieces])
         return replace(self, file=file)
