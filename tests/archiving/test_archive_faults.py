@@ -14,6 +14,7 @@ from archives import (
     archived,
     brought_back,
     check_archive,
+    check_catalogue,
     check_sound,
     dropped,
     make,
@@ -71,7 +72,9 @@ def lines(folder: Path) -> list[bytes]:
     return replay(folder).splitlines(keepends=True)
 
 
-def each_call(work: Callable[[FaultyFiles], Any], back: Callable[[], None], times: int, done: float) -> Any:
+def each_call(
+    folder: Path, work: Callable[[FaultyFiles], Any], back: Callable[[], None], times: int, done: float
+) -> Any:
     """Do some work so many `times`, killed at another call each time; behind each, who asked may look."""
     counting = FaultyRemovals(Fault(0, kinds=KINDS))
     counting.fault = None
@@ -82,6 +85,7 @@ def each_call(work: Callable[[FaultyFiles], Any], back: Callable[[], None], time
         back()
         with pytest.raises(Killed):
             work(FaultyRemovals(Fault(call, done, kinds=KINDS)))
+        check_catalogue(folder)
         yield call
 
 
@@ -90,7 +94,7 @@ def test_a_move_that_is_killed_anywhere_loses_nothing_and_is_taken_up(
     folder: Path, kept: Callable[[], None], done: float
 ):
     wanted = replay(folder)
-    for call in each_call(lambda files: archived(folder, files), kept, 12, done):
+    for call in each_call(folder, lambda files: archived(folder, files), kept, 12, done):
         assert replay(folder) == wanted, call
         archived(folder)
         assert len(stubs(folder)) == 2, call
@@ -102,12 +106,12 @@ def test_a_return_that_is_killed_anywhere_loses_nothing_and_is_taken_up(folder: 
     wanted = replay(folder)
     archived(folder)
     back = remembered(folder)
-    for call in each_call(lambda files: brought_back(folder, COUNT + 1, files), back, 8, 0.5):
+    for call in each_call(folder, lambda files: brought_back(folder, COUNT + 1, files), back, 8, 0.5):
         assert replay(folder) == wanted, call
         brought_back(folder, COUNT + 1)
         assert len(stubs(folder)) == 1, call
         assert check_archive(folder).position == COUNT
-    for call in each_call(lambda files: brought_back(folder, 1, files), back, 8, 1.0):
+    for call in each_call(folder, lambda files: brought_back(folder, 1, files), back, 8, 1.0):
         assert replay(folder) == wanted, call
         if (folder / "archive.json").exists():
             brought_back(folder)
@@ -126,7 +130,7 @@ def test_a_drop_that_is_killed_anywhere_loses_no_other_event_and_leaves_no_objec
         dropped(folder, files, size=sum(path.stat().st_size for path in folder.glob("*/events-*")) + 1)
 
     old = set(objects(folder))
-    for call in each_call(drop, back, 9, 1.0):
+    for call in each_call(folder, drop, back, 9, 1.0):
         there = set(lines(folder))
         assert set(before[2 * COUNT :]) <= there <= set(before), call
         archived(folder)  # which is what nightly does

@@ -30,6 +30,7 @@ import evtool
 from evtool.errors import (
     ArchiveError,
     ConfigError,
+    EvtoolError,
     LogDamagedError,
     LogLockedError,
     LogReadOnlyError,
@@ -270,3 +271,24 @@ def test_a_damaged_segment_is_left_and_those_behind_it_wait(folder: Path):
     report = archived(folder)
     assert (report.segments, report.position) == (1, COUNT)
     assert [failure.folder for failure in report.failures] == [str(segments(folder)[1])]
+
+
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["missing", "damaged"])
+def test_an_archive_json_that_is_lost_is_made_anew_by_what_is_there(folder: Path, is_damaged: bool):
+    wanted = replay(make(folder))
+    archived(folder)
+    kept = (folder / "archive.json").read_bytes()
+    if is_damaged:
+        flip(folder / "archive.json", 0)
+    else:
+        (folder / "archive.json").unlink()
+    for attempt in (archived, brought_back, replay):
+        with pytest.raises(EvtoolError) as caught:
+            attempt(folder)
+        assert "--moved-to" in caught.value.hint
+    with evtool.open(folder) as log, pytest.raises(ArchiveError):
+        returning.moved_to(log, settings(folder), folder.with_name("elsewhere").as_uri())
+    with evtool.open(folder) as log:
+        returning.moved_to(log, settings(folder), store_folder(folder).as_uri())
+    assert (folder / "archive.json").read_bytes() == kept
+    check_sound(folder, wanted)
