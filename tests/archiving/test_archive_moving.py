@@ -21,7 +21,8 @@ from archives import (
     store_folder,
     stubs,
 )
-from backing import replay
+from backing import backed_up, replay, restored
+from backing import place as backups
 from compacting import compacted
 from faults import flip
 from samples import make_log, many, segments
@@ -163,6 +164,22 @@ def test_segments_come_back_from_a_position_on_and_all_of_them(folder: Path):
     check_sound(folder, wanted)
 
 
+def test_an_object_that_is_damaged_or_missing_does_not_come_back(folder: Path):
+    make(folder)
+    archived(folder)
+    last = sorted(store_folder(folder).glob("events/*/*"))[-1]
+    flip(last, 1000)
+    with pytest.raises(LogDamagedError, match="not what was stored"):
+        brought_back(folder, 3 * COUNT + 1)
+    last.rename(last.with_name("elsewhere"))
+    with pytest.raises(LogDamagedError, match="missing"):
+        brought_back(folder, 3 * COUNT + 1)
+    assert len(stubs(folder)) == 4
+    last.with_name("elsewhere").rename(last)
+    flip(last, 1000)
+    check_archive(folder)
+
+
 def test_an_archive_that_was_copied_elsewhere_is_read_there(folder: Path):
     wanted = replay(make(folder))
     archived(folder)
@@ -295,3 +312,20 @@ def test_an_archive_json_that_is_lost_is_made_anew_by_what_is_there(folder: Path
         returning.moved_to(log, settings(folder), store_folder(folder).as_uri())
     assert (folder / "archive.json").read_bytes() == kept
     check_sound(folder, wanted)
+
+
+@pytest.mark.parametrize("is_before", [True, False], ids=["backed up before", "archived before"])
+def test_a_backup_has_what_is_archived_and_reads_it_once(folder: Path, tmp_path: Path, is_before: bool):
+    wanted = replay(make(folder))
+    if is_before:
+        backed_up(folder)
+    archived(folder)
+    made = backed_up(folder)
+    assert made.is_new is not is_before
+    shutil.rmtree(store_folder(folder))
+    assert not backed_up(folder).is_new  # of what is there nothing is asked
+    restored(backups(folder), tmp_path / "again")
+    assert replay(tmp_path / "again") == wanted
+    assert stubs(tmp_path / "again") == []
+    assert not (tmp_path / "again" / "archive.json").exists()
+    assert not [*folder.glob("backup.fetched*")]
