@@ -272,6 +272,13 @@ def test_a_copy_of_a_log_does_not_take_over_its_archive(folder: Path, tmp_path: 
     archived(folder)
     with pytest.raises(ArchiveError, match="a copy of it"):
         archived(tmp_path / "copy", to=store_folder(folder).as_uri())
+    archived(tmp_path / "copy", to=(tmp_path / "another").as_uri())
+    with (
+        evtool.open(tmp_path / "copy") as log,
+        pytest.raises(ArchiveError, match="another copy"),
+    ):
+        returning.moved_to(log, settings(folder), store_folder(folder).as_uri())
+    check_archive(folder)
 
 
 def test_an_archive_waits_for_nobody_and_is_for_writers(folder: Path):
