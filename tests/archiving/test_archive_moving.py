@@ -122,7 +122,10 @@ def test_what_is_dropped_is_not_in_the_archive_any_more(folder: Path):
     before = set(objects(folder))
     with evtool.open(folder, read_only=True) as log:
         size = sum(each.log_bytes for each in log.snapshot().segments)
+    assert replay(folder) == b"".join(wanted)
+    assert [*folder.glob("cache/*/*")]
     dropped(folder, size=size - 1)
+    assert not [*folder.glob("cache*/*/*")]  # of what was fetched before
     check_sound(folder, b"".join(wanted[COUNT:]))
     assert check_archive(folder).position == 4 * COUNT
     gone = before - set(objects(folder))
