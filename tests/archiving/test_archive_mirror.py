@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from archives import archived, make, store_folder
+from archives import archived, dropped, make, store_folder
 from backing import replay
 from compacting import compacted
 from faults import Fault, FaultyFiles, Killed
@@ -102,3 +102,19 @@ def test_an_archive_that_has_not_changed_is_opened_by_its_catalogue_alone(
     assert asked == ["catalogue.msgpack"]
     assert mirror.is_mirror(mirror_folder(store_folder(folder).as_uri()))
     assert not mirror.is_mirror(folder)
+
+
+def test_what_was_dropped_is_not_in_a_mirror_when_it_was_opened_again(folder: Path):
+    make(folder)
+    archived(folder)
+    place = mirror_folder(store_folder(folder).as_uri())
+    with evtool.open(store_folder(folder).as_uri()) as before:
+        assert len(list(before.replay())) > 0
+        objects = len(list((place / "cache").iterdir()))
+        with evtool.open(folder, read_only=True) as log:
+            size = sum(each.log_bytes for each in log.snapshot().segments)
+        dropped(folder, size=size - 1)
+        assert read(folder) == replay(folder, end=401)
+        assert len(list((place / "cache").iterdir())) < objects + 1
+        assert [path.name for path in sorted(place.glob("*1/*.map"))][:2] == ["events-2.map", "events-1.map"]
+        assert b"".join(before.replay()) == read(folder)  # a snapshot of its own each time
