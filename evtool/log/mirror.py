@@ -17,6 +17,7 @@ from evtool.errors import LogDamagedError, LogNotFoundError, StoreError
 from evtool.files import Files
 from evtool.log.archive import (
     CATALOGUE,
+    OBJECT_KEY,
     Catalogue,
     Place,
     decode,
@@ -26,8 +27,10 @@ from evtool.log.archive import (
     streams_object,
     write_place,
 )
+from evtool.log.chunkcache import ChunkCache
 from evtool.log.format import (
     ARCHIVE_FILE,
+    CACHE_FOLDER,
     COPY_FILE,
     LOG_FILE,
     STREAMS_FILE,
@@ -78,6 +81,8 @@ def refresh(files: Files, folder: Path, url: str, store: Store) -> None:
         for first_position, path in list(segment_folders(folder)):
             if first_position not in named:
                 files.remove_folder(path)
+        cache = ChunkCache(files, folder / CACHE_FOLDER, 0)
+        cache.keep_only(summary[OBJECT_KEY] for summary in catalogue.segments)
         _write_records(files, folder, url, catalogue)
     finally:
         lock.release()
