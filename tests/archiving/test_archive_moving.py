@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 from archives import (
     COUNT,
@@ -32,6 +33,7 @@ from evtool.errors import (
     ArchiveError,
     ConfigError,
     EvtoolError,
+    IdConflictError,
     LogDamagedError,
     LogLockedError,
     LogReadOnlyError,
@@ -39,6 +41,7 @@ from evtool.errors import (
 )
 from evtool.lifecycle.archiving import checking, moving, place, planning, returning
 from evtool.lifecycle.rewriting import rewriting_lock
+from evtool.lifecycle.verify import verify
 
 
 def test_all_that_is_cold_is_moved_and_read_from_there(folder: Path):
@@ -336,3 +339,35 @@ def test_a_backup_has_what_is_archived_and_reads_it_once(folder: Path, tmp_path:
     assert stubs(tmp_path / "again") == []
     assert not (tmp_path / "again" / "archive.json").exists()
     assert not [*folder.glob("backup.fetched*")]
+
+
+def test_an_index_that_is_lost_is_found_at_night_and_stored_again(folder: Path):
+    make(folder)
+    archived(folder)
+    next(store_folder(folder).glob("index/*.map")).unlink()
+    with evtool.open(folder, read_only=True) as log:
+        report = verify(log, reads_archive=False)
+        assert [(each.severity, each.message) for each in report.findings] == [("derived", "it is missing")]
+        assert (report.archived, report.skipped, report.events, report.digest) == (4, 4, COUNT + 7, None)
+    archived(folder)
+    check_archive(folder)
+    with evtool.open(folder, read_only=True) as log:
+        assert verify(log, reads_archive=False).findings == []
+        shutil.rmtree(store_folder(folder) / "events")
+        damaged = verify(log, reads_archive=False)
+    assert {each.severity for each in damaged.findings} == {"log"}
+    assert len(damaged.findings) == 4
+
+
+def test_a_writer_goes_on_meanwhile_and_knows_what_was_archived(folder: Path):
+    make(folder)
+    with evtool.open(folder) as log:
+        assert log.append(many(COUNT, 1_000)).count == COUNT
+        archived(folder)
+        assert log.append(many(COUNT, 1_050)).count == COUNT // 2
+        assert log.append(many(2 * COUNT)).count == 0  # all of them are in the archive
+        with pytest.raises(IdConflictError):
+            log.append(many(1).with_columns(payload=pl.lit("{}")))
+    wanted = replay(folder)
+    assert wanted.count(b"\n") == 5 * COUNT + 7 + COUNT + COUNT // 2
+    check_sound(folder, wanted)
