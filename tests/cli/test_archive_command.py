@@ -53,6 +53,13 @@ def test_the_way_there_and_back(home: Path):
     facts = as_json("archive", "--bring-back", "--all", cwd=home)
     assert (facts["segments"], facts["left"], facts["is_over"]) == (2, 0, True)
     assert objects(log) == []
+    lines = [json.loads(text) for text in (log / "audit.ndjson").read_bytes().splitlines()]
+    told = [(each["command"], each["outcome"], each["counts"]["segments"]) for each in lines]
+    assert told == [
+        ("archive", "done", 3),
+        ("archive --bring-back", "done", 1),
+        ("archive --bring-back", "done", 2),
+    ]
     assert (replay(log), digest(log)) == (wanted, before)
 
 
