@@ -26,6 +26,7 @@ COPY_FILE = "segment.copy"
 COMPACT_LOCK_FILE = "compact.lock"
 ARCHIVE_FILE = "archive.json"
 CACHE_FOLDER = "cache"
+MIRROR_LOCK_FILE = "mirror.lock"  # a folder that has it is no log of its own, but shows an archive
 
 SEGMENT_MAGIC = b"EVTOOLOG"
 FRAME_MAGIC = b"EVF1"
