@@ -25,7 +25,8 @@
      │   ├─ DerivedDamagedError   24   the same of something that can be made again
      │   ├─ LogReadOnlyError      15   the log was opened to be read only
      │   ├─ PositionError         16   a position or an event id is not in the log
-     │   └─ LetterNotFoundError   17   no dead letter has this id
+     │   ├─ LetterNotFoundError   17   no dead letter has this id
+     │   └─ NothingToEraseError   32   nothing in the log is what shall be erased
      └─ StorageError              20   the operating system refused
          ├─ NoSpaceError          21   the disk is full, or a quota or size limit was reached
          ├─ AccessDeniedError     22   no permission, or a read-only file system
@@ -215,6 +216,12 @@ class LetterNotFoundError(LogError):
     """No dead letter has this id, or several begin like it."""
 
     exit_code = 17
+
+
+class NothingToEraseError(LogError):
+    """Nothing in the log is what shall be erased."""
+
+    exit_code = 32
 
 
 class StorageError(EvtoolError):

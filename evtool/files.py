@@ -121,6 +121,17 @@ class Files:
         if durable:
             self.sync_folder(path.parent)
 
+    def write_shared(self, path: Path, data: Buffer) -> None:
+        """As `write_whole`, of a file that several processes may write at once: the last one counts."""
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            self._write_temporary(temporary, data, durable=True)
+            with translated("rename", path):
+                self.replace(temporary, path)
+        finally:
+            self.remove(temporary)
+        self.sync_folder(path.parent)
+
     def create_whole(self, path: Path, data: Buffer) -> None:
         """Make a file with `data`, whole or not at all, also after a power cut.
 

@@ -6,11 +6,12 @@ What evtool wrote is read by `format_page`, which was written from the page alon
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import struct
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 import msgspec
@@ -51,6 +52,7 @@ from evtool import envelope, timestamps, uuids
 from evtool.config import Codec, Config, LogConfig
 from evtool.event import EVENT_SCHEMA
 from evtool.files import Files
+from evtool.lifecycle import audit
 from evtool.lifecycle.verify import verify
 from evtool.log import format as log_format
 from evtool.log import frame, hashing, sequence, streamindex, stripes, table, versions
@@ -419,13 +421,31 @@ def test_registered_schemas_are_as_the_page_says(folder: Path):
         for text, more in (("{}", ()), ("true", steps)):
             log.schemas.add("T", document.parse(text), steps=more)
         lines = (log.folder / "schemas" / "schemas.ndjson").read_bytes().splitlines()
-    section = PAGE[PAGE.index("## schemas/") : PAGE.index("## What may be believed")]
+    section = PAGE[PAGE.index("## schemas/") : PAGE.index("## audit.ndjson")]
     keys = re.findall(r"^\| (\w+) \|", section, re.MULTILINE)[1:]
     for line, shown in zip(lines, ([key for key in keys if key != "upcast"], keys), strict=True):
         kept = msgspec.json.decode(line)
         assert list(kept) == shown
         assert kept["digest"] == xxhash.xxh3_64_hexdigest(kept["schema"].encode())
         assert line[-31:] == f',"checksum":"{xxhash.xxh3_64_hexdigest(line[:-31])}"}}'.encode()
+
+
+def test_the_audit_is_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"SUDO_UID": "1000", "SUDO_USER": "ada"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(audit, "_login", lambda: 4242)
+    for outcome in get_args(audit.Outcome):
+        audit.record(Files(), tmp_path, "retain", {}, {}, outcome)
+    section = PAGE[PAGE.index("## audit.ndjson") : PAGE.index("## What may be believed")]
+    assert set(get_args(audit.Outcome)) <= set(re.findall(r"`(\w+)`", section))
+    previous = "0" * 64
+    for line in (tmp_path / audit.FILE).read_bytes().splitlines():
+        kept = msgspec.json.decode(line)
+        assert list(kept) == re.findall(r"^\| (\w+) \|", section, re.MULTILINE)[1:]
+        assert (kept["sudo"], kept["login"], kept["previous"]) == ("ada", "uid 4242", previous)
+        previous = hashlib.sha256(line[: line.index(b',"sha256"')]).hexdigest()
+        assert kept["sha256"] == previous
 
 
 def test_the_logical_digest_is_as_the_page_says(folder: Path):

@@ -121,9 +121,11 @@ def _with_flags(config: Config, older_than: str | None, by: str | None, keep_loc
 
 
 def _move(log: Log, config: Config, to: str | None, dry_run: bool, as_json: bool) -> None:
-    from evtool.errors import LogDamagedError
+    from evtool.errors import LogDamagedError, LogReadOnlyError
     from evtool.lifecycle.archiving import moving, place, planning
 
+    if log.is_read_only:
+        raise LogReadOnlyError(f"{log.folder} is only to be read", "What it is read from is an archive already.")
     url = place.url_of(log, config, to)
     plan = planning.plan(log, config.archive, time.time_ns())
     if not as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -53,9 +53,14 @@ def backup(
     --keep removes manifests of older backups first, then objects that no backup names, and only such as were
     stored more than two days ago: another backup may run meanwhile, and rely on younger ones.
     """
-    if context.invoked_subcommand is not None:
-        return
     from evtool.errors import ConfigError
+
+    if context.invoked_subcommand is not None:
+        if (to, check, keep) != (None, None, None):
+            raise ConfigError(
+                f"{context.invoked_subcommand} takes no --to, --check or --keep", "Name the URL behind it instead."
+            )
+        return
 
     if check is not None:
         if to is not None or keep is not None:
@@ -73,6 +78,7 @@ def backup(
     settings = configuration.with_flags(config.backup, to=to, keep=keep)
     began = time.monotonic()
     store = store_of(replace(config, backup=settings), to)
+    erase.finish(config)
     with (
         open_log(config.log_path, config=config) as opened,
         progress.shown("backup", "bytes", wanted=not as_json) as on_progress,
@@ -171,6 +177,9 @@ def _show(made: Made, pruned: Pruned | None, url: str) -> None:
         )
     else:
         render.say(f"nothing has changed since backup {manifest.id} at {url}, position {manifest.position:,}")
+        if made.stored:
+            lost = render.count(made.stored, "object")
+            render.say(f"of this backup, {lost} had gone or changed in size, and were stored again")
     if pruned is not None and (pruned.backups or pruned.objects):
         render.say(
             f"removed {render.count(len(pruned.backups), 'older backup')} and "

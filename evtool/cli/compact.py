@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def compact(
     step_back()
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.errors import LogDamagedError
     from evtool.lifecycle import compact as compacting
     from evtool.lifecycle import materialising
@@ -59,12 +60,18 @@ def compact(
     started = time.monotonic()
     target_bytes = config.log.segment_bytes
     columns = materialising.choose(config, materialise or [], rewrite)
+    erase.finish(config)
     with open_log(config.log_path, config=config) as opened:
         if dry_run:
             report = compacting.estimate(opened, target_bytes, columns)
         else:
-            with progress.shown("compact", wanted=not as_json) as on_progress:
+            with (
+                audited(config.log_path, "compact") as entry,
+                progress.shown("compact", wanted=not as_json) as on_progress,
+            ):
                 report = compacting.compact(opened, target_bytes, columns, on_progress)
+                entry.counts = report.counts
+                entry.outcome = "failed" if report.failures else "done"
     seconds = time.monotonic() - started
     if as_json:
         facts = {"log": str(config.log_path), "dry_run": dry_run, **_facts(report)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import render
+from evtool.cli import erase, render
 from evtool.cli.interrupts import stopped_by_signals
 from evtool.cli.options import JsonOption, LogOption
 
@@ -109,14 +109,17 @@ def retry(
     Those that pass become events and leave the queue; one whose event is stored already leaves it too. The rest
     stay, with the new reason and a count of attempts. Lines that were cut at 16 MiB cannot be tried.
     """
+    from evtool.cli.audited import audited
     from evtool.ingest.retry import Retry
 
     config, opened = _opened(log, read_only=False)
-    with opened:
+    with opened, audited(config.log_path, "dead-letters retry") as entry:
         wanted = _filter(_queue(opened), ids, reason, source, since, until)
         work = Retry(opened, config.ingest)
         with stopped_by_signals(work.stop) as caught:
             result = work.run(wanted)
+        entry.counts = {"passed": result.passed, "accepted": result.accepted, "failed": result.stay}
+        entry.outcome = "interrupted" if result.is_interrupted else "done"
     _report(result, as_json)
     if caught:
         raise typer.Exit(128 + caught[0])
@@ -140,18 +143,23 @@ def export(
     The letters stay in the queue. Lines that were cut at 16 MiB are left out, unless --json writes the letters.
     """
     from evtool import output
+    from evtool.cli.audited import audited
 
-    _, opened = _opened(log)
+    config, opened = _opened(log)
     queue = _queue(opened)
     wanted = _filter(queue, ids, reason, source, since, until)
     written = cut = 0
-    with output.opened(out) as target:
+    with audited(config.log_path, "dead-letters export", is_optional=True) as entry, output.opened(out) as target:
+        entry.details["to"] = out or "standard output"
         for letter in queue.letters(wanted):
             if letter.is_cut and not as_json:
                 cut += 1
                 continue
+            if not written:
+                entry.begin()
             target.write(letter.encode() if as_json else letter.raw + b"\n")
             written += 1
+            entry.counts["letters"] = written
     left_out = f"; {render.count(cut, 'line')} cut at 16 MiB left out" if cut else ""
     render.say(f"exported {render.count(written, 'dead letter')}{left_out}")
 
@@ -169,19 +177,23 @@ def drop(
     as_json: JsonOption = False,
 ) -> None:
     """Take dead letters away for ever. It asks before it does."""
-    _, opened = _opened(log)
+    from evtool.cli.audited import audited
+
+    config, opened = _opened(log)
     queue = _queue(opened)
     wanted = _filter(queue, ids, reason, source, since, until)
     if dry_run:
         matching = sum(1 for _ in queue.letters(wanted))
         _say_dropped(matching, 0, as_json)
         return
-    with queue.change() as change:
+    with queue.change() as change, audited(config.log_path, "dead-letters drop") as told:
         # What comes while the question stands is not dropped: the change ends where it began.
         matching = sum(1 for entry in change.entries() if entry.letter is not None and wanted(entry.letter))
         if matching and not yes:
             _ask(matching)
         if matching:
+            told.counts["letters"] = matching
+            told.begin()
             for entry in change.entries():
                 if entry.letter is None or not wanted(entry.letter):
                     change.keep(entry.text)
@@ -194,6 +206,8 @@ def _opened(log: Any, read_only: bool = True) -> tuple[Config, Log]:
     from evtool.log.log import open as open_log
 
     config = configuration.load(log)
+    if not read_only:
+        erase.finish(config)
     return config, open_log(config.log_path, read_only=read_only, config=config)
 
 

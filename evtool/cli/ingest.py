@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.interrupts import stopped_by_signals
 from evtool.cli.options import JsonOption, LogOption
 from evtool.errors import EvtoolError, RejectedLinesError, RejectedShareError
@@ -17,6 +17,8 @@ from evtool.errors import EvtoolError, RejectedLinesError, RejectedShareError
 if TYPE_CHECKING:
     from evtool.ingest.pipeline import Ingest
     from evtool.ingest.summary import Acknowledgement, Summary
+
+_INPUTS_NAMED = 5
 
 
 def ingest(
@@ -70,6 +72,7 @@ def ingest(
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.ingest import deadletters, formats, sources
     from evtool.ingest.pipeline import Ingest
     from evtool.ingest.resume import check_name
@@ -94,11 +97,17 @@ def ingest(
     is_typed = sources.STDIN in inputs and sys.stdin.isatty()
     if is_typed:
         render.say("reading events from the terminal, one a line; Ctrl-D ends them")
-    with open_log(config.log_path, create=True, config=config) as opened:
+    erase.finish(config)
+    with (
+        open_log(config.log_path, create=True, config=config) as opened,
+        audited(config.log_path, "ingest") as entry,
+    ):
+        entry.details["inputs"] = _names(inputs)
         work = Ingest(
             opened,
             inputs,
             options,
+            on_commit=lambda summary: entry.meanwhile(summary.counts),
             on_ack=(lambda done: _acknowledge(done, work.summary)) if ack else _nothing,
             resume=resume,
             source=source,
@@ -115,10 +124,19 @@ def ingest(
             except Exception:
                 _report_failed(work.summary, as_json)
                 raise
+            finally:
+                entry.counts = work.summary.counts
+        entry.outcome = "interrupted" if summary.is_interrupted else "done"
         _report(summary, as_json)
     if caught:
         raise typer.Exit(128 + caught[0])
     _judge(summary, strict, options.dead_letter_alert)
+
+
+def _names(inputs: list[str]) -> str:
+    """The inputs, as the audit keeps them: the first of many."""
+    others = f" and {len(inputs) - _INPUTS_NAMED:,} more" if len(inputs) > _INPUTS_NAMED else ""
+    return ", ".join(inputs[:_INPUTS_NAMED]) + others
 
 
 def _nothing(done: Acknowledgement) -> None:

@@ -22,6 +22,7 @@ def init(
     from dataclasses import asdict, replace
 
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.files import Files
     from evtool.log import manifest as manifest_file
 
@@ -29,6 +30,8 @@ def init(
     chosen = configuration.with_flags(config.log, partitions=partitions)
     config = replace(config, log=chosen)
     manifest = manifest_file.create(Files(), config.new_log_path, config.log.partitions)
+    with audited(config.new_log_path, "init") as entry:
+        entry.counts["partitions"] = manifest.partitions
     if as_json:
         render.print_json({"log": str(config.log_path), **asdict(manifest)}, done="The log was made.")
     else:

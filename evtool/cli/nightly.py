@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.options import JsonOption, LogOption, seconds
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def nightly(
     budget_seconds = None if time_budget is None else seconds("--time-budget", time_budget, "2h")
     config = configuration.load(log)
     config = replace(config, nightly=configuration.with_flags(config.nightly, projections=projection or None))
+    erase.finish(config)
     with open_log(config.log_path, config=config) as opened:
         watched = functools.partial(progress.shown, wanted=not as_json)
         report = nights.run(opened, config, steps(config), only or (), skip or (), budget_seconds, _tell, watched)

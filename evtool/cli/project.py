@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from evtool.cli import frames, progress, render
+from evtool.cli import erase, frames, progress, render
 from evtool.cli.options import LogOption, seconds
 from evtool.errors import ConfigError
 
@@ -83,6 +83,7 @@ def project(
         raise ConfigError(f"--out {out}: its ending tells no format", "Add --format json, ndjson, csv or parquet.")
     pause = None if follow is None else _pause(follow)
     config = configuration.load(log)
+    erase.finish(config)
     with open_log(config.log_path, read_only=True, config=config) as opened:
         if all_of_them:
             _refresh_all(opened, config, full, quiet)

@@ -154,11 +154,15 @@ def promote(
 ) -> None:
     """Let a version of a read model be the one that serves; and back again."""
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.files import Files
     from evtool.projections import mending, places
 
     config = configuration.load(log)
-    places.promote(Files(), config.read_models_path, name, version)
+    with audited(config.log_path, "projections promote") as entry:
+        places.promote(Files(), config.read_models_path, name, version)
+        entry.counts["read_models"] = 1
+        entry.details["read_model"] = f"{name}/v{version}"
     render.say(f"{name}: version {version} serves")
     if not mending.is_refreshed(config, name, version):
         render.say("  no refresh changes it any more: there is no definition of this version")
@@ -230,13 +234,19 @@ def drop(
 ) -> None:
     """Remove read models with their state. The log stays, and can give them again."""
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.files import Files
     from evtool.projections import inventory
 
-    root = configuration.load(log).read_models_path
+    config = configuration.load(log)
+    root = config.read_models_path
     found = {each.id: each for each in (inventory.find(root, wanted) for wanted in ids)}
-    for model in found.values():
-        inventory.drop(Files(), root, model)
+    with audited(config.log_path, "projections drop") as entry:
+        entry.counts["read_models"] = len(found)
+        entry.details["read_models"] = ", ".join(found)
+        entry.begin()
+        for model in found.values():
+            inventory.drop(Files(), root, model)
     if as_json:
         render.print_json({"dropped": list(found)})
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 
@@ -17,12 +17,19 @@ def reindex(log: LogOption = None, as_json: JsonOption = False) -> None:
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.log.log import open as open_log
 
     config = configuration.load(log)
     started = time.monotonic()
-    with open_log(config.log_path, config=config) as opened, progress.shown("reindex", wanted=not as_json) as tell:
+    erase.finish(config)
+    with (
+        open_log(config.log_path, config=config) as opened,
+        audited(config.log_path, "reindex") as entry,
+        progress.shown("reindex", wanted=not as_json) as tell,
+    ):
         indexed = opened.reindex(tell)
+        entry.counts = {"ids": indexed.ids, "streams": indexed.streams}
     seconds = time.monotonic() - started
     if as_json:
         counts = {"ids": indexed.ids, "streams": indexed.streams, "sources": indexed.sources}

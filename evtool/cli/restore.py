@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 def restore(
     source: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="URL", help="Where the backups are. (default: `to` in [backup] of evtool.toml)"
-        ),
+        typer.Option("--from", metavar="URL", help="Where the backups are. (default: evtool.toml)"),
     ] = None,
     to: Annotated[
         Path | None,
@@ -61,6 +59,7 @@ def restore(
     keep_freed_memory()  # before the imports below load their allocators
 
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.files import Files
     from evtool.lifecycle.backups import manifest as manifests
     from evtool.lifecycle.backups import restoring
@@ -73,9 +72,14 @@ def restore(
     found = manifests.find(store, backup)
     with progress.shown("restore", "bytes", wanted=not as_json) as on_progress:
         done = restoring.restore(store, found, config.log_path, Files(), config, until, on_progress)
-    report = _verified(config, is_full=False, as_json=as_json)
-    if verify and report.error is None:
-        report = _verified(config, is_full=True, as_json=as_json)
+    with audited(config.log_path, "restore") as entry:
+        entry.counts = {"position": done.position, "bytes": done.bytes}
+        entry.details["backup"] = found.id
+        report = _verified(config, is_full=False, as_json=as_json)
+        if verify and report.error is None:
+            report = _verified(config, is_full=True, as_json=as_json)
+        entry.counts["findings"] = len(report.findings)
+        entry.outcome = "failed" if report.error else "done"
     code = report.error.exit_code if report.error else 0
     if as_json:
         facts = {"log": str(config.log_path), "url": store.url, "backup": found.id, "position": done.position}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
     from evtool.lifecycle.retention import Plan, Report
+    from evtool.log.log import Log
 
 _COLUMNS = ("policy", "from", "to", "events", "segments", "bytes")
 
@@ -65,6 +66,7 @@ def retain(
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
+    from evtool.cli.audited import audited
     from evtool.errors import LogDamagedError
     from evtool.lifecycle import materialising, retention
     from evtool.log.log import open as open_log
@@ -84,6 +86,7 @@ def retain(
     config = replace(config, retain=replace(policies, types=types))
     if not (yes or dry_run):
         _check_terminal()
+    erase.finish(config)
     with open_log(config.log_path, config=config) as opened:
         with progress.shown("retain: plan", wanted=not as_json) as on_progress:
             plan = retention.plan(opened, config, time.time_ns(), exact, on_progress)
@@ -91,6 +94,7 @@ def retain(
             plan.check()
         if not as_json:
             _show(plan)
+            _say_unknown_types(opened, frozenset(types))
         if dry_run and plan.is_everything and not everything:
             render.say("this is everything that can be dropped: it takes --all")
         is_wanted = not dry_run and (not plan.is_empty or bool(plan.failures))
@@ -98,8 +102,15 @@ def retain(
             typer.confirm("Drop this for ever?", abort=True, err=True)
         report = None
         if is_wanted:
-            with progress.shown("retain", wanted=not as_json) as on_progress:
+            with (
+                audited(config.log_path, "retain") as entry,
+                progress.shown("retain", wanted=not as_json) as on_progress,
+            ):
+                entry.counts = plan.counts
+                entry.begin()
                 report = retention.apply(opened, config, plan, materialising.choose(config), on_progress)
+                entry.counts = report.counts
+                entry.outcome = "failed" if report.failures else "done"
     if as_json:
         render.print_json({"log": str(config.log_path), "dry_run": dry_run, **_facts(plan, report)})
     elif report is not None:
@@ -202,6 +213,19 @@ def _show(plan: Plan) -> None:
         render.say(f"about {missed} stay above the size: the active segment, and ids that still count as seen")
     if plan.is_empty:
         render.say("nothing to drop")
+
+
+def _say_unknown_types(opened: Log, types: frozenset[str]) -> None:
+    """A type that is misspelled has no age of its own: its events go by that of all, or not at all."""
+    import contextlib
+
+    from evtool.errors import LogDamagedError
+    from evtool.projections import unknowntypes
+
+    with contextlib.suppress(LogDamagedError):  # which the plan has told
+        for name, near in unknowntypes.absent(types, opened.snapshot(), opened.partitions).items():
+            meant = f": did you mean {render.printable(near)}?" if near else ""
+            render.say(f"no event that is there has the type {render.printable(name)}{meant}")
 
 
 def _say_dropped(report: Report) -> None:

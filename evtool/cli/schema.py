@@ -52,8 +52,12 @@ def add(
     The mode is that of the version before; for a new type it is the one of evtool.toml, or backward. Adding the
     same schema again changes nothing.
     """
-    with _opened(log, read_only=False) as opened:
+    from evtool.cli.audited import audited
+
+    with _opened(log, read_only=False) as opened, audited(opened.folder, "schema add") as entry:
         proposal = _proposal(opened, file, event_type, version, compatibility, upcast, keep=True)
+        entry.counts["schemas"] = int(not proposal.is_known)
+        entry.details["schema"] = proposal.schema.name
     if as_json:
         render.print_json(_facts(proposal.schema) | {"added": not proposal.is_known})
     elif proposal.is_known:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evtool.cli import frames, progress, render
+from evtool.cli import erase, frames, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -44,13 +44,15 @@ def take(
     as_json: JsonOption = False,
 ) -> None:
     """Refresh projections, and keep what they are then. One that fails does not keep the others from it."""
+    from evtool.cli.audited import audited
     from evtool.errors import EvtoolError
     from evtool.projections import catalogue, snapshots
     from evtool.projections import projection as projections
 
     failed: EvtoolError | None = None
     taken: list[Snapshot] = []
-    with _open(log) as (opened, config):
+    with _open(log) as (opened, config), audited(config.log_path, "snapshot take") as entry:
+        known = {each.id for each in snapshots.every(opened)}
         for name in names or catalogue.entries(config.definitions_path):
             try:
                 with progress.shown(name, wanted=not as_json) as on_progress:
@@ -59,6 +61,8 @@ def take(
             except EvtoolError as error:
                 render.print_error(error)
                 failed = failed or error
+        entry.counts["snapshots"] = sum(each.id not in known for each in taken)
+        entry.outcome = "failed" if failed else "done"
     if taken or as_json or not failed:
         _list(taken, as_json)
     if failed:
@@ -123,14 +127,19 @@ def drop(
     as_json: JsonOption = False,
 ) -> None:
     """Take snapshots away for ever, with a label too. It asks before it does."""
+    from evtool.cli.audited import audited
     from evtool.projections import snapshots
 
-    with _open(log) as (opened, _):
+    with _open(log) as (opened, config):
         chosen = (snapshots.find(opened, beginning, _DIGITS_TO_DROP) for beginning in ids)
         found = {each.id: each for each in chosen}
         if not yes:
             _ask(list(found.values()))
-        snapshots.drop(opened, list(found.values()))
+        with audited(config.log_path, "snapshot drop") as entry:
+            entry.counts["snapshots"] = len(found)
+            entry.details["snapshots"] = ", ".join(found)
+            entry.begin()
+            snapshots.drop(opened, list(found.values()))
     if as_json:
         render.print_json({"dropped": list(found)})
         return
@@ -161,6 +170,7 @@ def _open(folder: Path | None) -> Iterator[tuple[Log, Config]]:
     from evtool.log.log import open as open_log
 
     config = configuration.load(folder)
+    erase.finish(config)
     with open_log(config.log_path, config=config) as opened:
         yield opened, config
 

@@ -26,6 +26,13 @@ class Summary:
         return round(self.accepted / self.seconds) if self.seconds else 0
 
     @property
+    def counts(self) -> dict[str, int]:
+        """What was stored, as the audit keeps it; all 0 where nothing was."""
+        found = {name: getattr(self, name) for name in ("accepted", "dead_letters", "batches")}
+        positions = {"first_position": self.first_position or 0, "last_position": self.last_position or 0}
+        return found | positions
+
+    @property
     def lines(self) -> int:
         """How many lines were read, without blank ones."""
         return self.accepted + self.duplicates + self.dead_letters

@@ -76,6 +76,12 @@ class Report:
     passed_over: list[str] = field(default_factory=list)
     lacking: list[Lack] = field(default_factory=list)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was done, as the audit keeps it."""
+        names = ("segments", "events", "bytes_before", "bytes_after")
+        return {name: sum(getattr(one, name) for one in self.compacted) for name in names}
+
 
 def compact(
     log: Log,

@@ -52,16 +52,16 @@ def erasing(choose: Choose, log_id: bytes, streams: Mapping[str, str] | None = N
         if not chosen.any():
             return events, Gone.none()
         is_chosen = pa.array(chosen)
-        ids = pc.binary_join_element_wise("erased", events["position"].cast(pa.string()), "-")
+        positions, those = events["position"].filter(is_chosen), np.zeros(chosen.sum(), np.int64)
         values = {
-            "event_uuid": pa.nulls(len(events), events.schema.field("event_uuid").type),
-            "event_id": ids,
-            "payload": pa.array([ERASED_PAYLOAD]).take(pa.array(np.zeros(len(events), np.int64))),
-            "metadata": pa.array([ERASED_METADATA]).take(pa.array(np.zeros(len(events), np.int64))),
-            "stream_id": _renamed(events["stream_id"], streams or {}),
+            "event_uuid": pa.nulls(len(those), events.schema.field("event_uuid").type),
+            "event_id": pc.binary_join_element_wise("erased", positions.cast(pa.string()), "-"),
+            "payload": pa.array([ERASED_PAYLOAD]).take(pa.array(those)),
+            "metadata": pa.array([ERASED_METADATA]).take(pa.array(those)),
+            "stream_id": _renamed(events["stream_id"].filter(is_chosen), streams or {}),
         }
         columns = [
-            pc.if_else(is_chosen, values[name].cast(events.schema.field(name).type), events[name])
+            pc.replace_with_mask(events[name], is_chosen, values[name].cast(events.schema.field(name).type))
             if name in values
             else events[name]
             for name in events.schema.names

@@ -242,30 +242,40 @@ def streams(
         return []
     reached = tables.reached[StreamVersions.file_name]
     path = tables.folder / StreamVersions.file_name
-    findings = []
+    findings, wrong = [], [pl.DataFrame(schema=_VERSIONS)]
     for together in _some(parts, len(table)):
         is_asked = np.zeros(len(tables.stream_sums.sums[0]), bool)
         is_asked[together] = True
         held = _held(table, is_asked)
         at_least, at_most = _versions(views(), is_asked, reached), _versions(newest(), is_asked, None)
-        findings += _gaps(tables.folder.parent, at_most)
+        wrong.append(at_most.filter(pl.col("count") != pl.col("version")))
         joined = at_most.join(at_least.drop("stream_id"), on=["high", "low"], how="left", suffix="_then")
         joined = joined.join(held, on=["high", "low"], how="left", suffix="_held")
         joined = joined.with_columns(pl.col("version_then", "version_held").fill_null(0))
         low, high, has = pl.col("version_then"), pl.col("version"), pl.col("version_held")
-        for stream, version, wrong in (
+        for stream, version, held_version in (
             joined.filter((has < low) | (has > high)).sort("stream_id").select("stream_id", "version", has).rows()
         ):
-            findings.append(stale(path, f"{_named(stream)} has version {version}, and {wrong or 'none'} in it"))
-    if not findings and reached == last:
+            findings.append(
+                stale(path, f"{_named(stream)} has version {version}, and {held_version or 'none'} in it")
+            )
+    gaps, lost = pl.concat(wrong), sum(view.gone_counts.get("lost", 0) for view in views())
+    findings += _gaps(tables.folder.parent, gaps, lost)
+    if not findings and not lost and reached == last:
         findings.append(note(path, "it holds streams that there are not, or has taken up more meanwhile", REINDEX))
     return findings
 
 
-def _gaps(log_folder: Path, versions: pl.DataFrame) -> list[Finding]:
-    """The streams whose versions are not 1, 2, 3 …: an index that was damaged gave them."""
+def _gaps(log_folder: Path, wrong: pl.DataFrame, lost: int) -> list[Finding]:
+    """The streams whose versions are not 1, 2, 3 …: an index that was damaged gave them.
+
+    Not where events that are `lost`, of which no stream is known, can have had all that are missing.
+    """
     hint = "Events keep the versions that they have. What expects a version of this stream goes by the last one."
-    wrong = versions.filter(pl.col("count") != pl.col("version")).sort("stream_id")
+    missing = (wrong["version"] - wrong["count"].cast(pl.Int64)).to_numpy()
+    if (missing > 0).all() and missing.sum() <= lost:
+        return []
+    wrong = wrong.sort("stream_id")
     return [
         damaged(
             log_folder, f"{_named(stream)} has had {count:,} events, and the last has version {version:,}", hint

@@ -152,13 +152,19 @@ def failure(error: Exception | PanicException) -> EvtoolError:
 def reports(files: Files, folder: Path) -> Iterator[Mapping[str, Any]]:
     """The reports in the folder of a log, the newest first; those that are not as written are passed over."""
     for path in reversed(_paths(folder)):
-        try:
-            value = json.loads(files.read_whole(path))
-            is_whole = isinstance(value, dict) and value.pop(CHECKSUM, None) == checksum_of(value)
-        except (FileNotFoundError, ValueError, RecursionError):
-            continue
-        if is_whole:
+        value = read_report(files, path)
+        if value is not None:
             yield value
+
+
+def read_report(files: Files, path: Path) -> Mapping[str, Any] | None:
+    """One report; None if it is not as it was written."""
+    try:
+        value = json.loads(files.read_whole(path))
+        is_whole = isinstance(value, dict) and value.pop(CHECKSUM, None) == checksum_of(value)
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return value if is_whole else None
 
 
 def _paths(folder: Path) -> list[Path]:

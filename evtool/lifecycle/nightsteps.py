@@ -13,10 +13,11 @@ from polars.exceptions import PanicException
 
 from evtool.config import Config
 from evtool.errors import EvtoolError, LogDamagedError, ProjectionError
+from evtool.lifecycle import audit, materialising, retention
 from evtool.lifecycle import compact as compacting
-from evtool.lifecycle import materialising, retention
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.archiving import moving, place, planning
+from evtool.lifecycle.audit import Outcome
 from evtool.lifecycle.backups import making, pruning
 from evtool.lifecycle.backups.place import store_of
 from evtool.lifecycle.nightly import Context, Result, Step, failure
@@ -38,6 +39,12 @@ def _verify(context: Context) -> Result:
         config=config,
     )
     return Result(report.as_dict(), report.error)
+
+
+def _audit(context: Context, step: str, counts: Mapping[str, int], outcome: Outcome) -> None:
+    """The line of a step that has changed something, or is about to."""
+    if any(counts.values()):
+        audit.record(context.log.files, context.log.folder, f"nightly {step}", counts, {}, outcome)
 
 
 def _projections(context: Context) -> Sequence[str]:
@@ -107,6 +114,7 @@ def _difference(result: Recomputed) -> ProjectionError | None:
 def _snapshot(context: Context) -> Result:
     """One of every projection that is asked for; then those that the policy does not keep go."""
     taken: list[Mapping[str, Any]] = []
+    known = {each.id for each in snapshots.every(context.log)}
     first: EvtoolError | None = None
     for name in _projections(context):
         try:
@@ -122,6 +130,8 @@ def _snapshot(context: Context) -> Result:
     policy = context.config.snapshots
     outdated = snapshots.outdated(context.log, policy.keep_daily, policy.keep_weekly)
     snapshots.drop(context.log, outdated)
+    new = sum("id" in each and each["id"] not in known for each in taken)
+    _audit(context, "snapshot", {"taken": new, "dropped": len(outdated)}, "failed" if first else "done")
     return Result({"taken": taken, "dropped": [each.id for each in outdated]}, first)
 
 
@@ -131,7 +141,10 @@ def _retain(context: Context) -> Result:
     plan = retention.plan(context.log, config, time.time_ns())
     plan.check()
     columns = materialising.choose(config)
+    if not plan.is_empty:
+        _audit(context, "retain", plan.counts, "began")
     report = retention.apply(context.log, config, plan, columns, context.on_progress)
+    _audit(context, "retain", report.counts, "failed" if report.failures else "done")
     return Result(asdict(report), _left([*plan.failures, *report.failures]))
 
 
@@ -146,6 +159,7 @@ def _compact(context: Context) -> Result:
     config = context.config
     columns = materialising.choose(config)
     report = compacting.compact(context.log, config.log.segment_bytes, columns, context.on_progress)
+    _audit(context, "compact", report.counts, "failed" if report.failures else "done")
     return Result(asdict(report), _left(report.failures))
 
 

@@ -1,4 +1,4 @@
-"""What `verify` asks of the small files of a log: log.json, HEAD, the registry of schemas, the dead letters."""
+"""What `verify` asks of the small files of a log: log.json, HEAD, schemas, dead letters, the audit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from evtool.errors import LogDamagedError
 from evtool.files import Files
 from evtool.ingest.deadletters import DeadLetter
 from evtool.ingest.letterqueue import LetterQueue
+from evtool.lifecycle import audit as audits
+from evtool.lifecycle.audit import Mark
 from evtool.lifecycle.findings import Finding, damaged, note, stale
 from evtool.lifecycle.logfiles import LogFiles
 from evtool.log import head as head_file
@@ -67,6 +69,16 @@ def dead_letters(files: Files, folder: Path) -> tuple[int, list[Finding]]:
             findings.append(replace(found, piece="line", number=number, offset=offset))
         offset += len(entry.text)
     return count, findings
+
+
+def audit(files: Files, folder: Path) -> tuple[Mark | None, list[Finding]]:
+    """The last line of the audit, and where its chain breaks first."""
+    checked = audits.check(files, folder)
+    if checked.broken is None:
+        return checked.last, []
+    hint = "`evtool audit` shows the line; a backup of the file may have it whole."
+    found = damaged(folder / audits.FILE, checked.problem, hint)
+    return checked.last, [replace(found, piece="line", number=checked.broken)]
 
 
 def _wrong(text: bytes, letter: DeadLetter | None) -> Iterator[str]:

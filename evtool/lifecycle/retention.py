@@ -90,6 +90,16 @@ class Plan:
         """Whether nothing is due."""
         return not (self.events or self.read_models or self.snapshots or self.dead_letters)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What is due, as the audit keeps it."""
+        return {
+            "events": self.events,
+            "read_models": len(self.read_models),
+            "snapshots": len(self.snapshots),
+            "dead_letters": self.dead_letters,
+        }
+
     def check(self) -> None:
         """Raise ConfigError if nothing that there is would be left."""
         if self.is_everything:
@@ -112,6 +122,16 @@ class Report:
     snapshots: list[str] = field(default_factory=list)
     dead_letters: int = 0
     failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was dropped, as the audit keeps it."""
+        return {
+            "events": self.events,
+            "read_models": len(self.read_models),
+            "snapshots": len(self.snapshots),
+            "dead_letters": self.dead_letters,
+        }
 
 
 def plan(
@@ -148,7 +168,7 @@ def plan(
         waiting = sum(each.due for each in tallies if not _is_worth(each, is_exact))
     taken = [each for each in tallies if each.due and _is_worth(each, is_exact)]
     kept_active = sum(each.events - each.due for each in active)
-    is_all = bool(taken) and all(each.due == each.events for each in tallies) and not failures
+    is_all = bool(taken) and all(each.due == each.events for each in tallies)  # of what can be read
     return Plan(
         limits=limits,
         is_exact=is_exact,

@@ -10,7 +10,7 @@ they have mapped. Of a segment of which nothing stays, only what identifies its 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,7 +100,17 @@ def rewrite(
     `change` is asked for the events of each stripe which of them stay, and how. To be called under
     `rewriting_lock`. Raises LogDamagedError, StorageError; then the segments are as they were.
     """
-    return _switched(log, run[0].folder, lambda: _prepare(log, run, names, change, on_progress))
+    return switched(log, run[0].folder, lambda: _prepare(log, run, names, change, on_progress))
+
+
+def rewrite_as(
+    log: Log, source: SegmentView, summary: dict[str, Any], names: list[str], on_progress: Progress
+) -> ColdSegment:
+    """Make what is left of a damaged segment a cold one. `summary` has what is known of it, but for its files.
+
+    To be called under compact.lock. Raises LogDamagedError, StorageError; then the segment is as it was.
+    """
+    return switched(log, source.folder, lambda: _prepare(log, [source], names, nothing, on_progress, summary))
 
 
 def empty(
@@ -114,10 +124,10 @@ def empty(
 
     It is given columns of IDENTITY_COLUMNS, and no others are read. To be called, and raises, as `rewrite`.
     """
-    return _switched(log, segment.folder, lambda: _emptied(log, segment, names, depart, on_progress))
+    return switched(log, segment.folder, lambda: _emptied(log, segment, names, depart, on_progress))
 
 
-def _switched(log: Log, folder: Path, prepare: Callable[[], tuple[ColdSegment, Pairs]]) -> ColdSegment:
+def switched(log: Log, folder: Path, prepare: Callable[[], tuple[ColdSegment, Pairs]]) -> ColdSegment:
     """Have the files of a cold segment written, and let them take the place of what there was."""
     try:
         cold, pairs = prepare()
@@ -144,13 +154,18 @@ class _Passed:
 
 
 def _prepare(
-    log: Log, run: Sequence[SegmentView], names: list[str], change: Change, on_progress: Progress
+    log: Log,
+    run: Sequence[SegmentView],
+    names: list[str],
+    change: Change,
+    on_progress: Progress,
+    told: Mapping[str, Any] | None = None,
 ) -> tuple[ColdSegment, Pairs]:
-    """Write the files of a cold segment, read them back, and compare."""
+    """Write the files of a cold segment, read them back, and compare. `told` is the summary, if it is known."""
     commits, maps = batches_of(run)
     if int(commits["count"].sum(dtype=np.int64)) != positions_of(run):
         raise _differs(run[0].folder, "its batches do not add up to its events")
-    summary = _range(log, run, commits) | {"materialised": names}
+    summary = dict(told or summary_of(log, run, commits)) | {"materialised": names}
     derive = deriving(names)
     passed = _Passed()
 
@@ -210,7 +225,7 @@ def _emptied(
     if done + before.absent != positions_of([segment]):
         raise _differs(segment.folder, "its positions have a gap or come twice")
     commits, maps = batches_of([segment])
-    summary = _range(log, [segment], commits) | {"materialised": names}
+    summary = summary_of(log, [segment], commits) | {"materialised": names}
     replaced = _summary(log, segment).get("logical_digest")
     if replaced is not None:
         summary["replaced_digest"] = replaced
@@ -253,7 +268,7 @@ def _write_gone(log: Log, path: Path, gone: Gone) -> dict[str, Any]:
     }
 
 
-def _range(log: Log, run: Sequence[SegmentView], commits: np.ndarray[Any, Any]) -> dict[str, Any]:
+def summary_of(log: Log, run: Sequence[SegmentView], commits: np.ndarray[Any, Any]) -> dict[str, Any]:
     """What the summary of a run that becomes one says, but for its files."""
     first, last = (_summary(log, segment) for segment in (run[0], run[-1]))
     filled = commits[commits["count"] > 0]
@@ -286,6 +301,12 @@ def read_back(cold: ColdSegment, on_progress: Progress) -> None:
     """Raise LogDamagedError unless the file holds what was written to it."""
     if checksum_of(cold.file.parts()) != cold.summary["events_checksum"]:
         raise _differs(cold.folder, "what was written is not what is read back")
+    if digest_of(cold, on_progress) != cold.summary["logical_digest"]:
+        raise _differs(cold.folder, "the events that were written are not those that were read")
+
+
+def digest_of(cold: ColdSegment, on_progress: Progress) -> str:
+    """The logical digest of all events, read. Raises LogDamagedError unless they are all there, in order."""
     digest, done, last_position = LogicalDigest(), 0, cold.first_position - 1
     read = parallel.ordered(lambda rows: _in_order(cold, rows), _stripes_of(cold), ahead=0)
     for positions, columns in read:
@@ -295,8 +316,9 @@ def read_back(cold: ColdSegment, on_progress: Progress) -> None:
         done += len(positions)
         last_position = int(positions[-1])
         on_progress(done)
-    if digest.hexdigest() != cold.summary["logical_digest"] or done + cold.gone.absent != positions_of([cold]):
+    if done + cold.gone.absent != positions_of([cold]):
         raise _differs(cold.folder, "the events that were written are not those that were read")
+    return digest.hexdigest()
 
 
 def _stripes_of(cold: ColdSegment) -> Iterator[Table]:

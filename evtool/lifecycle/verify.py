@@ -24,6 +24,7 @@ from evtool.config import DEFAULT_READ_MODELS, Config
 from evtool.errors import EvtoolError, StorageError, StoreError
 from evtool.lifecycle import coldchecks, framechecks, indexchecks, projectionchecks, recordchecks, segmentchecks
 from evtool.lifecycle.archiving.sweeping import listed, sizes_of
+from evtool.lifecycle.audit import Mark
 from evtool.lifecycle.findings import (
     OTHER_KIND,
     REARCHIVE,
@@ -62,8 +63,9 @@ class Report:
 
     `events`, `frames` (row groups too), `batches`, `segments` and `bytes` are those that were looked at: of a fast
     one no event was read. `skipped` segments end before the bound that was asked for, or are `archived` and were
-    only looked for in the archive. `digest` is the logical digest, None where not every event was read. `findings`
-    are damage; `notes` harm nobody. Of very many the first ones are listed, and `unlisted` counts the others.
+    only looked for in the archive. `digest` is the logical digest, None where not every event was read. `audit` is
+    the last line of the audit. `findings` are damage; `notes` harm nobody. Of very many the first ones are listed,
+    and `unlisted` counts the others.
     """
 
     mode: Mode
@@ -83,6 +85,7 @@ class Report:
     read_models: int = 0
     states: int = 0
     snapshots: int = 0
+    audit: Mark | None = None
     findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
     unlisted: int = 0
@@ -96,6 +99,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """All but the error, which the findings tell."""
         values = {name: value for name, value in vars(self).items() if name != "error"}
+        values["audit"] = vars(self.audit) if self.audit else None
         return values | {name: [vars(one) for one in values[name]] for name in ("findings", "notes")}
 
 
@@ -144,6 +148,10 @@ def _made(path: Path) -> Made:
 
 def _none_of(path: Path) -> tuple[int, list[Finding]]:
     return 0, [damaged(path, OTHER_KIND, _MOVE)]
+
+
+def _no_audit(path: Path) -> tuple[None, list[Finding]]:
+    return None, [damaged(path, OTHER_KIND, _MOVE)]
 
 
 @dataclass
@@ -245,6 +253,8 @@ class _Run:
         yield _Task(functools.partial(_answer, schemas, _none_of), self._take_schemas)
         letters = functools.partial(recordchecks.dead_letters, files, folder)
         yield _Task(functools.partial(_answer, letters, _none_of), self._take_letters)
+        audit = functools.partial(recordchecks.audit, files, folder)
+        yield _Task(functools.partial(_answer, audit, _no_audit), self._take_audit)
         if self._unread:
             yield _Task(self._look_for, self._take_looked_for)
         tables, segments = self._tables, self._files.segments[len(self._skipped) :]
@@ -290,6 +300,10 @@ class _Run:
 
     def _take_letters(self, result: tuple[int, list[Finding]]) -> None:
         self._report.dead_letters, findings = result
+        self._found.add(*findings)
+
+    def _take_audit(self, result: tuple[Mark | None, list[Finding]]) -> None:
+        self._report.audit, findings = result
         self._found.add(*findings)
 
     def _take_held(self, sums: Sums) -> None:

@@ -190,6 +190,11 @@ class Appender:
         with self._mutex:
             return self._open_writer()
 
+    def seal(self) -> None:
+        """Seal the active segment; see `Log.seal`."""
+        with self._mutex:
+            self._open_writer().seal()
+
     def reindex(self, on_progress: Callable[[int, int], None]) -> Indexed:
         """Become the writer anew, and build the indexes; see `Log.reindex`."""
         with self._mutex:

@@ -104,6 +104,24 @@ def schema(unit: str, derived: Sequence[str]) -> pa.Schema:
     return pa.schema([*fields, *(pa.field(name, pa.string()) for name in derived)])
 
 
+def footer(unit: str, derived: Sequence[str]) -> pq.FileMetaData:
+    """What a footer says of the columns of such a file, whatever its row groups are."""
+    kinds = schema(unit, derived)
+    values = {"event_uuid": bytes(16)}
+    columns = [
+        pa.array([values.get(field.name, "" if pa.types.is_string(field.type) else 0)], field.type)
+        for field in kinds
+    ]
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_arrays(columns, schema=kinds)
+    pq.write_table(table, sink, version="2.6", compression=_compression(kinds.names), store_schema=False)
+    return pq.read_metadata(pa.BufferReader(sink.getvalue()))
+
+
+def _compression(names: Sequence[str]) -> dict[str, str]:
+    return dict.fromkeys(names, "zstd") | {"event_uuid": "none"}
+
+
 def describe(
     files: Files, path: Path, written: Written, commits: np.ndarray[Any, Any], maps: bytes
 ) -> tuple[bytes, dict[str, Any]]:
@@ -125,6 +143,11 @@ def describe(
     }
 
 
+def chunks_of(data: memoryview) -> np.ndarray[Any, Any]:
+    """Records of CHUNK for each column (2nd axis) of each row group of a file."""
+    return _chunks(pq.read_metadata(pa.BufferReader(pa.py_buffer(data))), data)
+
+
 def _chunks(metadata: pq.FileMetaData, data: memoryview) -> np.ndarray[Any, Any]:
     chunks = np.zeros((metadata.num_row_groups, metadata.num_columns), CHUNK)
     for number in range(metadata.num_row_groups):
@@ -141,8 +164,41 @@ def _write_stripes(
     sink: Any, stripes: Iterable[Arranged], unit: str, derived: Sequence[str]
 ) -> tuple[np.ndarray[Any, Any], Pairs, str]:
     kinds = schema(unit, derived)
-    compression = dict.fromkeys(kinds.names, "zstd") | {"event_uuid": "none"}
-    writer = pq.ParquetWriter(
+    writer = _writer(sink, kinds, derived)
+    blocks, pairs, digest = [np.zeros(0, BLOCK)], [np.zeros(0, PAIR)], LogicalDigest()
+    done = 0
+    for number, stripe in enumerate(stripes):
+        if UNITS.index(stripe.unit) > UNITS.index(unit):
+            raise _FinerUnitError(stripe.unit)
+        digest.add(stripe.columns)
+        if not len(stripe.events):  # nothing of it is left
+            continue
+        table = _stored(stripe.events, kinds)
+        starts = np.cumsum(stripe.blocks["count"]) - stripe.blocks["count"]
+        for start, count in zip(starts.tolist(), stripe.blocks["count"].tolist(), strict=True):
+            writer.write_table(table.slice(start, count), row_group_size=count)
+        stripe.blocks["stripe"] = number
+        stripe.pairs["frame"] += np.uint32(done)
+        blocks.append(stripe.blocks)
+        pairs.append(stripe.pairs)
+        done += len(stripe.blocks)
+    writer.close()
+    return np.concatenate(blocks), np.concatenate(pairs), digest.hexdigest()
+
+
+def encode_groups(groups: Iterable[pa.RecordBatch], unit: str, derived: Sequence[str]) -> memoryview:
+    """A file in memory, each of whose row groups has the events of one batch, as an `Arranged` has them."""
+    memory, kinds = pa.BufferOutputStream(), schema(unit, derived)
+    writer = _writer(memory, kinds, derived)
+    for events in groups:
+        writer.write_table(_stored(events, kinds), row_group_size=len(events))
+    writer.close()
+    return memoryview(memory.getvalue())
+
+
+def _writer(sink: Any, kinds: pa.Schema, derived: Sequence[str]) -> pq.ParquetWriter:
+    compression = _compression(kinds.names)
+    return pq.ParquetWriter(
         sink,
         kinds,
         version="2.6",
@@ -159,28 +215,12 @@ def _write_stripes(
             kinds, [("stream_id", "ascending"), ("position", "ascending")]
         ),
     )
-    blocks, pairs, digest = [np.zeros(0, BLOCK)], [np.zeros(0, PAIR)], LogicalDigest()
-    done = 0
-    for number, stripe in enumerate(stripes):
-        if UNITS.index(stripe.unit) > UNITS.index(unit):
-            raise _FinerUnitError(stripe.unit)
-        digest.add(stripe.columns)
-        if not len(stripe.events):  # nothing of it is left
-            continue
-        table = pa.Table.from_arrays(
-            [_cast(column, field.type) for column, field in zip(stripe.events.columns, kinds, strict=True)],
-            schema=kinds,
-        )
-        starts = np.cumsum(stripe.blocks["count"]) - stripe.blocks["count"]
-        for start, count in zip(starts.tolist(), stripe.blocks["count"].tolist(), strict=True):
-            writer.write_table(table.slice(start, count), row_group_size=count)
-        stripe.blocks["stripe"] = number
-        stripe.pairs["frame"] += np.uint32(done)
-        blocks.append(stripe.blocks)
-        pairs.append(stripe.pairs)
-        done += len(stripe.blocks)
-    writer.close()
-    return np.concatenate(blocks), np.concatenate(pairs), digest.hexdigest()
+
+
+def _stored(events: pa.RecordBatch, kinds: pa.Schema) -> pa.Table:
+    return pa.Table.from_arrays(
+        [_cast(column, field.type) for column, field in zip(events.columns, kinds, strict=True)], schema=kinds
+    )
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:

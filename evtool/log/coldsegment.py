@@ -56,12 +56,13 @@ _HINT = "Run `evtool verify` to see all of the damage; bring this segment back f
 
 
 class Footer:
-    """The end of the events file, which is read and parsed once, by who needs it first."""
+    """The end of the events file, which is read and parsed once, by who needs it first; or one `made` for it."""
 
-    def __init__(self, file: Ranges, summary: Mapping[str, Any]) -> None:
+    def __init__(self, file: Ranges, summary: Mapping[str, Any], made: pq.FileMetaData | None = None) -> None:
         size = int(summary["footer_bytes"])
         self._file = file
         self._piece = Piece(int(summary["events_bytes"]) - size, size, int(summary["footer_checksum"]))
+        self._made = made
 
     @cached_property
     def metadata(self) -> pq.FileMetaData:
@@ -69,10 +70,16 @@ class Footer:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        if self._made is not None:
+            return self._made
+        return pq.read_metadata(pa.BufferReader(pa.py_buffer(self.read())))
+
+    def read(self) -> memoryview:
+        """Its bytes, to the end of the file. Raises LogDamagedError."""
         (data,) = self._file.read([self._piece])
         if not self._piece.is_of(data):
             raise LogDamagedError(f"{self._file.place}: its footer does not match its checksum", _HINT)
-        return pq.read_metadata(pa.BufferReader(pa.py_buffer(data)))
+        return data
 
     @cached_property
     def columns(self) -> Mapping[str, Column]:
@@ -287,6 +294,11 @@ class ColdSegment:
             raise self._damage(row, f"it holds {len(table)} events")
         return table
 
+    def stored(self, row: np.void) -> list[memoryview]:
+        """A row group as the bytes that it is, from its offset on. Raises LogDamagedError as `read`."""
+        (pieces,), (chunks,) = self._read(np.atleast_1d(row), list(self._numbers))
+        return [data for _, data in sorted(zip(pieces, chunks, strict=True), key=lambda each: each[0])]
+
     def damaged_columns(self, row: np.void) -> list[str]:
         """The columns of a row group that do not match their checksums."""
         names = list(self._numbers)
@@ -362,11 +374,7 @@ def open_cold(
     """The cold segment of a summary. Raises LogDamagedError; FileNotFoundError when a file has gone."""
     path = folder / map_file(summary["generation"])
     record = memoryview(files.read_whole(path))
-    blocks, batches, columns = summary["blocks"], summary["batches"], len(summary["columns"])
-    ends = np.cumsum(
-        [blocks * BLOCK.itemsize, blocks * columns * CHUNK.itemsize, batches * BATCH.itemsize]
-    ).tolist()
-    if len(record) != summary["map_bytes"] or checksum(record) != summary["map_checksum"] or ends[2] > len(record):
+    if not is_map_of(record, summary):
         raise LogDamagedError(f"{path}: it does not match its checksum", _HINT)
     file = _events(files, folder, summary, archive)
     gone_data: bytes | memoryview = b""
@@ -375,12 +383,31 @@ def open_cold(
         gone_data = files.map(gone_path, gone_bytes)
         if len(gone_data) != gone_bytes:
             raise LogDamagedError(f"{gone_path}: it has {len(gone_data):,} bytes of {gone_bytes:,}", _HINT)
-    chunks = np.frombuffer(record[ends[0] : ends[1]], CHUNK).reshape(blocks, columns)
+    cold = of_parts(folder, summary, record, file, gone_data)
+    return replace(cold, stream_index=streamindex.read(files, folder, log_id, cold.first_position, cold.table))
+
+
+def is_map_of(record: bytes | bytearray | memoryview, summary: Mapping[str, Any]) -> bool:
+    """Whether some bytes are the map that a summary tells of."""
+    if len(record) != summary["map_bytes"] or checksum(record) != summary["map_checksum"]:
+        return False
+    return _ends(summary)[2] <= len(record)
+
+
+def of_parts(
+    folder: Path,
+    summary: Mapping[str, Any],
+    record: memoryview,
+    file: Ranges,
+    gone_data: bytes | memoryview,
+) -> ColdSegment:
+    """The cold segment of a summary and its map; of the other files, bytes are checked when they are used."""
+    ends = _ends(summary)
+    chunks = np.frombuffer(record[ends[0] : ends[1]], CHUNK).reshape(summary["blocks"], len(summary["columns"]))
     table = _table(np.frombuffer(record[: ends[0]], BLOCK), chunks, summary["map_checksum"])
-    first_position = summary["first_position"]
     return ColdSegment(
         folder=folder,
-        first_position=first_position,
+        first_position=summary["first_position"],
         last_position=summary["last_position"],
         table=table,
         chunks=chunks,
@@ -389,9 +416,15 @@ def open_cold(
         file=file,
         footer=Footer(file, summary),
         summary=summary,
-        stream_index=streamindex.read(files, folder, log_id, first_position, table),
         gone_data=gone_data,
     )
+
+
+def _ends(summary: Mapping[str, Any]) -> list[int]:
+    """Where in a map the records of row groups end, those of columns, and those of batches."""
+    blocks, batches, columns = summary["blocks"], summary["batches"], len(summary["columns"])
+    sizes = [blocks * BLOCK.itemsize, blocks * columns * CHUNK.itemsize, batches * BATCH.itemsize]
+    return [sum(sizes[:count]) for count in (1, 2, 3)]
 
 
 def _events(files: Files, folder: Path, summary: Mapping[str, Any], archive: Archive) -> Ranges:

@@ -16,6 +16,7 @@ import xxhash
 FORMAT_VERSION = 1
 
 LOG_FILE = "log.json"
+RESTORE_FILE = "restore.unfinished"  # a restore was cut short, unless there is a log.json
 HEAD_FILE = "HEAD"
 LOCK_FILE = "writer.lock"
 FRAMES_FILE = "frames.log"
@@ -24,6 +25,7 @@ STREAMS_FILE = "streams.idx"
 SUMMARY_FILE = "segment.msgpack"
 COPY_FILE = "segment.copy"
 COMPACT_LOCK_FILE = "compact.lock"
+ERASING_FILE = "erasing.msgpack"
 ARCHIVE_FILE = "archive.json"
 CACHE_FOLDER = "cache"
 MIRROR_LOCK_FILE = "mirror.lock"  # a folder that has it is no log of its own, but shows an archive

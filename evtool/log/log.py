@@ -15,6 +15,7 @@ far a log goes, as most runs of most commands do, starts in a fraction of the ti
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from evtool.files import Files
 from evtool.location import mirror_folder, url_of
 from evtool.log import manifest as manifest_file
 from evtool.log.archived import Archive
-from evtool.log.format import MIRROR_LOCK_FILE
+from evtool.log.format import ERASING_FILE, MIRROR_LOCK_FILE
 from evtool.log.manifest import Manifest
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot, SnapshotReader
@@ -225,6 +226,13 @@ class Log:
             )
         return position
 
+    def seal(self) -> None:
+        """Seal the active segment, if it has an event: what is appended next begins another one.
+
+        Raises LogReadOnlyError, LogLockedError, LogDamagedError, StorageError.
+        """
+        self._writing_side().seal()
+
     def reindex(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Indexed:
         """Build index/ and each streams.idx anew from the log, and say what index/ holds.
 
@@ -258,6 +266,10 @@ class Log:
             if self._appender is None:
                 from evtool.log.appending import Appender
 
+                if (self.folder / ERASING_FILE).exists():
+                    warnings.warn(
+                        f"{self.folder}: an erasure was cut short; `evtool erase` finishes it", stacklevel=3
+                    )
                 place = self.files, self.folder, self.manifest, self._config
                 self._appender = Appender(*place, self._default_source, self.validator, self.archive)
             return self._appender

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from evtool.errors import LogDamagedError, LogExistsError, LogFormatError, LogNotFoundError
 from evtool.files import Files, translated
-from evtool.log.format import FORMAT_VERSION, LOG_FILE, parse_segment_name
+from evtool.log.format import FORMAT_VERSION, LOG_FILE, RESTORE_FILE, parse_segment_name
 
 _KIND = "evtool log"
 # May stand in a folder before it becomes a log: notes about it, and what a file manager leaves.
-_HARMLESS = {"README.md", ".gitignore", ".gitkeep", ".DS_Store", "lost+found"}
+HARMLESS = {"README.md", ".gitignore", ".gitkeep", ".DS_Store", "lost+found"}
 
 _UNFINISHED = re.compile(re.escape(LOG_FILE) + r"(\.[0-9a-f]+)?\.tmp")
 
@@ -47,7 +47,9 @@ def create(files: Files, folder: Path, partitions: int) -> Manifest:
     # It is the first file of a log: if another process makes one now, it is there before the others are.
     if exists(folder):
         raise _in_the_way(folder)
-    strangers = sorted(name for name in names - _HARMLESS if not _UNFINISHED.fullmatch(name))
+    if RESTORE_FILE in names:
+        raise LogExistsError(*_restore_cut_short(folder))
+    strangers = sorted(name for name in names - HARMLESS if not _UNFINISHED.fullmatch(name))
     if any(parse_segment_name(name) is not None for name in strangers):
         raise LogDamagedError(
             f"{folder} holds segments but no {LOG_FILE}",
@@ -76,6 +78,13 @@ def _in_the_way(folder: Path) -> LogExistsError:
     return LogExistsError(f"there is a log in {folder} already", "Use it, or name another folder.")
 
 
+def _restore_cut_short(folder: Path) -> tuple[str, str]:
+    return (
+        f"{folder} is no log yet: a restore was cut short",
+        "Run the same `evtool restore` again: it begins anew.",
+    )
+
+
 def read(files: Files, folder: Path) -> Manifest:
     """The manifest of the log in `folder`.
 
@@ -85,6 +94,8 @@ def read(files: Files, folder: Path) -> Manifest:
     try:
         data = files.read_whole(path)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if files.size(folder / RESTORE_FILE):
+            raise LogNotFoundError(*_restore_cut_short(folder)) from error
         hint = "Make one with `evtool init` or by ingesting into it, or name another with --log."
         raise LogNotFoundError(f"there is no log in {folder}", hint) from error
     return parse(data, path)

@@ -192,6 +192,17 @@ class Writer:
             raise
         return commits
 
+    def seal(self) -> None:
+        """Seal the active segment now, if it has an event. Raises as `commit` does."""
+        self._check_alive()
+        if self._committed < self._segment:
+            return
+        try:
+            self._roll()
+        except BaseException as error:
+            self._dead = error
+            raise
+
     def close(self) -> None:
         """Let the log go. What was committed is durable already; the caches are synced for a quick open."""
         try:

@@ -17,20 +17,20 @@ class FolderStore(Store):
     def __init__(self, files: Files, folder: Path) -> None:
         super().__init__(str(folder))
         self._files = files
-        self._folder = folder
+        self.folder = folder
 
     def put(self, name: str, data: Buffer) -> None:
         """Store an object; it is durable then. Raises StorageError."""
-        path = self._folder / name
+        path = self.folder / name
         try:
             self._files.make_folder(path.parent)
-            self._files.write_whole(path, data)
+            self._files.write_shared(path, data)
         except (FileExistsError, NotADirectoryError) as error:
             raise StorageError(f"cannot write {path}: a file is where a folder should be") from error
 
     def read(self, name: str, start: int, end: int) -> bytes:
         """The bytes from `start` to `end`, or to the end. Raises FileNotFoundError."""
-        path = self._folder / name
+        path = self.folder / name
         try:
             with translated("read", path), self._files.open_read(path) as file:
                 file.seek(start)
@@ -40,14 +40,15 @@ class FolderStore(Store):
 
     def get(self, name: str) -> bytes:
         """All bytes of a small object. Raises FileNotFoundError."""
+        path = self.folder / name
         try:
-            return self._files.read_whole(self._folder / name)
+            return self._files.read_whole(path)
         except NotADirectoryError as error:
-            raise FileNotFoundError(error.errno, error.strerror, self._folder / name) from error
+            raise FileNotFoundError(error.errno, error.strerror, path) from error
 
     def head(self, name: str) -> Stored | None:
         """What is known of an object; None when it is absent."""
-        path = self._folder / name
+        path = self.folder / name
         try:
             with translated("look at", path):
                 found = path.stat()
@@ -57,13 +58,13 @@ class FolderStore(Store):
 
     def list(self, prefix: str) -> Iterator[Stored]:
         """The objects whose names begin with `prefix`, of files that are unfinished, too."""
-        for folder, folders, names in os.walk(self._folder / prefix):
+        for folder, folders, names in os.walk(self.folder / prefix):
             folders.sort()
             for name in sorted(names):
-                found = self.head((Path(folder) / name).relative_to(self._folder).as_posix())
+                found = self.head((Path(folder) / name).relative_to(self.folder).as_posix())
                 if found is not None:  # it may have gone since
                     yield found
 
     def delete(self, name: str) -> None:
         """Remove an object, if it is there."""
-        self._files.remove(self._folder / name)
+        self._files.remove(self.folder / name)

@@ -25,15 +25,20 @@ def open_store(
     if not url or "\0" in url:
         raise ConfigError(f"{url!r} is no place for objects", "Name a folder, or s3://BUCKET/PREFIX.")
     if not separator:
+        if url.lower().startswith(("file:", "s3:")):
+            raise ConfigError(
+                f"a URL begins with {url.partition(':')[0].lower()}:// and this one does not",
+                "Write s3://BUCKET/PREFIX or file:///PATH, with all slashes.",
+            )
         return FolderStore(files, (base or Path()) / url)
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise ConfigError(f"{url!r} is no URL", "Write s3://BUCKET/PREFIX or file:///PATH.") from error
-    if parts.username is not None or parts.password is not None or parts.query:
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ConfigError(
             f"the URL {scheme}://… holds more than a place",
-            "A key belongs into the environment: AWS_ACCESS_KEY_ID.",
+            "A key belongs into the environment: AWS_ACCESS_KEY_ID. In names, write %3F for ? and %23 for #.",
         )
     if scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path:

@@ -10,11 +10,13 @@ as `patience_seconds` says. What will not (a key that is refused, no such bucket
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from evtool.errors import ConfigError, StoreError, StoreRefusedError
 from evtool.files import Buffer
@@ -155,6 +157,7 @@ def _client(url: str) -> Client:
             f"{url}: the package obstore is not installed, and s3:// needs it",
             f"Install it: pip install 'evtool[{EXTRA}]'",
         ) from error
+    _check_environment()
     try:
         return Client.from_url(
             url,
@@ -167,6 +170,31 @@ def _client(url: str) -> Client:
         )
     except (BaseError, ValueError, OSError) as error:
         raise ConfigError(f"{url} makes no sense as a place of objects", "Write s3://BUCKET/PREFIX.") from error
+
+
+def _check_environment() -> None:
+    """Raise ConfigError for what obstore would not fail with, but panic. Values are not told: they may be keys."""
+    for name, value in sorted(os.environ.items()):
+        if not name.upper().startswith("AWS_"):
+            continue
+        if any(sign < " " for sign in value):
+            raise ConfigError(
+                f"{name} holds a line break or another control character",
+                "Set it without: it may come from a file.",
+            )
+        if name.upper().startswith("AWS_ENDPOINT") and not _is_server(value):
+            raise ConfigError(
+                f"{name} is no URL of a server", "Write http://HOST:PORT or https://HOST, or unset it."
+            )
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return named and url.isascii() and " " not in url
 
 
 def _stored(found: Any) -> Stored:

@@ -61,7 +61,7 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Stored]:
-        """The objects whose names begin with `prefix`, which ends with a `/`. Raises StoreError."""
+        """The objects whose names begin with `prefix`, which ends with a `/` or is empty. Raises StoreError."""
 
     @abstractmethod
     def delete(self, name: str) -> None:

@@ -77,6 +77,11 @@ def drop(files: Files, root: Path, model: Kept) -> None:
                 "Promote another version first, and drop this one then.",
             )
         files.remove(promotion)  # the last one goes: there is nothing else that could serve
+    clear(files, model)
+
+
+def clear(files: Files, model: Kept) -> None:
+    """Remove what there is of a read model and its state, whichever serves. Raises StorageError."""
     state = model.folder / STATE_FOLDER
     files.make_folder(state)
     held = files.wait_for_lock(state / LOCK_FILE)

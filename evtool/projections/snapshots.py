@@ -195,6 +195,15 @@ def drop(log: Log, snapshots: Sequence[Snapshot]) -> None:
         log.files.sync_folder(folder)
 
 
+def clear_unknown(log: Log) -> None:
+    """Remove the folders of snapshots that are unfinished, or whose record is damaged. Raises StorageError."""
+    with _lock(log) as folder:
+        known = {each.id for each in every(log)}
+        for path in folder.iterdir():
+            if path.is_dir() and path.name not in known:
+                log.files.remove_folder(path)
+
+
 def mark_wrong(log: Log, snapshot: Snapshot) -> None:
     """Let nothing be computed from a snapshot any more."""
     with _lock(log) as folder:

@@ -142,6 +142,24 @@ def test_a_drop_that_is_killed_anywhere_loses_no_other_event_and_leaves_no_objec
     check_sound(folder, b"".join(before[2 * COUNT :]))
 
 
+def failing(patch: pytest.MonkeyPatch, error: BaseException, is_done: bool) -> Callable[[int], list[FaultyStore]]:
+    """What has every store fail that is opened from then on, at a call; it gives those that were."""
+    opened = opening.open_store
+
+    def put_between(call: int) -> list[FaultyStore]:
+        stores: list[FaultyStore] = []
+
+        def open_faulty(*arguments: Any, **named: Any) -> Store:
+            stores.append(FaultyStore(opened(*arguments, **named), call, error, is_done))
+            return stores[-1]
+
+        for module in (opening, place):
+            patch.setattr(module, "open_store", open_faulty)
+        return stores
+
+    return put_between
+
+
 @pytest.mark.parametrize("error", [Killed(), StoreError("it does not answer")], ids=["killed", "failed"])
 @pytest.mark.parametrize("is_done", [False, True])
 def test_a_move_that_ends_at_any_call_of_the_store_loses_nothing_and_is_taken_up(
@@ -151,18 +169,9 @@ def test_a_move_that_ends_at_any_call_of_the_store_loses_nothing_and_is_taken_up
     is_done: bool,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    wanted, opened = replay(folder), opening.open_store
-    stores: list[FaultyStore] = []
-
-    def put_between(call: int) -> None:
-        def open_faulty(*arguments: Any, **named: Any) -> Store:
-            stores.append(FaultyStore(opened(*arguments, **named), call, error, is_done))
-            return stores[-1]
-
-        for module in (opening, place):
-            monkeypatch.setattr(module, "open_store", open_faulty)
-
-    put_between(0)
+    wanted = replay(folder)
+    put_between = failing(monkeypatch, error, is_done)
+    stores = put_between(0)
     archived(folder)
     calls = max(store.calls for store in stores)
     assert calls > 20
@@ -175,6 +184,30 @@ def test_a_move_that_ends_at_any_call_of_the_store_loses_nothing_and_is_taken_up
         assert replay(folder) == wanted, call
         archived(folder)
         assert check_archive(folder).position == 2 * COUNT, call
+
+
+def test_a_drop_whose_store_fails_anywhere_is_ended_by_the_next_archive(
+    folder: Path, kept: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    before = lines(folder)
+    size = sum(path.stat().st_size for path in folder.glob("*/events-*")) + 1
+    archived(folder)
+    back, old = remembered(folder), {name for name in objects(folder) if name.startswith("events/")}
+    put_between = failing(monkeypatch, StoreError("it does not answer"), False)
+    stores = put_between(0)
+    dropped(folder, size=size)
+    calls = max(store.calls for store in stores)
+    for call in range(1, calls + 1, -(-calls // 6)):
+        back()
+        put_between(call)
+        with pytest.raises(StoreError):
+            dropped(folder, size=size)
+        put_between(0)
+        archived(folder)
+        dropped(folder, size=size)
+        check_archive(folder)
+        assert not old & set(objects(folder)), call
+        assert lines(folder) == before[2 * COUNT :], call
 
 
 def test_a_disk_that_is_full_says_so_and_leaves_the_log_as_it_was(folder: Path, kept: Callable[[], None]):

@@ -126,3 +126,29 @@ def test_damage_is_told_with_what_it_costs(home: Path):
     facts = json.loads(run("backup", "--check", "kept", "--json", cwd=home, code=29).stdout)
     assert (facts["clean"], len(facts["damaged"]), len(facts["backups"])) == (False, 1, 2)
     assert largest.name in failed(29, "restore", "--from", "kept", "--to", "again", cwd=home)
+
+
+def test_a_place_in_the_log_s_own_folder_is_refused(home: Path):
+    (home / "alias").symlink_to("segments")
+    for url in ("segments", "segments/kept", f"file://{home}/segments/kept", "alias/kept"):
+        assert "own folder" in failed(ConfigError.exit_code, "backup", "--to", url, cwd=home)
+    assert not (home / "segments" / "kept").exists()
+    run("backup", "--to", ".", cwd=home)  # the folder around it is another one
+
+
+def test_a_flag_of_backup_before_list_is_not_left_out_without_a_word(home: Path):
+    run("backup", "--to", "kept", cwd=home)
+    for flags in (("--to", "kept"), ("--check", "kept"), ("--keep", "1")):
+        assert "list takes no --to" in failed(ConfigError.exit_code, "backup", *flags, "list", cwd=home)
+
+
+def test_an_object_that_had_gone_is_told_when_it_is_stored_again(home: Path):
+    run("backup", "--to", "kept", cwd=home)
+    next((home / "kept" / "objects").rglob("*/*")).unlink()
+    assert b"1 object had gone" in run("backup", "--to", "kept", cwd=home).stderr
+    assert b"clean" in run("backup", "--check", "kept", cwd=home).stdout
+
+
+def test_the_help_of_restore_names_the_default_of_from(home: Path):
+    told = " ".join(run("restore", "--help", cwd=home).stdout.decode().split())
+    assert "Where the backups are. (default: evtool.toml)" in told

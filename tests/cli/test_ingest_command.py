@@ -294,6 +294,7 @@ def test_names_are_never_paths(tmp_path: Path):
     assert run("replay", "--log", log, *flags, cwd=below).stdout.count(b"\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert [path.name for path in below.iterdir()] == ["log"]
-    assert {path.name for path in log.iterdir()} <= {"log.json", "HEAD", "writer.lock", "index", "0" * 19 + "1"}
+    others = {"log.json", "HEAD", "writer.lock", "audit.lock", "audit.ndjson"}
+    assert {path.name for path in log.iterdir()} <= others | {"index", "0" * 19 + "1"}
     run("ingest", "--log", log, "--source", "../../up", cwd=below, stdin=line(99, source_id=None))
     assert [path.name for path in below.iterdir()] == ["log"]

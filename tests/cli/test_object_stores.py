@@ -194,11 +194,39 @@ def test_a_refusal_is_not_tried_again(answers: type[Answers]):
 
 @pytest.mark.parametrize(
     "url",
-    ["", "ftp://x/y", "s3://", "s3:///x", "file://host/x", "s3://key:secret@bucket/x", "s3://b/x?key=secret"],
+    [
+        *("", "ftp://x/y", "s3://", "s3:///x", "file://host/x", "s3://key:secret@bucket/x", "s3://b/x?key=secret"),
+        *("s3://b/x#secret", "file:///x#secret", "file:/x", "file:x", "s3:/b/x"),
+    ],
 )
 def test_a_url_that_makes_no_sense_is_refused_without_its_secrets(url: str):
     with pytest.raises(ConfigError) as caught:
         open_store(url, Files())
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["localhost:9000", "", "http://", "ftp://x", "http://[::1", "http://a b", "http://x:99999", "http://:secret@"],
+)
+def test_an_endpoint_that_is_no_url_is_told_without_its_secrets(
+    name: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(name, endpoint)
+    with pytest.raises(ConfigError, match=f"{name} is no URL") as caught:
+        list(open_store("s3://bucket/x", Files(), patience_seconds=0).list("a/"))
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"])
+def test_a_key_with_a_line_break_is_told_and_not_shown(name: str, monkeypatch: pytest.MonkeyPatch):
+    for each in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(each, "known")
+    monkeypatch.setenv(name, "secret\n")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=f"{name} holds a line break") as caught:
+        list(open_store("s3://bucket/x", Files(), patience_seconds=0).list("a/"))
     assert "secret" not in caught.value.message
 
 

@@ -137,3 +137,10 @@ def test_a_damaged_segment_is_named(folder: Path):
     found, told = retain(folder, *OLD, "--yes", code=14)
     assert found["dropped"]["events"] == 20
     assert told.startswith(f"{path.parent.relative_to(folder)} was left as it is: ")
+
+
+def test_a_type_that_no_event_has_is_told_before_others_go_by_the_age_of_all(folder: Path):
+    ages = ("--events-older-than", "30d", "--type", "ItemPurchase=300d", "--type", "ItemPurchased=400d")
+    told = run("retain", "--dry-run", *ages, cwd=folder).stderr.decode()
+    assert "no event that is there has the type ItemPurchase: did you mean ItemPurchased?" in told
+    assert told.count("no event that is there") == 1

@@ -229,6 +229,15 @@ def test_everything_there_is_is_refused(log: Path):
     assert (again.is_empty, again.active) == (True, plan.active)
 
 
+def test_everything_is_refused_beside_a_damaged_segment_too(log: Path):
+    now_ns = recorded(held(log), COUNT) + DAY * SECOND_NS
+    flip(segments(log)[1] / "frames.log", 400)
+    plan = planned(log, RetainConfig(events=1, types={"Rare": 2}), now_ns)
+    assert [failure.folder for failure in plan.failures] == [str(segments(log)[1])]
+    with pytest.raises(ConfigError, match="every event that can be dropped"):
+        plan.check()
+
+
 def test_the_active_segment_may_hold_all_that_is_not_due(log: Path):
     before = held(log)
     last = segments(log)[-1]

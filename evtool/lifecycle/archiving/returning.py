@@ -14,9 +14,7 @@ from evtool.errors import ArchiveError, LogDamagedError, LogReadOnlyError, NoSpa
 from evtool.files import translated
 from evtool.lifecycle.archiving.place import Archive, archived, existing, object_of, store_at
 from evtool.lifecycle.archiving.sweeping import (
-    catalogue_of,
     check_place,
-    put_catalogue,
     read_catalogue,
     sizes,
     sweep,
@@ -126,7 +124,6 @@ def _fetch(archive: Archive, segment: ColdSegment, on_progress: Callable[[int], 
     with translated("rename", path):
         log.files.replace(temporary, path)
     log.files.sync_folder(path.parent)
-    put_catalogue(archive, catalogue_of(archive, {segment.first_position: summary}))
     record = summary_record(summary)
     log.files.write_whole(segment.folder / COPY_FILE, record)
     log.files.write_whole(segment.folder / SUMMARY_FILE, record)

@@ -27,7 +27,10 @@ from evtool.objectstore.store import Store
 
 FOLDERS = ("events/", "index/")
 
-_OWN = re.compile(r"(events/day=[^/]+|index)/\d{20}-\d+\.(parquet|map|gone|streams)(\.tmp)?")
+_UNFINISHED = r"\.[0-9a-f]{32}\.tmp"  # what a folder has of an object that was being put
+_OWN = re.compile(
+    rf"(events/day=[^/]+|index)/\d{{20}}-\d+\.(parquet|map|gone|streams)({_UNFINISHED})?|{CATALOGUE}{_UNFINISHED}"
+)
 
 
 @dataclass(frozen=True)
@@ -179,12 +182,8 @@ def sweep(archive: Archive) -> Swept:
     if _readable(archive.store) != wanted:
         put_catalogue(archive, wanted)
     named = {name for summary in archived(archive.log) for name in objects_of(summary)}
-    unnamed = [
-        each
-        for folder in FOLDERS
-        for each in archive.store.list(folder)
-        if each.name not in named and _OWN.fullmatch(each.name)
-    ]
+    there = archive.store.list("")
+    unnamed = [each for each in there if each.name not in named and _OWN.fullmatch(each.name)]
     if unnamed:
         _forget_cached(archive.log)
     for each in unnamed:

@@ -89,8 +89,8 @@ def error_of(report: Report, url: str) -> BackupDamagedError | None:
     first = report.damaged[0]
     backups = sorted({each for damage in report.damaged for each in damage.backups})
     return BackupDamagedError(
-        f"{url}: {len(report.damaged)} of its objects are damaged, and {len(backups)} of {len(report.backups)} "
-        f"backups with them; {first.object}: {first.message}",
+        f"{url}: damaged objects: {len(report.damaged)}, in {len(backups)} of {len(report.backups)} backups; "
+        f"{first.object}: {first.message}",
         "Remove the damaged objects, and the next `evtool backup` stores what the log still has of them.",
     )
 

@@ -1,8 +1,8 @@
 """What is backed up of a log: its files at one position, mapped, while others go on writing and compacting.
 
 Of sealed segments all files, of the active one its frames up to the last commit. Then log.json, schemas, dead
-letters and snapshots, which are read after the segments: so no schema and no letter is missing that an event was
-stored with. Read models, index/ and reports of nights are made from the log again, and are left out.
+letters, the audit and snapshots, which are read after the segments: so no schema and no letter is missing that an
+event was stored with. Read models, index/ and reports of nights are made from the log again, and are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from evtool.errors import LogDamagedError
 from evtool.files import forget_all
-from evtool.lifecycle import logfiles
+from evtool.lifecycle import audit, logfiles
 from evtool.lifecycle.logfiles import SegmentFiles
 from evtool.log import streamindex
 from evtool.log.archive import OBJECT_KEY
@@ -117,7 +117,7 @@ def take(log: Log) -> Contents:
                 _HINT,
             )
         expected = segment.last_position + 1
-    others = [_file(log, LOG_FILE), *(_lines(log, path) for path in (SCHEMAS, DEAD_LETTERS))]
+    others = [_file(log, LOG_FILE), *(_lines(log, path) for path in (SCHEMAS, DEAD_LETTERS, audit.FILE))]
     found = [content for each in snapshots.every(log) if (content := _snapshot(log, each)) is not None]
     return Contents(segments, tuple(found), tuple(piece for piece in others if piece is not None))
 

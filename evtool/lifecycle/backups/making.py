@@ -21,6 +21,7 @@ from evtool.errors import (
     AccessDeniedError,
     BackupDamagedError,
     BackupError,
+    ConfigError,
     LogLockedError,
 )
 from evtool.files import forget_all
@@ -29,6 +30,7 @@ from evtool.lifecycle.backups import manifest as manifests
 from evtool.lifecycle.backups.contents import Contents, Piece, SegmentContent
 from evtool.lifecycle.backups.manifest import OBJECTS, File, Manifest, SegmentRecord, SnapshotRecord
 from evtool.log.log import Log
+from evtool.objectstore.folder import FolderStore
 from evtool.objectstore.store import PART_BYTES, Store, Stored
 
 LOCK_FILE = "backup.lock"
@@ -56,12 +58,21 @@ class Made:
 def back_up(log: Log, store: Store, on_progress: Progress = lambda done, total: None) -> Made:
     """Back a log up as it is now. Readers, its writer and compactions go on.
 
-    Raises BackupError (the backups there are of another log, or of more than this one has), BackupDamagedError
-    (the store does not give back what was stored), LogLockedError (another one runs), LogDamagedError, StoreError,
-    StorageError.
+    Raises ConfigError (the store is in the log's folder), BackupError (the backups there are of another log, or of
+    more than this one has), BackupDamagedError (the store does not give back what was stored), LogLockedError
+    (another one runs), LogDamagedError, StoreError, StorageError.
     """
+    _refuse_own_folder(log, store)
     with _locked(log):
         return _Backup(log, store, on_progress).run()
+
+
+def _refuse_own_folder(log: Log, store: Store) -> None:
+    if isinstance(store, FolderStore) and store.folder.resolve().is_relative_to(log.folder.resolve()):
+        raise ConfigError(
+            f"{store.url} is in the log's own folder: whatever takes the log would take its backups, too",
+            "Name a folder elsewhere, on another disk if there is one.",
+        )
 
 
 @contextlib.contextmanager
@@ -126,8 +137,8 @@ class _Backup:
         snapshot = self._log.snapshot()  # of later, but a log only grows
         digest = snapshot.digest_at(found.position)
         assert digest is not None, "the position of a commit"
-        return Manifest(
-            id=manifests.next_id(ids, now),
+        made = Manifest(
+            id="",
             log_id=self._log.manifest.id,
             made_at=int(now.timestamp()) * 1_000_000_000,
             position=found.position,
@@ -138,6 +149,7 @@ class _Backup:
             snapshots=kept,
             files=others,
         )
+        return replace(made, id=manifests.next_id(ids, now, made))
 
     def _segment(self, content: SegmentContent, known: SegmentRecord | None) -> SegmentRecord:
         if known is not None and known.identity and self._has_all(known, content):

@@ -1,10 +1,11 @@
 """The manifest of a backup: what a log had at one position, and which objects hold it.
 
-    backups/00000012-20260131T031700Z.json    a manifest: one line of JSON, and a line with its SHA-256
-    objects/4f/4f1c…                          the bytes of a file, by the SHA-256 of them (64 hexadecimal digits)
+    backups/00000012-20260131T031700Z-4f1c09ab.json    a manifest: one line of JSON, and a line with its SHA-256
+    objects/4f/4f1c…                                   the bytes of a file, by their SHA-256 (64 hex digits)
 
 A manifest is written last and names objects that are there: without it there is no backup. Its number is one more
-than that of the newest one, so the order of names is that of the backups, whatever the clock does.
+than that of the newest one, so the order of names is that of the backups, whatever the clock does. It ends with a
+part of the SHA-256 of what it says: two copies of a log that are backed up in one second have two manifests.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ OBJECTS = "objects/"
 FORMAT = "evtool backup"
 VERSION = 1
 
-_NAME = re.compile(re.escape(MANIFESTS) + r"(\d{8}-\d{8}T\d{6}Z)\.json")
+_NAME = re.compile(re.escape(MANIFESTS) + r"(\d{8}-\d{8}T\d{6}Z-[0-9a-f]{8})\.json")
+_OTHER = "Restore another one with --backup ID: `evtool backup --check` shows which are whole."
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -112,10 +114,11 @@ def object_name(sha256: str) -> str:
     return f"{OBJECTS}{sha256[:2]}/{sha256}"
 
 
-def next_id(ids: list[str], now: datetime) -> str:
+def next_id(ids: list[str], now: datetime, made: Manifest) -> str:
     """The id of a backup that is made now, behind these."""
     number = int(ids[-1].partition("-")[0]) + 1 if ids else 1
-    return f"{number:08d}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    content = hashlib.sha256(encode(made)).hexdigest()
+    return f"{number:08d}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{content[:8]}"
 
 
 def manifest_name(backup_id: str) -> str:
@@ -133,9 +136,7 @@ def decode(data: bytes, name: str) -> Manifest:
     """What `encode` gave. Raises BackupDamagedError; BackupError where a newer evtool wrote it."""
     text, _, rest = data.partition(b"\n")
     if hashlib.sha256(text).hexdigest().encode() + b"\n" != rest:
-        raise BackupDamagedError(
-            f"{name} does not match its checksum", "Take another backup: `evtool backup list`."
-        )
+        raise BackupDamagedError(f"{name} does not match its checksum", _OTHER)
     table = json.loads(text)
     if table.get("format") != FORMAT or table.get("version") != VERSION:
         raise BackupError(
@@ -145,11 +146,11 @@ def decode(data: bytes, name: str) -> Manifest:
     try:
         manifest = msgspec.convert(table, Manifest)
     except msgspec.ValidationError as error:
-        raise BackupDamagedError(f"{name} makes no sense: {error}", "Take another backup.") from error
+        raise BackupDamagedError(f"{name} makes no sense: {error}", _OTHER) from error
     for file in manifest.every_file():
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or not _SHA256.fullmatch(file.sha256) or file.bytes < 0:
-            raise BackupDamagedError(f"{name} names {file.path!r}, which no log has", "Take another backup.")
+            raise BackupDamagedError(f"{name} names {file.path!r}, which no log has", _OTHER)
     return manifest
 
 

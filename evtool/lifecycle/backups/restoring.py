@@ -17,18 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from evtool.config import Config
-from evtool.errors import BackupDamagedError, LogExistsError
+from evtool.errors import BackupDamagedError, ConfigError, LogExistsError, PositionError
 from evtool.files import Files
+from evtool.lifecycle import audit
 from evtool.lifecycle.backups import cutting
 from evtool.lifecycle.backups.manifest import File, Manifest, SegmentRecord
-from evtool.log.format import LOG_FILE, STREAMS_FILE, SUMMARY_FILE
+from evtool.log.format import LOG_FILE, RESTORE_FILE, STREAMS_FILE, SUMMARY_FILE
 from evtool.log.log import Log
-from evtool.log.manifest import parse
+from evtool.log.manifest import HARMLESS, parse
 from evtool.log.writer import Writer
 from evtool.objectstore.store import Store
 from evtool.replay import Bound, parse_bound, parse_moment
-
-UNFINISHED_FILE = "restore.unfinished"
 
 Progress = Callable[[int, int], None]  # bytes done, and how many there are
 
@@ -60,22 +59,30 @@ def restore(
     """
     refuse_what_is_there(folder)
     files.make_folder(folder)
-    files.write_whole(folder / UNFINISHED_FILE, backup.id.encode() + b"\n")
+    files.write_whole(folder / RESTORE_FILE, backup.id.encode() + b"\n")
     _clear(files, folder)
-    return _Restore(store, backup, folder, files, config, on_progress).run(until)
+    try:
+        return _Restore(store, backup, folder, files, config, on_progress).run(until)
+    except (ConfigError, PositionError):  # `until` makes no sense the next time either
+        _clear(files, folder)
+        files.remove(folder / RESTORE_FILE)
+        raise
 
 
 def refuse_what_is_there(folder: Path) -> None:
-    """Raise LogExistsError unless a folder is absent, empty, or what a restore that was cut short has left."""
+    """Raise LogExistsError unless a folder is absent, empty, or what a restore that was cut short has left.
+
+    What may stand beside a log, as `lost+found`, is in nobody's way.
+    """
     if folder.is_file():
         raise LogExistsError(f"{folder} is a file, not a folder")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if UNFINISHED_FILE in names and LOG_FILE not in names:
+    if RESTORE_FILE in names and LOG_FILE not in names:
         return
-    unfinished = {f"{UNFINISHED_FILE}.tmp"}
-    if names - unfinished:
+    strangers = sorted(names - HARMLESS - {f"{RESTORE_FILE}.tmp"})
+    if strangers:
         raise LogExistsError(
-            f"{folder} is not empty: it holds {sorted(names)[0]!r}",
+            f"{folder} is not empty: it holds {strangers[0]!r}",
             "Name an empty or a new folder with --to. Nothing is restored over what is there.",
         )
 
@@ -83,7 +90,7 @@ def refuse_what_is_there(folder: Path) -> None:
 def _clear(files: Files, folder: Path) -> None:
     """Remove what an earlier restore has left."""
     for path in folder.iterdir():
-        if path.name == UNFINISHED_FILE:
+        if path.name == RESTORE_FILE or path.name in HARMLESS:
             continue
         if path.is_dir() and not path.is_symlink():
             files.remove_folder(path)
@@ -126,15 +133,23 @@ class _Restore:
         for file in (*snapshots, *others):
             self._write(file)
         self._make_index(log)
+        audit.record(self._files, self._folder, "restore", {"position": last}, self._told(until), "began")
         self._files.write_whole(self._folder / LOG_FILE, log_json)
-        self._files.remove(self._folder / UNFINISHED_FILE)
+        self._files.remove(self._folder / RESTORE_FILE)
         return Restored(self._folder, self._backup, last, self._done)
+
+    def _told(self, until: str | None) -> dict[str, str]:
+        """What the audit of the new log keeps of where it is from."""
+        told = {"backup": self._backup.id, "from": audit.without_credentials(self._store.url)}
+        return told | ({"until": until} if until is not None else {})
 
     def _parted(self) -> tuple[File, list[File]]:
         """log.json, and the files beside the segments."""
         found = [file for file in self._backup.files if file.path == LOG_FILE]
         if not found:
-            raise BackupDamagedError(f"the backup {self._backup.id} names no {LOG_FILE}", "Take another backup.")
+            raise BackupDamagedError(
+                f"the backup {self._backup.id} names no {LOG_FILE}", "Restore another one with --backup ID."
+            )
         return found[0], [file for file in self._backup.files if file.path != LOG_FILE]
 
     def _checked(self, file: File) -> list[bytes]:

@@ -1,0 +1,1 @@
+"""Erasing events on request, wherever they or something of them is kept."""

@@ -1,0 +1,1 @@
+"""What is left of a damaged log made a whole one again."""

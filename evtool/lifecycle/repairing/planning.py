@@ -1,0 +1,248 @@
+"""What a repair would do: found by a full verify, and by looking at what is left of each damaged segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from evtool.config import Config
+from evtool.errors import LogNotFoundError
+from evtool.files import Files
+from evtool.ingest import deadletters
+from evtool.lifecycle import audit
+from evtool.lifecycle import verify as verifying
+from evtool.lifecycle.findings import Finding
+from evtool.lifecycle.logfiles import take
+from evtool.lifecycle.repairing import smallfiles
+from evtool.lifecycle.repairing.filling import Backup, Filling
+from evtool.lifecycle.repairing.smallfiles import FileStep
+from evtool.lifecycle.repairing.survey import Damaged, survey
+from evtool.log import manifest as manifests
+from evtool.log.caches import INDEX_FOLDER
+from evtool.log.format import HEAD_FILE, LOG_FILE, STREAMS_FILE, parse_segment_name
+from evtool.log.log import Log
+from evtool.log.manifest import Manifest
+from evtool.log.segment import segment_folders
+from evtool.schemas import registry
+
+Way = Literal["rewrite", "restore", "begin"]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SegmentStep:
+    """What becomes of a damaged segment.
+
+    `rewrite`: what is left becomes a cold segment; `restore`: a backup has what is missing; `begin`: nothing in
+    it was ever acknowledged, and it begins anew. `lost` are ranges of positions; `filled` come from the backup.
+    """
+
+    damaged: Damaged
+    way: Way
+    lost: tuple[tuple[int, int], ...]
+    filled: int
+    filling: Filling | None = None
+
+    @property
+    def lost_events(self) -> int:
+        """How many."""
+        return sum(last - first + 1 for first, last in self.lost)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a repair would do. `others` are findings that it does not mend, with what does."""
+
+    log_json: FileStep | None
+    segments: tuple[SegmentStep, ...]
+    schemas: FileStep | None
+    letters: tuple[tuple[bytes, bytes | None], ...]
+    has_broken_audit: bool
+    derived: tuple[str, ...]
+    needs_index: bool
+    others: tuple[Finding, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that it would do."""
+        steps = (self.log_json, self.segments, self.schemas, self.letters, self.derived)
+        return not (any(steps) or self.has_broken_audit)
+
+    @property
+    def lost_events(self) -> int:
+        """How many events are lost."""
+        return sum(step.lost_events for step in self.segments)
+
+    @property
+    def filled(self) -> int:
+        """How many come back from the backup."""
+        return sum(step.filled for step in self.segments)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the audit keeps of it."""
+        aside = sum(line is None for _, line in self.letters)
+        files = sum(step is not None for step in (self.log_json, self.schemas)) + len(self.derived)
+        return {
+            "segments": len(self.segments),
+            "lost_events": self.lost_events,
+            "filled_events": self.filled,
+            "dead_letters_aside": aside,
+            "files": files + self.has_broken_audit,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """For the report: each damage, and each range of positions that is lost."""
+        return {
+            "lost_events": self.lost_events,
+            "lost": [list(each) for step in self.segments for each in step.lost],
+            "filled_events": self.filled,
+            "segments": [_described(step) for step in self.segments],
+            "files": [
+                {"file": str(step.path), "message": step.message}
+                for step in (self.log_json, self.schemas)
+                if step is not None
+            ],
+            "dead_letters": {
+                "mended": sum(line is not None for _, line in self.letters),
+                "aside": sum(line is None for _, line in self.letters),
+            },
+            "audit": "broken" if self.has_broken_audit else "whole",
+            "derived": list(self.derived),
+            "others": [vars(finding) for finding in self.others],
+        }
+
+
+def _described(step: SegmentStep) -> dict[str, Any]:
+    remains = step.damaged.remains
+    return {
+        "folder": str(step.damaged.folder),
+        "first_position": step.damaged.first_position,
+        "last_position": step.damaged.last_position,
+        "way": step.way,
+        "lost": [list(each) for each in step.lost],
+        "lost_events": step.lost_events,
+        "filled_events": step.filled,
+        "damages": [vars(each) for each in remains.damages] if remains is not None else [],
+    }
+
+
+def open_damaged(files: Files, folder: Path, config: Config, backup: Backup | None) -> tuple[Log, FileStep | None]:
+    """The log in a folder, and what has to be done so that it can be opened.
+
+    Raises LogNotFoundError, LogFormatError, LogDamagedError (nothing tells what log.json was), BackupError (the
+    backup is of another log), StoreError, StorageError.
+    """
+    path = folder / LOG_FILE
+    try:
+        data = files.read_whole(path)
+    except (FileNotFoundError, NotADirectoryError):
+        if not folder.is_dir() or not list(segment_folders(folder)):
+            manifests.read(files, folder)  # raises what there is to say
+            raise LogNotFoundError(f"there is no log in {folder}") from None
+        data = b""
+    told = take(Log(files, folder, Manifest("0" * 32, 1, 1, ""), config)).log_id
+    if backup is not None and told is not None:
+        backup.refuse_other(told)
+    step = smallfiles.log_json(path, data, told, backup)
+    manifest = manifests.parse(step.data if step is not None else data, path)
+    if backup is not None:
+        backup.refuse_other(manifest.id)
+    return Log(files, folder, manifest, config), step
+
+
+def plan(
+    log: Log,
+    config: Config,
+    backup: Backup | None = None,
+    log_json: FileStep | None = None,
+    on_progress: Progress = lambda done, total: None,
+) -> Plan:
+    """What a repair of this log would do; `log_json` is what `open_damaged` says.
+
+    Nobody may write to it meanwhile. Raises StoreError, BackupError, StorageError.
+    """
+    report = verifying.verify(log, on_progress, read_models=config.read_models_path, config=config)
+    findings = [finding for finding in report.findings if Path(finding.file).name != LOG_FILE]
+    damaged = {folder for finding in findings if finding.severity == "log" and (folder := _segment(log, finding))}
+    files = take(log)
+    segments = tuple(_step(each, backup) for each in survey(log, files, damaged) if _is_damaged(each, findings))
+    places = {name: log.folder / name for name in (registry.FOLDER, deadletters.FOLDER)}
+    of_log = [finding for finding in findings if finding.severity == "log" and _segment(log, finding) is None]
+    has_schemas = any(places[registry.FOLDER] in Path(finding.file).parents for finding in of_log)
+    has_letters = any(places[deadletters.FOLDER] in Path(finding.file).parents for finding in of_log)
+    schemas = smallfiles.schemas(log.files, log.folder, backup) if has_schemas else None
+    is_audit = any(Path(finding.file).name == audit.FILE for finding in of_log)
+    derived, others = _sorted(log, findings, schemas is not None, segments)
+    return Plan(
+        log_json=log_json,
+        segments=segments,
+        schemas=schemas,
+        letters=tuple(smallfiles.letters(log.files, log.folder)) if has_letters else (),
+        has_broken_audit=is_audit,
+        derived=tuple(derived),
+        needs_index=bool(segments) or any(_is_index(log, Path(path)) for path in derived),
+        others=tuple(others),
+    )
+
+
+def _is_damaged(found: Damaged, findings: Sequence[Finding]) -> bool:
+    """Whether there is damage in a segment itself, and not only before it, where another one is missing."""
+    if found.files is None or found.remains is None or found.remains.damages or len(found.remains.lost):
+        return True
+    return any(Path(finding.file).parent == found.folder for finding in findings if finding.severity == "log")
+
+
+def _step(damaged: Damaged, backup: Backup | None) -> SegmentStep:
+    remains = damaged.remains
+    if remains is None:
+        return SegmentStep(damaged, "begin", (), 0)
+    filling = backup.filling(damaged) if backup is not None else None
+    if filling is not None:
+        return SegmentStep(damaged, "restore", (), len(remains.lost), filling)
+    return SegmentStep(damaged, "rewrite", tuple(_runs(remains.lost)), 0)
+
+
+def _runs(positions: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[tuple[int, int]]:
+    if len(positions):
+        for run in np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1):
+            yield int(run[0]), int(run[-1])
+
+
+def _segment(log: Log, finding: Finding) -> Path | None:
+    """The folder of the segment that a finding is of."""
+    path = Path(finding.file)
+    for folder in (path, *path.parents):
+        if folder.parent == log.folder:
+            return folder if parse_segment_name(folder.name) is not None else None
+    return None
+
+
+def _is_index(log: Log, path: Path) -> bool:
+    return path.name == STREAMS_FILE or log.folder / INDEX_FOLDER in path.parents
+
+
+def _sorted(
+    log: Log, findings: Sequence[Finding], has_schemas: bool, segments: Sequence[SegmentStep]
+) -> tuple[list[str], list[Finding]]:
+    """The files that are made again, and the findings that somebody else has to see to."""
+    derived: set[str] = set()
+    others = []
+    for finding in findings:
+        path = Path(finding.file)
+        is_own = _segment(log, finding) is not None or _is_index(log, path) or path.name == HEAD_FILE
+        if finding.severity == "derived":
+            if is_own:
+                derived.add(finding.file)
+            else:
+                others.append(finding)
+        elif not is_own and path != log.folder:
+            is_mended = path.name in (audit.FILE, deadletters.FILE) or (has_schemas and path.name == registry.FILE)
+            others += [] if is_mended else [finding]
+        elif path == log.folder and not segments:
+            others.append(finding)
+    return sorted(derived), others

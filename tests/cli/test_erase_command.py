@@ -1,0 +1,132 @@
+"""`evtool erase`: it shows what it would touch, asks, and is finished by whatever command comes next."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import COMMAND, TIMEOUT_SECONDS, environment, failed, run
+from erasures import MARKER, SMALL_COUNT, SMALL_PROJECTION, STREAM, check_erased, cut_short, found, make_small
+
+ERASED = SMALL_COUNT // 4
+BY_STREAM = ("--stream", STREAM)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_small(tmp_path_factory.mktemp("command") / "segments")
+
+
+@pytest.fixture
+def folder(small: Path, tmp_path: Path) -> Path:
+    """A folder with a log in it."""
+    shutil.copytree(small, tmp_path / "segments", symlinks=True)
+    return tmp_path
+
+
+def erase(folder: Path, *arguments: str) -> dict[str, Any]:
+    found = json.loads(run("erase", *arguments, "--json", cwd=folder).stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_plan_erases_nothing_and_yes_does(folder: Path):
+    run("backup", "--to", "backups", cwd=folder)
+    (folder / "evtool.toml").write_text('[backup]\nto = "backups"\n')
+    told = run("erase", *BY_STREAM, "--dry-run", cwd=folder).stderr.decode()
+    told += run("erase", *BY_STREAM, "--dry-run", cwd=folder).stdout.decode()
+    for line in (
+        f"{ERASED} of 1 stream, 1 of them whole, which get another name",
+        "1 hot, 1 active: ",
+        "1, with their states; 1 made again",
+        "1 backup at ",
+        "`evtool backup --keep 1` makes a new one",
+    ):
+        assert line in told
+    assert found(folder / "segments") != []
+    facts = erase(folder, *BY_STREAM, "--yes", "--reason", "Art. 17")
+    assert facts["plan"]["events"] == facts["erased"]["counts"]["events"] == ERASED
+    assert facts["erased"]["made_again"] == [SMALL_PROJECTION]
+    assert len(facts["plan"]["backups"]["ids"]) == 1
+    check_erased(folder / "segments")
+    run("backup", "--keep", "1", cwd=folder)
+
+
+def test_by_a_condition(folder: Path):
+    told = run("erase", "--yes", "--where", f"payload.name = '{MARKER}'", cwd=folder).stderr.decode()
+    assert f"erased {ERASED} events in 2 segments: " in told
+    assert f"made again: {SMALL_PROJECTION}" in told
+    check_erased(folder / "segments")
+
+
+def test_nothing_to_erase_has_an_exit_code(folder: Path):
+    assert "nothing to erase" in failed(32, "erase", "--stream", "nobody", "--yes", cwd=folder)
+    assert "nothing to erase" in failed(32, "erase", "--where", "event_type = 'No'", "--dry-run", cwd=folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--yes",), "say what is to be erased, by --stream or by --where"),
+        (("--yes", *BY_STREAM, "--where", "true"), "say what is to be erased, by --stream or by --where"),
+        (("--yes", "--where", "payload.name ="), "--where, line 1, column"),
+        (("--yes", "--where", "payload.name"), "a condition is wanted"),
+        (BY_STREAM, "there is no terminal"),
+    ],
+)
+def test_what_makes_no_sense_is_said_in_a_sentence(folder: Path, arguments: tuple[str, ...], told: str):
+    assert told in failed(3, "erase", *arguments, cwd=folder)
+    assert found(folder / "segments") != []
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
+def test_on_a_terminal_it_shows_the_plan_and_asks(folder: Path, answer: bytes, code: int):
+    master, terminal = os.openpty()
+    os.write(master, answer)
+    done = subprocess.run(
+        [*COMMAND, "erase", *BY_STREAM],
+        cwd=folder,
+        stdin=terminal,
+        capture_output=True,
+        env=environment(),
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    os.close(master)
+    os.close(terminal)
+    assert done.returncode == code
+    assert b"Erase this for ever?" in done.stderr
+    assert (found(folder / "segments") == []) == (code == 0)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("erase",),
+        ("ingest",),
+        ("project", SMALL_PROJECTION),
+        ("nightly", "--only", "verify"),
+        ("backup", "--to", "backups"),
+    ],
+)
+def test_commands_that_write_finish_what_was_cut_short(folder: Path, small: Path, command: tuple[str, ...]):
+    cut_short(folder / "segments", Path(shutil.copytree(small, folder / "other", symlinks=True)))
+    shutil.rmtree(folder / "other")
+    shutil.rmtree(folder / "backups", ignore_errors=True)
+    run(*command, cwd=folder)
+    assert found(folder) == []
+    check_erased(folder / "segments")
+
+
+def test_a_command_goes_on_where_it_cannot_be_finished(folder: Path, small: Path):
+    cut_short(folder / "segments", Path(shutil.copytree(small, folder / "other", symlinks=True)))
+    path = folder / "segments/erasing.msgpack"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    told = run("stats", cwd=folder).stderr + run("ingest", cwd=folder).stderr
+    assert b"an erasure that was cut short is not done yet" in told
+    assert "say once more" in failed(14, "erase", cwd=folder)
