@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evtool.files import Files
+from evtool.log.archived import Archive
 from evtool.log.gone import Gone
 from evtool.log.hashing import Hashes
 from evtool.log.identity import Identity, Placed, hash_events
@@ -58,9 +59,10 @@ class Caches:
         committed: int,
         is_anew: bool = False,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
+        archive: Archive | None = None,
     ) -> None:
         folder, log_id = log_folder / INDEX_FOLDER, manifest.id_bytes
-        self._reader = SnapshotReader(files, log_folder, manifest)
+        self._reader = SnapshotReader(files, log_folder, manifest, archive)
         self._log_id = log_id
         self.versions = StreamVersions(files, folder, log_id)
         self._ids = EventIds(files, folder, log_id)

@@ -33,6 +33,7 @@ from evtool.log.format import (
     CACHE_FOLDER,
     COPY_FILE,
     LOG_FILE,
+    MIRROR_LOCK_FILE,
     STREAMS_FILE,
     SUMMARY_FILE,
     checksum,
@@ -45,14 +46,8 @@ from evtool.log.segment import segment_folders, summary_record
 if TYPE_CHECKING:
     from evtool.objectstore.store import Store
 
-MIRROR_LOCK_FILE = "mirror.lock"  # a folder that has it is a mirror
 _FETCHERS = 8
 _OWN = "Read it again; if it stays so, run `evtool archive` for the log that it is the archive of."
-
-
-def is_mirror(folder: Path) -> bool:
-    """Whether a folder is a mirror."""
-    return (folder / MIRROR_LOCK_FILE).exists()
 
 
 def refresh(files: Files, folder: Path, url: str, store: Store) -> None:

@@ -15,7 +15,6 @@ from faults import Fault, FaultyFiles, Killed
 import evtool
 from evtool.errors import LogDamagedError, StoreError
 from evtool.location import mirror_folder
-from evtool.log import mirror
 from evtool.objectstore.folder import FolderStore
 
 
@@ -100,8 +99,6 @@ def test_an_archive_that_has_not_changed_is_opened_by_its_catalogue_alone(
     monkeypatch.setattr(FolderStore, "get", lambda self, name: (asked.append(name), get(self, name))[1])
     assert read(folder) == replay(folder, end=401)
     assert asked == ["catalogue.msgpack"]
-    assert mirror.is_mirror(mirror_folder(store_folder(folder).as_uri()))
-    assert not mirror.is_mirror(folder)
 
 
 def test_what_was_dropped_is_not_in_a_mirror_when_it_was_opened_again(folder: Path):
