@@ -23,10 +23,12 @@ from archives import (
     stubs,
 )
 from backing import FaultyStore, replay
-from faults import Fault, FaultyFiles, Killed
+from faults import Fault, FaultyFiles, Killed, flip
 
-from evtool.errors import EvtoolError, NoSpaceError, StoreError
+import evtool
+from evtool.errors import DerivedDamagedError, EvtoolError, NoSpaceError, StoreError
 from evtool.lifecycle.archiving import place
+from evtool.lifecycle.verify import verify
 from evtool.objectstore import opening
 from evtool.objectstore.store import Store
 
@@ -243,3 +245,16 @@ def test_a_store_that_does_not_give_back_what_was_stored_gets_no_segment(
     archived(folder)
     check_archive(folder)
     check_sound(folder, wanted)
+
+
+def test_a_store_that_does_not_answer_at_night_keeps_nothing_else_back(
+    folder: Path, kept: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    archived(folder)
+    failing(monkeypatch, StoreError("it does not answer"), False)(1)
+    with evtool.open(folder, read_only=True) as log:
+        report = verify(log, reads_archive=False)
+        assert (type(report.error), report.events, report.findings) == (StoreError, 7, [])
+    flip(folder / "index" / "ids.table", -1)
+    with evtool.open(folder, read_only=True) as log:
+        assert isinstance(verify(log, reads_archive=False).error, DerivedDamagedError)

@@ -39,7 +39,9 @@ from evtool.errors import (
     LogReadOnlyError,
     StorageError,
 )
+from evtool.lifecycle import nightly as nights
 from evtool.lifecycle.archiving import checking, moving, place, planning, returning
+from evtool.lifecycle.nightsteps import steps
 from evtool.lifecycle.rewriting import rewriting_lock
 from evtool.lifecycle.verify import verify
 
@@ -371,3 +373,14 @@ def test_a_writer_goes_on_meanwhile_and_knows_what_was_archived(folder: Path):
     wanted = replay(folder)
     assert wanted.count(b"\n") == 5 * COUNT + 7 + COUNT + COUNT // 2
     check_sound(folder, wanted)
+
+
+@pytest.mark.parametrize(("nightly", "events"), [("sizes", COUNT + 7), ("full", 5 * COUNT + 7)])
+def test_a_night_reads_archived_segments_only_where_it_is_told_to(folder: Path, nightly: str, events: int):
+    make(folder)
+    archived(folder)
+    asked = settings(folder, nightly=nightly)
+    with evtool.open(folder, config=asked) as log:
+        report = nights.run(log, asked, steps(asked), only=("verify",))
+    (step,) = (each for each in report.steps if each.name == "verify")
+    assert (step.outcome, step.facts["events"]) == ("ok", events)
