@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from evtool.errors import ConfigError
+from evtool.errors import ConfigError, LogReadOnlyError
 from evtool.location import mirror_folder, url_of
 from evtool.quantities import GIB, KIB, MIB, parse_age_seconds, parse_duration_ms, parse_size
 
@@ -206,6 +206,18 @@ class Config:
     file: Path | None = None
     log_flag: Path | None = None
     log_url: str | None = None
+
+    @property
+    def log_name(self) -> str:
+        """The log, as it was named: its folder or its URL."""
+        return self.log_url or str(self.log_path)
+
+    @property
+    def new_log_path(self) -> Path:
+        """The folder to make the log in. Raises LogReadOnlyError where it is an archive."""
+        if self.log_url is not None:
+            raise LogReadOnlyError(f"{self.log_url} is an archive, to be read only", "Name a folder for the log.")
+        return self.log_path
 
     @property
     def definitions_path(self) -> Path:

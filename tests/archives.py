@@ -19,6 +19,7 @@ from evtool.lifecycle.archiving.moving import Report
 from evtool.lifecycle.archiving.planning import Plan
 from evtool.lifecycle.archiving.returning import Returned
 from evtool.lifecycle.verify import verify
+from evtool.objectstore.folder import FolderStore
 
 SMALL = config(segment_bytes=6 * 1024, partitions=2)
 COUNT = 100  # events of a segment
@@ -97,6 +98,13 @@ def check_archive(folder: Path) -> checking.Report:
         name for name in objects(folder) if name.startswith("events/")
     ]
     return report
+
+
+def check_catalogue(folder: Path) -> None:
+    """Whoever reads the archive by itself finds all that its catalogue names."""
+    catalogue = sweeping.read_catalogue(FolderStore(Files(), store_folder(folder)))
+    for summary in catalogue.segments if catalogue is not None else ():
+        assert set(sweeping.objects_of(summary)) <= set(objects(folder))
 
 
 def check_sound(folder: Path, wanted: bytes) -> None:

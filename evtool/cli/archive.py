@@ -122,17 +122,25 @@ def _with_flags(config: Config, older_than: str | None, by: str | None, keep_loc
 
 
 def _move(log: Log, config: Config, to: str | None, dry_run: bool, as_json: bool) -> None:
-    from evtool.errors import LogDamagedError
+    from evtool.cli.audited import audited
+    from evtool.errors import LogDamagedError, LogReadOnlyError
     from evtool.lifecycle.archiving import moving, place, planning
 
+    if log.is_read_only:
+        raise LogReadOnlyError(f"{log.folder} is only to be read", "What it is read from is an archive already.")
     url = place.url_of(log, config, to)
     plan = planning.plan(log, config.archive, time.time_ns())
     if not as_json:
         _show(plan, url, dry_run)
     report = None
     if not dry_run:
-        with progress.shown("archive", "bytes", wanted=not as_json) as on_progress:
+        with (
+            audited(log.folder, "archive") as entry,
+            progress.shown("archive", "bytes", wanted=not as_json) as on_progress,
+        ):
             report = moving.move_all(log, config, plan, url, on_progress)
+            entry.counts = report.counts
+            entry.outcome = "failed" if report.failures else "done"
     if as_json:
         moved = None if report is None else asdict(report)
         render.print_json({"log": str(log.folder), "url": url, "dry_run": dry_run, **_facts(plan), "moved": moved})
@@ -222,11 +230,16 @@ def _show_checked(report: Checked) -> None:
 
 
 def _bring_back(log: Log, since: str | None, as_json: bool) -> None:
+    from evtool.cli.audited import audited
     from evtool.lifecycle.archiving import returning
 
     first = 1 if since is None else returning.position_of(log, since, time.time_ns())
-    with progress.shown("bring back", "bytes", wanted=not as_json) as on_progress:
+    with (
+        audited(log.folder, "archive --bring-back") as entry,
+        progress.shown("bring back", "bytes", wanted=not as_json) as on_progress,
+    ):
         report = returning.bring_back(log, first, on_progress)
+        entry.counts = {"segments": report.segments, "bytes": report.bytes}
     if as_json:
         render.print_json({"log": str(log.folder), **asdict(report)})
         return
@@ -240,10 +253,13 @@ def _bring_back(log: Log, since: str | None, as_json: bool) -> None:
 def _switch(log: Log, config: Config, url: str, as_json: bool) -> None:
     from pathlib import Path
 
+    from evtool.cli.audited import audited
     from evtool.lifecycle.archiving import place, returning
 
     target = place.canonical(log, url, Path.cwd())
-    is_new = returning.moved_to(log, config, target)
+    with audited(log.folder, "archive --moved-to") as entry:
+        is_new = returning.moved_to(log, config, target)
+        entry.counts["changed"] = int(is_new)
     if as_json:
         render.print_json({"log": str(log.folder), "url": target, "changed": is_new})
         return

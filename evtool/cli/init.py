@@ -29,8 +29,8 @@ def init(
     config = configuration.load(log)
     chosen = configuration.with_flags(config.log, partitions=partitions)
     config = replace(config, log=chosen)
-    manifest = manifest_file.create(Files(), config.log_path, config.log.partitions)
-    with audited(config.log_path, "init") as entry:
+    manifest = manifest_file.create(Files(), config.new_log_path, config.log.partitions)
+    with audited(config.new_log_path, "init") as entry:
         entry.counts["partitions"] = manifest.partitions
     if as_json:
         render.print_json({"log": str(config.log_path), **asdict(manifest)}, done="The log was made.")

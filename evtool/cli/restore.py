@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,9 +66,8 @@ def restore(
     from evtool.lifecycle.backups.place import store_of
 
     config = configuration.load(to)
-    config = replace(config, log_path=to or config.log_path)
     began = time.monotonic()
-    restoring.refuse_what_is_there(config.log_path)
+    restoring.refuse_what_is_there(config.new_log_path)
     store = store_of(config, source)
     found = manifests.find(store, backup)
     with progress.shown("restore", "bytes", wanted=not as_json) as on_progress:

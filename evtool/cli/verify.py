@@ -57,10 +57,10 @@ def verify(
             )
     code = report.error.exit_code if report.error is not None else 0
     if as_json:
-        facts = {"log": str(config.log_path), "clean": report.is_clean, "exit_code": code, "since": since}
+        facts = {"log": config.log_name, "clean": report.is_clean, "exit_code": code, "since": since}
         render.print_json(facts | report.as_dict())
     else:
-        _show(report, str(config.log_path), since)
+        _show(report, config.log_name, since)
     if code:
         raise typer.Exit(code)
 

@@ -16,6 +16,7 @@ from evtool.lifecycle.materialising import deriving, roots_of
 from evtool.lifecycle.segmentchecks import Opened, piece
 from evtool.log.coldsegment import ColdSegment, recorded_at
 from evtool.log.format import COPY_FILE, SUMMARY_FILE, checksum_of, events_file, gone_file, map_file
+from evtool.log.segmentview import SegmentView
 
 _COMPACT = "The other one of segment.msgpack and segment.copy counts; the next `evtool compact` makes it anew."
 
@@ -53,7 +54,7 @@ def opened(
         int(cold.summary["digest"]),
         logical_digest=str(cold.summary["logical_digest"]),
         unreadable=unreadable,
-        derived=lambda row: _derived(cold, row),
+        derived=_derived,
         rest=lambda: _rest(cold, bool(unreadable)),
     )
     return found, findings
@@ -119,8 +120,9 @@ def _rest(cold: ColdSegment, is_footer_damaged: bool) -> list[Finding]:
     ]
 
 
-def _derived(cold: ColdSegment, row: np.void) -> Iterator[str]:
+def _derived(cold: SegmentView, row: np.void) -> Iterator[str]:
     """Materialised columns of a row group against its payloads and metadata."""
+    assert isinstance(cold, ColdSegment)
     names = cold.summary["materialised"]
     if not names:
         return

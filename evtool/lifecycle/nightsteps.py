@@ -180,6 +180,7 @@ def _archive(context: Context) -> Result:
     url = place.url_of(log, config)
     plan = planning.plan(log, config.archive, time.time_ns())
     report = moving.move_all(log, config, plan, url)  # its progress is in bytes, and that of a night in events
+    _audit(context, "archive", report.counts, "failed" if report.failures else "done")
     return Result(asdict(report) | {"hot": plan.hot, "archived": plan.archived}, _left(report.failures))
 
 

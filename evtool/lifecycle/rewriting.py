@@ -41,7 +41,7 @@ from evtool.log.gone import Gone, followed, joined
 from evtool.log.log import Log
 from evtool.log.sealing import Sealing
 from evtool.log.segment import read_summary, summary_record
-from evtool.log.segmentview import SegmentView
+from evtool.log.segmentview import SegmentView, one_by_one
 from evtool.log.streamindex import Pairs
 from evtool.log.stripes import STORED_COLUMNS, Arranged, Change, Stripe, arrange, batches_of, nothing, stripes
 from evtool.log.walk import Table
@@ -211,7 +211,9 @@ def _emptied(
 
     def work(stripe: Stripe) -> Gone:
         rows = np.concatenate([rows for _, rows in stripe.pieces])
-        table = pa.Table.from_batches([segment.batch(row, IDENTITY_COLUMNS) for row in rows])
+        table = pa.Table.from_batches(
+            [view.batch(row, IDENTITY_COLUMNS) for view, row in one_by_one(segment, rows, IDENTITY_COLUMNS)]
+        )
         segment.forget(rows)
         return joined([depart(events) for events in table.combine_chunks().to_batches()])
 

@@ -44,7 +44,7 @@ class Opened:
     digest: int | None
     logical_digest: str | None = None
     unreadable: frozenset[int] = frozenset()
-    derived: Callable[[np.void], Iterator[str]] = lambda row: iter(())
+    derived: Callable[[SegmentView, np.void], Iterator[str]] = lambda view, row: iter(())
     rest: Callable[[], list[Finding]] = list
 
 
@@ -122,7 +122,7 @@ def check_gone(view: SegmentView) -> Checked:
 
 def check(opened: Opened, group: Group, log_id: bytes, partitions: int) -> Checked:
     """Read a group of pieces, all columns of them, and check everything that can be told from these alone."""
-    view = opened.view
+    view = _at_hand(opened, group)
     findings: list[Finding] = []
     batches: list[pa.RecordBatch] = []
     rows: list[np.void] = []
@@ -131,7 +131,7 @@ def check(opened: Opened, group: Group, log_id: bytes, partitions: int) -> Check
             continue
         try:
             batch = view.batch(row, STORED_COLUMNS)
-            findings += [piece(view, row, what) for what in (*_limits(batch, row), *opened.derived(row))]
+            findings += [piece(view, row, what) for what in (*_limits(batch, row), *opened.derived(view, row))]
         except LogDamagedError as error:
             findings.append(piece(view, row, error.what))
             continue
@@ -155,6 +155,14 @@ def check(opened: Opened, group: Group, log_id: bytes, partitions: int) -> Check
     )
     is_whole = len(rows) == len(group.rows)
     return _placed(found, events, view, log_id, is_whole)
+
+
+def _at_hand(opened: Opened, group: Group) -> SegmentView:
+    """The segment with the group fetched, if need be; as it is where that finds damage, as its pieces do."""
+    try:
+        return opened.view.fetched(group.rows, {*STORED_COLUMNS, *opened.view.materialised})
+    except LogDamagedError:
+        return opened.view
 
 
 def _limits(batch: pa.RecordBatch, row: np.void) -> Iterator[str]:

@@ -232,6 +232,8 @@ class _Run:
         report, found = self._report, self._found
         report.findings, report.notes = found.in_order, found.notes
         report.error = found.error or self._store_error
+        if not report.segments and self._skipped:
+            report.position = int(self._skipped[-1]["last_position"])
         report.unlisted = found.count - len(found.listed) - len(found.notes)
         report.digest = self._digest.hexdigest() if self._is_whole and not found.of_log else None
         return report

@@ -28,6 +28,7 @@ from evtool.config import LogConfig
 from evtool.envelope import Row
 from evtool.errors import EventError
 from evtool.files import Files
+from evtool.log.archived import Archive
 from evtool.log.caches import Indexed
 from evtool.log.manifest import Manifest
 from evtool.log.preparing import Expected, Prepared
@@ -160,8 +161,10 @@ class Appender:
         config: LogConfig,
         default_source: str | None,
         validator: Validator,
+        archive: Archive,
     ) -> None:
         self._place = files, folder, manifest, config
+        self._archive = archive
         self._default_source = default_source
         self._validator = validator
         self._writer: Writer | None = None
@@ -198,7 +201,7 @@ class Appender:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
-            self._writer = Writer(*self._place, reindex=on_progress)
+            self._writer = Writer(*self._place, reindex=on_progress, archive=self._archive)
             return self._writer.indexed
 
     def close(self) -> None:
@@ -221,7 +224,7 @@ class Appender:
 
     def _open_writer(self) -> Writer:
         if self._writer is None:
-            self._writer = Writer(*self._place)
+            self._writer = Writer(*self._place, archive=self._archive)
         return self._writer
 
 

@@ -47,7 +47,7 @@ _KEYS = {
     "footer_bytes": int,
     "map_bytes": int,
 }
-_PLACE_HINT = "Bring it back from a backup: the events of this log's archived segments are where it says."
+PLACE_HINT = "`evtool archive --moved-to URL` writes it anew, where that is the archive of this log."
 _CATALOGUE_HINT = "Look whether the URL is right. The next `evtool archive` of this log writes it anew."
 
 
@@ -77,9 +77,9 @@ def read_place(files: Files, folder: Path, log_id: str) -> Place | None:
             raise _newer(str(path), table["version"])
         place = Place(str(table["log_id"]), str(table["url"]), str(table.get("id", "")), int(table["version"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise LogDamagedError(f"{path} is damaged: it does not say where the archive is", _PLACE_HINT) from error
+        raise LogDamagedError(f"{path} is damaged: it does not say where the archive is", PLACE_HINT) from error
     if place.log_id != log_id:
-        raise LogDamagedError(f"{path} is of another log, {place.log_id}", _PLACE_HINT)
+        raise LogDamagedError(f"{path} is of another log, {place.log_id}", PLACE_HINT)
     return place
 
 

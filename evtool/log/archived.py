@@ -16,7 +16,7 @@ import numpy as np
 
 from evtool.errors import LogDamagedError, StoreError, StoreRefusedError
 from evtool.files import Files
-from evtool.log.archive import OBJECT_KEY, read_place
+from evtool.log.archive import OBJECT_KEY, PLACE_HINT, read_place
 from evtool.log.chunkcache import ChunkCache
 from evtool.log.format import ARCHIVE_FILE, CACHE_FOLDER
 from evtool.log.ranges import Piece, Ranges, Sparse
@@ -73,7 +73,7 @@ class Archive:
         if place is None:
             raise LogDamagedError(
                 f"{self._folder / ARCHIVE_FILE} is missing, and segments have their events where it says",
-                "Bring it back from a backup.",
+                PLACE_HINT,
             )
         return place.url
 
@@ -121,7 +121,11 @@ class ArchivedFile:
         self._archive = archive
         self._name = name
         self.size = size
-        self.place = archive.where(name)
+
+    @property
+    def place(self) -> str:
+        """Its URL. Raises LogDamagedError where archive.json is not there: only who reads it has to know."""
+        return self._archive.where(self._name)
 
     def read(self, pieces: Sequence[Piece]) -> list[memoryview]:
         """The bytes of each piece, from the cache, or fetched and kept there."""
@@ -198,8 +202,12 @@ class _Held:
     def __init__(self, file: ArchivedFile, held: Mapping[Piece, memoryview]) -> None:
         self._file = file
         self._held = held
-        self.place = file.place
         self.size = file.size
+
+    @property
+    def place(self) -> str:
+        """The URL of the file."""
+        return self._file.place
 
     def read(self, pieces: Sequence[Piece]) -> list[memoryview]:
         """The bytes of each piece."""

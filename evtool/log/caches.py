@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evtool.files import Files
+from evtool.log.archived import Archive
 from evtool.log.gone import Gone
 from evtool.log.hashing import Hashes
 from evtool.log.identity import Identity, Placed, hash_events
 from evtool.log.ids import EventIds, Positions
 from evtool.log.manifest import Manifest
-from evtool.log.segmentview import SegmentView
+from evtool.log.segmentview import SegmentView, one_by_one
 from evtool.log.snapshot import SnapshotReader
 from evtool.log.sourcenames import SourceNames
 from evtool.log.versions import Promise, StreamVersions
@@ -58,9 +59,10 @@ class Caches:
         committed: int,
         is_anew: bool = False,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
+        archive: Archive | None = None,
     ) -> None:
         folder, log_id = log_folder / INDEX_FOLDER, manifest.id_bytes
-        self._reader = SnapshotReader(files, log_folder, manifest)
+        self._reader = SnapshotReader(files, log_folder, manifest, archive)
         self._log_id = log_id
         self.versions = StreamVersions(files, folder, log_id)
         self._ids = EventIds(files, folder, log_id)
@@ -126,8 +128,8 @@ class Caches:
         rows = segment.event_rows()
         ends = rows["header"]["last_position"]
         columns = ("stream_id", "stream_version", *(("position",) if len(segment.gone) else ()))
-        for row in rows[ends > after_versions]:
-            events = segment.events(row, columns)
+        for view, row in one_by_one(segment, rows[ends > after_versions], columns):
+            events = view.events(row, columns)
             if len(segment.gone):  # what is left of an erased event has the name of no stream
                 events = events.filter(segment.gone.find(events["position"].to_numpy()) < 0)
             last = events.group_by("stream_id").agg(pl.col("stream_version").max())
@@ -145,8 +147,8 @@ class Caches:
         """
         gathered: list[tuple[Hashes, Positions]] = []
         count, done = 0, max(after, segment.first_position - 1)
-        for number, row in enumerate(rows, 1):
-            batch = segment.batch(row, _IDENTITY)
+        for number, (view, row) in enumerate(one_by_one(segment, rows, _IDENTITY), 1):
+            batch = view.batch(row, _IDENTITY)
             if row["header"]["first_position"] <= after:  # of several batches, of which some are known
                 batch = batch.filter(pc.greater(batch["position"], after))
             if len(segment.gone):  # what is left of an erased event has another id

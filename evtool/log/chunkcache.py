@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,6 +104,13 @@ class ChunkCache:
             # Who has looked at all of it need not again; of another process' pack of this moment it may miss some.
             known.identity = self._files.identity(folder) if known.identity else ()
 
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Remove what is of other objects: they are gone, and what they held must be, too. Raises StorageError."""
+        kept = {self._folder_of(name).name for name in names}
+        for entry in self._folder.iterdir() if self._folder.is_dir() else ():
+            if entry.name not in kept and entry.is_dir():
+                self._files.remove_folder(entry)
+
     def _folder_of(self, name: str) -> Path:
         return self._folder / xxhash.xxh3_128_hexdigest(name.encode())
 
@@ -111,7 +118,7 @@ class ChunkCache:
         """What is in the folder of an object now."""
         with self._mutex:
             known = self._known.setdefault(folder, _Known())
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(OSError, StorageError):
                 identity = self._files.identity(folder)
                 if known.identity != identity:
                     for _, _, path in self._files.entries(folder):

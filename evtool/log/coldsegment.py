@@ -126,6 +126,11 @@ class ColdSegment:
         """Bytes of the Parquet file, its map, and what it says of events that are gone."""
         return int(self.summary["events_bytes"]) + int(self.summary["map_bytes"]) + len(self.gone_data)
 
+    @property
+    def events_bytes(self) -> int:
+        """Bytes of the Parquet file."""
+        return self.file.size
+
     @cached_property
     def gone(self) -> Gone:
         """Events at some of its positions that it has not any more. Raises LogDamagedError."""
@@ -266,6 +271,7 @@ class ColdSegment:
         if not self.is_archived:
             return self
         needed = {*columns} if "recorded_at" not in columns and columns else {*columns, "position"}
+        needed |= {"event_uuid"} if "event_id" in needed else set()
         names = [name for name in self._numbers if name in needed]
         file = self.file.fetched([piece for pieces in self._pieces(rows, names) for piece in pieces])
         return replace(self, file=file)
@@ -313,17 +319,17 @@ class ColdSegment:
     def _pieces(self, rows: Table, names: Collection[str]) -> list[list[Piece]]:
         """Where some columns of some row groups are."""
         numbers = [self._numbers[name] for name in names]
-        return [[Piece(*chunks[at]) for at in numbers] for chunks in self.chunks[rows["number"]].tolist()]
+        return [list(map(Piece._make, chunks)) for chunks in self.chunks[rows["number"]][:, numbers].tolist()]
 
     def _read(self, rows: Table, names: Collection[str]) -> tuple[list[list[Piece]], list[list[memoryview]]]:
         """The same, and their bytes. Raises LogDamagedError when any bit of them has changed."""
         pieces = self._pieces(rows, names)
         data = iter(self.file.read([piece for group in pieces for piece in group]))
         found = [[next(data) for _ in group] for group in pieces]
-        for row, group, chunks in zip(rows, pieces, found, strict=True):
-            for name, piece, chunk in zip(names, group, chunks, strict=True):
-                if not piece.is_of(chunk):
-                    raise self._damage(row, f"column {name} does not match its checksum")
+        for number, (group, chunks) in enumerate(zip(pieces, found, strict=True)):
+            for name, (_, _, told), chunk in zip(names, group, chunks, strict=True):
+                if checksum(chunk) != told:
+                    raise self._damage(rows[number], f"column {name} does not match its checksum")
         return pieces, found
 
     @cached_property

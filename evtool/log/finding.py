@@ -18,6 +18,7 @@ from evtool.log.hashing import hash_id, source_seeds
 from evtool.log.ids import EventIds
 from evtool.log.lookup import events_at
 from evtool.log.manifest import Manifest
+from evtool.log.segmentview import one_by_one
 from evtool.log.snapshot import Snapshot
 from evtool.log.sourcenames import read_source_names
 
@@ -43,7 +44,10 @@ def find(
     for segment in snapshot.segments:
         rows = segment.event_rows()
         left = rows[rows["header"]["last_position"] > reached]
-        hits = [_matching(pa.table(segment.batch(row, _COLUMNS)), event_id, source_id) for row in left]
+        hits = [
+            _matching(pa.table(view.batch(row, _COLUMNS)), event_id, source_id)
+            for view, row in one_by_one(segment, left, _COLUMNS)
+        ]
         segment.forget(left)
         if any(hit is not None for hit in hits):
             return min(hit for hit in hits if hit is not None)

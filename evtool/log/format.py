@@ -28,6 +28,7 @@ COMPACT_LOCK_FILE = "compact.lock"
 ERASING_FILE = "erasing.msgpack"
 ARCHIVE_FILE = "archive.json"
 CACHE_FOLDER = "cache"
+MIRROR_LOCK_FILE = "mirror.lock"  # a folder that has it is no log of its own, but shows an archive
 
 SEGMENT_MAGIC = b"EVTOOLOG"
 FRAME_MAGIC = b"EVF1"

@@ -27,9 +27,8 @@ from evtool.errors import LogExistsError, LogReadOnlyError, PositionError
 from evtool.files import Files
 from evtool.location import mirror_folder, url_of
 from evtool.log import manifest as manifest_file
-from evtool.log import mirror
 from evtool.log.archived import Archive
-from evtool.log.format import ERASING_FILE
+from evtool.log.format import ERASING_FILE, MIRROR_LOCK_FILE
 from evtool.log.manifest import Manifest
 from evtool.log.selection import Selection
 from evtool.log.snapshot import Snapshot, SnapshotReader
@@ -73,10 +72,12 @@ def open(
             if not manifest_file.exists(folder):
                 raise
             # Another process was quicker: then that log is the one.
-    return Log(files, folder, manifest_file.read(files, folder), config, read_only or mirror.is_mirror(folder))
+    manifest = manifest_file.read(files, folder)
+    return Log(files, folder, manifest, config, read_only or (folder / MIRROR_LOCK_FILE).exists())
 
 
 def _open_archive(files: Files, url: str, config: Config, create: bool) -> Log:
+    from evtool.log import mirror
     from evtool.objectstore.opening import open_store
 
     if create:
@@ -270,5 +271,5 @@ class Log:
                         f"an erasure was cut short in {self.folder}: `evtool erase` finishes it", stacklevel=3
                     )
                 place = self.files, self.folder, self.manifest, self._config
-                self._appender = Appender(*place, self._default_source, self.validator)
+                self._appender = Appender(*place, self._default_source, self.validator, self.archive)
             return self._appender

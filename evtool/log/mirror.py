@@ -17,6 +17,7 @@ from evtool.errors import LogDamagedError, LogNotFoundError, StoreError
 from evtool.files import Files
 from evtool.log.archive import (
     CATALOGUE,
+    OBJECT_KEY,
     Catalogue,
     Place,
     decode,
@@ -26,10 +27,13 @@ from evtool.log.archive import (
     streams_object,
     write_place,
 )
+from evtool.log.chunkcache import ChunkCache
 from evtool.log.format import (
     ARCHIVE_FILE,
+    CACHE_FOLDER,
     COPY_FILE,
     LOG_FILE,
+    MIRROR_LOCK_FILE,
     STREAMS_FILE,
     SUMMARY_FILE,
     checksum,
@@ -42,14 +46,8 @@ from evtool.log.segment import segment_folders, summary_record
 if TYPE_CHECKING:
     from evtool.objectstore.store import Store
 
-MIRROR_LOCK_FILE = "mirror.lock"  # a folder that has it is a mirror
 _FETCHERS = 8
 _OWN = "Read it again; if it stays so, run `evtool archive` for the log that it is the archive of."
-
-
-def is_mirror(folder: Path) -> bool:
-    """Whether a folder is a mirror."""
-    return (folder / MIRROR_LOCK_FILE).exists()
 
 
 def refresh(files: Files, folder: Path, url: str, store: Store) -> None:
@@ -78,6 +76,8 @@ def refresh(files: Files, folder: Path, url: str, store: Store) -> None:
         for first_position, path in list(segment_folders(folder)):
             if first_position not in named:
                 files.remove_folder(path)
+        cache = ChunkCache(files, folder / CACHE_FOLDER, 0)
+        cache.keep_only(summary[OBJECT_KEY] for summary in catalogue.segments)
         _write_records(files, folder, url, catalogue)
     finally:
         lock.release()

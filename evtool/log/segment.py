@@ -94,6 +94,11 @@ class Segment:
         return len(self.data)
 
     @property
+    def events_bytes(self) -> int:
+        """The same."""
+        return len(self.data)
+
+    @property
     def commits(self) -> Any:
         """The headers of its commit frames."""
         header = self.table["header"]

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from evtool.log.gone import Gone
 
 
+_TOGETHER = 32  # pieces of a cold segment that are fetched at once, about a stripe
+
+
 class SegmentView(Protocol):
     """The committed events of one segment, which never change, each byte checked before it is believed."""
 
@@ -76,6 +79,10 @@ class SegmentView(Protocol):
         """Bytes that its events take."""
 
     @property
+    def events_bytes(self) -> int:
+        """Bytes of the file at `path`, as far as it is committed."""
+
+    @property
     def commits(self) -> Any:
         """A record for each batch, in order: base_position, base_recorded_at, count, checksum (of its commit
         frame), timestamp_min, timestamp_max.
@@ -121,3 +128,14 @@ class SegmentView(Protocol):
 
     def forget(self, rows: Table) -> None:
         """Let go of the memory that reading these pieces took."""
+
+
+def one_by_one(
+    segment: SegmentView, rows: Table, columns: Collection[str]
+) -> Iterator[tuple[SegmentView, np.void]]:
+    """Each of some pieces, and the segment to read these columns of it from. Some are fetched at once."""
+    for start in range(0, len(rows), _TOGETHER):
+        some = rows[start : start + _TOGETHER]
+        view = segment.fetched(some, columns)
+        for row in some:
+            yield view, row

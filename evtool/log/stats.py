@@ -21,6 +21,7 @@ class Stats:
     """Counts and ranges of a snapshot. Times are ns UTC, and None in an empty log.
 
     `stored_bytes` are the frames or Parquet files of all segments, `partitions` the events of each partition.
+    Of `archived_segments`, `archived_bytes` of these are in the archive, and not here.
     `gone` counts events that there were, by how they went: dropped, erased (of which something is left) or lost.
     """
 
@@ -29,8 +30,10 @@ class Stats:
     segments: int
     sealed_segments: int
     cold_segments: int
+    archived_segments: int
     partitions: tuple[int, ...]
     stored_bytes: int
+    archived_bytes: int
     position: int
     recorded_at_min: int | None
     recorded_at_max: int | None
@@ -52,6 +55,7 @@ def collect(snapshot: Snapshot, partitions: int) -> Stats:
     if len(filled):
         recorded_at_max = int(filled["base_recorded_at"][-1] + filled["count"][-1] - 1)
     partition_counts = tuple(_partition_counts(snapshot, partitions).tolist())
+    archived = [segment for segment in snapshot.segments if segment.is_archived]
     gone = [segment.gone_counts for segment in snapshot.segments]
     return Stats(
         events=int(sum(partition_counts)),
@@ -59,8 +63,10 @@ def collect(snapshot: Snapshot, partitions: int) -> Stats:
         segments=len(snapshot.segments),
         sealed_segments=sum(segment.is_sealed for segment in snapshot.segments),
         cold_segments=sum(segment.is_cold for segment in snapshot.segments),
+        archived_segments=len(archived),
         partitions=partition_counts,
         stored_bytes=sum(segment.log_bytes for segment in snapshot.segments),
+        archived_bytes=sum(segment.events_bytes for segment in archived),
         position=snapshot.last_position,
         recorded_at_min=int(filled["base_recorded_at"][0]) if len(filled) else None,
         recorded_at_max=recorded_at_max,

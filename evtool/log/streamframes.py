@@ -15,7 +15,7 @@ from evtool.log import streamindex
 from evtool.log.format import EVENTS_FRAME, MIXED_PARTITIONS, STREAMS_FILE
 from evtool.log.manifest import Manifest
 from evtool.log.partitions import partitions_of
-from evtool.log.segmentview import SegmentView
+from evtool.log.segmentview import SegmentView, one_by_one
 from evtool.log.snapshot import Snapshot
 from evtool.log.streamindex import PAIR, Hashes, Numbers, Pairs
 from evtool.log.versions import Promise, stream_keys
@@ -48,8 +48,10 @@ class StreamFrames:
 def read_pairs(segment: SegmentView, end: int | None = None) -> Pairs:
     """The pairs of a segment's frames before the frame `end` (default: all), read. Raises LogDamagedError."""
     found = [np.zeros(0, PAIR)]
-    for number in np.flatnonzero(segment.table["header"]["kind"][:end] == EVENTS_FRAME):
-        streams = segment.streams(segment.table[number])
+    numbers = np.flatnonzero(segment.table["header"]["kind"][:end] == EVENTS_FRAME)
+    views = one_by_one(segment, segment.table[numbers], ("stream_id",))
+    for number, (view, row) in zip(numbers, views, strict=True):
+        streams = view.streams(row)
         found.append(_pairs(stream_keys(streams)[:, 0], np.full(len(streams), number)))
         if not len(found) % 1024:  # as many small arrays would take more memory than what is in them
             found = [np.concatenate(found)]

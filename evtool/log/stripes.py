@@ -22,7 +22,7 @@ from evtool.log.format import BATCH, BLOCK, MIXED_PARTITIONS
 from evtool.log.frame import PLACED_SCHEMA
 from evtool.log.gone import Gone
 from evtool.log.partitions import partitions_of
-from evtool.log.segmentview import SegmentView
+from evtool.log.segmentview import SegmentView, one_by_one
 from evtool.log.sequence import SPLIT_EVENTS_MIN
 from evtool.log.streamindex import PAIR, Pairs
 from evtool.log.versions import stream_keys
@@ -124,7 +124,9 @@ def arrange(
     One whose texts would not fit into a column is several.
     """
     table = pa.Table.from_batches(
-        segment.batch(row, STORED_COLUMNS) for segment, rows in stripe.pieces for row in rows
+        view.batch(row, STORED_COLUMNS)
+        for segment, rows in stripe.pieces
+        for view, row in one_by_one(segment, rows, STORED_COLUMNS)
     )
     for segment, rows in stripe.pieces:
         segment.forget(rows)

@@ -26,6 +26,7 @@ from evtool.errors import EventError, LogDamagedError, WriterDeadError
 from evtool.files import Buffer, Files
 from evtool.log import frame, streamframes
 from evtool.log import head as head_file
+from evtool.log.archived import Archive
 from evtool.log.caches import Caches, Indexed
 from evtool.log.clock import RecordedClock
 from evtool.log.format import (
@@ -102,7 +103,9 @@ class Writer:
         config: LogConfig,
         now_ns: Callable[[], int] = time.time_ns,
         reindex: Callable[[int, int], None] | None = None,
+        archive: Archive | None = None,
     ) -> None:
+        self._archive = archive
         self._files = files
         self._folder = folder
         self._manifest = manifest
@@ -274,11 +277,12 @@ class Writer:
             self._committed,
             is_anew=may_lose_synced or reindex is not None,
             on_progress=reindex or (lambda done, total: None),
+            archive=self._archive,
         )
         if reindex is not None:
             lock = self._files.lock(self._folder / COMPACT_LOCK_FILE)
             try:
-                snapshot = SnapshotReader(self._files, self._folder, self._manifest).take()
+                snapshot = SnapshotReader(self._files, self._folder, self._manifest, self._archive).take()
                 streamframes.write_all(self._files, self._manifest, snapshot)
             finally:
                 lock.release()

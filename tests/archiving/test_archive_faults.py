@@ -14,6 +14,7 @@ from archives import (
     archived,
     brought_back,
     check_archive,
+    check_catalogue,
     check_sound,
     dropped,
     make,
@@ -22,10 +23,12 @@ from archives import (
     stubs,
 )
 from backing import FaultyStore, replay
-from faults import Fault, FaultyFiles, Killed
+from faults import Fault, FaultyFiles, Killed, flip
 
-from evtool.errors import EvtoolError, NoSpaceError, StoreError
+import evtool
+from evtool.errors import DerivedDamagedError, EvtoolError, NoSpaceError, StoreError
 from evtool.lifecycle.archiving import place
+from evtool.lifecycle.verify import verify
 from evtool.objectstore import opening
 from evtool.objectstore.store import Store
 
@@ -71,7 +74,9 @@ def lines(folder: Path) -> list[bytes]:
     return replay(folder).splitlines(keepends=True)
 
 
-def each_call(work: Callable[[FaultyFiles], Any], back: Callable[[], None], times: int, done: float) -> Any:
+def each_call(
+    folder: Path, work: Callable[[FaultyFiles], Any], back: Callable[[], None], times: int, done: float
+) -> Any:
     """Do some work so many `times`, killed at another call each time; behind each, who asked may look."""
     counting = FaultyRemovals(Fault(0, kinds=KINDS))
     counting.fault = None
@@ -82,6 +87,7 @@ def each_call(work: Callable[[FaultyFiles], Any], back: Callable[[], None], time
         back()
         with pytest.raises(Killed):
             work(FaultyRemovals(Fault(call, done, kinds=KINDS)))
+        check_catalogue(folder)
         yield call
 
 
@@ -90,7 +96,7 @@ def test_a_move_that_is_killed_anywhere_loses_nothing_and_is_taken_up(
     folder: Path, kept: Callable[[], None], done: float
 ):
     wanted = replay(folder)
-    for call in each_call(lambda files: archived(folder, files), kept, 12, done):
+    for call in each_call(folder, lambda files: archived(folder, files), kept, 12, done):
         assert replay(folder) == wanted, call
         archived(folder)
         assert len(stubs(folder)) == 2, call
@@ -102,12 +108,12 @@ def test_a_return_that_is_killed_anywhere_loses_nothing_and_is_taken_up(folder: 
     wanted = replay(folder)
     archived(folder)
     back = remembered(folder)
-    for call in each_call(lambda files: brought_back(folder, COUNT + 1, files), back, 8, 0.5):
+    for call in each_call(folder, lambda files: brought_back(folder, COUNT + 1, files), back, 8, 0.5):
         assert replay(folder) == wanted, call
         brought_back(folder, COUNT + 1)
         assert len(stubs(folder)) == 1, call
         assert check_archive(folder).position == COUNT
-    for call in each_call(lambda files: brought_back(folder, 1, files), back, 8, 1.0):
+    for call in each_call(folder, lambda files: brought_back(folder, 1, files), back, 8, 1.0):
         assert replay(folder) == wanted, call
         if (folder / "archive.json").exists():
             brought_back(folder)
@@ -126,7 +132,7 @@ def test_a_drop_that_is_killed_anywhere_loses_no_other_event_and_leaves_no_objec
         dropped(folder, files, size=sum(path.stat().st_size for path in folder.glob("*/events-*")) + 1)
 
     old = set(objects(folder))
-    for call in each_call(drop, back, 9, 1.0):
+    for call in each_call(folder, drop, back, 9, 1.0):
         there = set(lines(folder))
         assert set(before[2 * COUNT :]) <= there <= set(before), call
         archived(folder)  # which is what nightly does
@@ -138,6 +144,24 @@ def test_a_drop_that_is_killed_anywhere_loses_no_other_event_and_leaves_no_objec
     check_sound(folder, b"".join(before[2 * COUNT :]))
 
 
+def failing(patch: pytest.MonkeyPatch, error: BaseException, is_done: bool) -> Callable[[int], list[FaultyStore]]:
+    """What has every store fail that is opened from then on, at a call; it gives those that were."""
+    opened = opening.open_store
+
+    def put_between(call: int) -> list[FaultyStore]:
+        stores: list[FaultyStore] = []
+
+        def open_faulty(*arguments: Any, **named: Any) -> Store:
+            stores.append(FaultyStore(opened(*arguments, **named), call, error, is_done))
+            return stores[-1]
+
+        for module in (opening, place):
+            patch.setattr(module, "open_store", open_faulty)
+        return stores
+
+    return put_between
+
+
 @pytest.mark.parametrize("error", [Killed(), StoreError("it does not answer")], ids=["killed", "failed"])
 @pytest.mark.parametrize("is_done", [False, True])
 def test_a_move_that_ends_at_any_call_of_the_store_loses_nothing_and_is_taken_up(
@@ -147,18 +171,9 @@ def test_a_move_that_ends_at_any_call_of_the_store_loses_nothing_and_is_taken_up
     is_done: bool,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    wanted, opened = replay(folder), opening.open_store
-    stores: list[FaultyStore] = []
-
-    def put_between(call: int) -> None:
-        def open_faulty(*arguments: Any, **named: Any) -> Store:
-            stores.append(FaultyStore(opened(*arguments, **named), call, error, is_done))
-            return stores[-1]
-
-        for module in (opening, place):
-            monkeypatch.setattr(module, "open_store", open_faulty)
-
-    put_between(0)
+    wanted = replay(folder)
+    put_between = failing(monkeypatch, error, is_done)
+    stores = put_between(0)
     archived(folder)
     calls = max(store.calls for store in stores)
     assert calls > 20
@@ -171,6 +186,30 @@ def test_a_move_that_ends_at_any_call_of_the_store_loses_nothing_and_is_taken_up
         assert replay(folder) == wanted, call
         archived(folder)
         assert check_archive(folder).position == 2 * COUNT, call
+
+
+def test_a_drop_whose_store_fails_anywhere_is_ended_by_the_next_archive(
+    folder: Path, kept: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    before = lines(folder)
+    size = sum(path.stat().st_size for path in folder.glob("*/events-*")) + 1
+    archived(folder)
+    back, old = remembered(folder), {name for name in objects(folder) if name.startswith("events/")}
+    put_between = failing(monkeypatch, StoreError("it does not answer"), False)
+    stores = put_between(0)
+    dropped(folder, size=size)
+    calls = max(store.calls for store in stores)
+    for call in range(1, calls + 1, -(-calls // 6)):
+        back()
+        put_between(call)
+        with pytest.raises(StoreError):
+            dropped(folder, size=size)
+        put_between(0)
+        archived(folder)
+        dropped(folder, size=size)
+        check_archive(folder)
+        assert not old & set(objects(folder)), call
+        assert lines(folder) == before[2 * COUNT :], call
 
 
 def test_a_disk_that_is_full_says_so_and_leaves_the_log_as_it_was(folder: Path, kept: Callable[[], None]):
@@ -206,3 +245,16 @@ def test_a_store_that_does_not_give_back_what_was_stored_gets_no_segment(
     archived(folder)
     check_archive(folder)
     check_sound(folder, wanted)
+
+
+def test_a_store_that_does_not_answer_at_night_keeps_nothing_else_back(
+    folder: Path, kept: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    archived(folder)
+    failing(monkeypatch, StoreError("it does not answer"), False)(1)
+    with evtool.open(folder, read_only=True) as log:
+        report = verify(log, reads_archive=False)
+        assert (type(report.error), report.events, report.findings) == (StoreError, 7, [])
+    flip(folder / "index" / "ids.table", -1)
+    with evtool.open(folder, read_only=True) as log:
+        assert isinstance(verify(log, reads_archive=False).error, DerivedDamagedError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 from archives import (
     COUNT,
@@ -21,7 +22,8 @@ from archives import (
     store_folder,
     stubs,
 )
-from backing import replay
+from backing import backed_up, replay, restored
+from backing import place as backups
 from compacting import compacted
 from faults import flip
 from samples import make_log, many, segments
@@ -30,13 +32,18 @@ import evtool
 from evtool.errors import (
     ArchiveError,
     ConfigError,
+    EvtoolError,
+    IdConflictError,
     LogDamagedError,
     LogLockedError,
     LogReadOnlyError,
     StorageError,
 )
+from evtool.lifecycle import nightly as nights
 from evtool.lifecycle.archiving import checking, moving, place, planning, returning
+from evtool.lifecycle.nightsteps import steps
 from evtool.lifecycle.rewriting import rewriting_lock
+from evtool.lifecycle.verify import verify
 
 
 def test_all_that_is_cold_is_moved_and_read_from_there(folder: Path):
@@ -121,7 +128,10 @@ def test_what_is_dropped_is_not_in_the_archive_any_more(folder: Path):
     before = set(objects(folder))
     with evtool.open(folder, read_only=True) as log:
         size = sum(each.log_bytes for each in log.snapshot().segments)
+    assert replay(folder) == b"".join(wanted)
+    assert [*folder.glob("cache/*/*")]
     dropped(folder, size=size - 1)
+    assert not [*folder.glob("cache*/*/*")]  # of what was fetched before
     check_sound(folder, b"".join(wanted[COUNT:]))
     assert check_archive(folder).position == 4 * COUNT
     gone = before - set(objects(folder))
@@ -157,6 +167,22 @@ def test_segments_come_back_from_a_position_on_and_all_of_them(folder: Path):
         brought_back(folder)
     archived(folder, to=folder.with_name("another").as_uri())
     check_sound(folder, wanted)
+
+
+def test_an_object_that_is_damaged_or_missing_does_not_come_back(folder: Path):
+    make(folder)
+    archived(folder)
+    last = sorted(store_folder(folder).glob("events/*/*"))[-1]
+    flip(last, 1000)
+    with pytest.raises(LogDamagedError, match="not what was stored"):
+        brought_back(folder, 3 * COUNT + 1)
+    last.rename(last.with_name("elsewhere"))
+    with pytest.raises(LogDamagedError, match="missing"):
+        brought_back(folder, 3 * COUNT + 1)
+    assert len(stubs(folder)) == 4
+    last.with_name("elsewhere").rename(last)
+    flip(last, 1000)
+    check_archive(folder)
 
 
 def test_an_archive_that_was_copied_elsewhere_is_read_there(folder: Path):
@@ -251,6 +277,13 @@ def test_a_copy_of_a_log_does_not_take_over_its_archive(folder: Path, tmp_path: 
     archived(folder)
     with pytest.raises(ArchiveError, match="a copy of it"):
         archived(tmp_path / "copy", to=store_folder(folder).as_uri())
+    archived(tmp_path / "copy", to=(tmp_path / "another").as_uri())
+    with (
+        evtool.open(tmp_path / "copy") as log,
+        pytest.raises(ArchiveError, match="another copy"),
+    ):
+        returning.moved_to(log, settings(folder), store_folder(folder).as_uri())
+    check_archive(folder)
 
 
 def test_an_archive_waits_for_nobody_and_is_for_writers(folder: Path):
@@ -270,3 +303,84 @@ def test_a_damaged_segment_is_left_and_those_behind_it_wait(folder: Path):
     report = archived(folder)
     assert (report.segments, report.position) == (1, COUNT)
     assert [failure.folder for failure in report.failures] == [str(segments(folder)[1])]
+
+
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["missing", "damaged"])
+def test_an_archive_json_that_is_lost_is_made_anew_by_what_is_there(folder: Path, is_damaged: bool):
+    wanted = replay(make(folder))
+    archived(folder)
+    kept = (folder / "archive.json").read_bytes()
+    if is_damaged:
+        flip(folder / "archive.json", 0)
+    else:
+        (folder / "archive.json").unlink()
+    for attempt in (archived, brought_back, replay):
+        with pytest.raises(EvtoolError) as caught:
+            attempt(folder)
+        assert "--moved-to" in caught.value.hint
+    with evtool.open(folder) as log, pytest.raises(ArchiveError):
+        returning.moved_to(log, settings(folder), folder.with_name("elsewhere").as_uri())
+    with evtool.open(folder) as log:
+        returning.moved_to(log, settings(folder), store_folder(folder).as_uri())
+    assert (folder / "archive.json").read_bytes() == kept
+    check_sound(folder, wanted)
+
+
+@pytest.mark.parametrize("is_before", [True, False], ids=["backed up before", "archived before"])
+def test_a_backup_has_what_is_archived_and_reads_it_once(folder: Path, tmp_path: Path, is_before: bool):
+    wanted = replay(make(folder))
+    if is_before:
+        backed_up(folder)
+    archived(folder)
+    made = backed_up(folder)
+    assert made.is_new is not is_before
+    shutil.rmtree(store_folder(folder))
+    assert not backed_up(folder).is_new  # of what is there nothing is asked
+    restored(backups(folder), tmp_path / "again")
+    assert replay(tmp_path / "again") == wanted
+    assert stubs(tmp_path / "again") == []
+    assert not (tmp_path / "again" / "archive.json").exists()
+    assert not [*folder.glob("backup.fetched*")]
+
+
+def test_an_index_that_is_lost_is_found_at_night_and_stored_again(folder: Path):
+    make(folder)
+    archived(folder)
+    next(store_folder(folder).glob("index/*.map")).unlink()
+    with evtool.open(folder, read_only=True) as log:
+        report = verify(log, reads_archive=False)
+        assert [(each.severity, each.message) for each in report.findings] == [("derived", "it is missing")]
+        assert (report.archived, report.skipped, report.events, report.digest) == (4, 4, COUNT + 7, None)
+    archived(folder)
+    check_archive(folder)
+    with evtool.open(folder, read_only=True) as log:
+        assert verify(log, reads_archive=False).findings == []
+        shutil.rmtree(store_folder(folder) / "events")
+        damaged = verify(log, reads_archive=False)
+    assert {each.severity for each in damaged.findings} == {"log"}
+    assert len(damaged.findings) == 4
+
+
+def test_a_writer_goes_on_meanwhile_and_knows_what_was_archived(folder: Path):
+    make(folder)
+    with evtool.open(folder) as log:
+        assert log.append(many(COUNT, 1_000)).count == COUNT
+        archived(folder)
+        assert log.append(many(COUNT, 1_050)).count == COUNT // 2
+        assert log.append(many(2 * COUNT)).count == 0  # all of them are in the archive
+        with pytest.raises(IdConflictError):
+            log.append(many(1).with_columns(payload=pl.lit("{}")))
+    wanted = replay(folder)
+    assert wanted.count(b"\n") == 5 * COUNT + 7 + COUNT + COUNT // 2
+    check_sound(folder, wanted)
+
+
+@pytest.mark.parametrize(("nightly", "events"), [("sizes", COUNT + 7), ("full", 5 * COUNT + 7)])
+def test_a_night_reads_archived_segments_only_where_it_is_told_to(folder: Path, nightly: str, events: int):
+    make(folder)
+    archived(folder)
+    asked = settings(folder, nightly=nightly)
+    with evtool.open(folder, config=asked) as log:
+        report = nights.run(log, asked, steps(asked), only=("verify",))
+    (step,) = (each for each in report.steps if each.name == "verify")
+    assert (step.outcome, step.facts["events"]) == ("ok", events)

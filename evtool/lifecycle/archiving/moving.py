@@ -73,6 +73,11 @@ class Report:
     removed_bytes: int = 0
     failures: list[Failure] = field(default_factory=list)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the audit tells of it."""
+        return {"segments": self.segments, "bytes": self.bytes, "objects_removed": self.removed}
+
 
 def move_all(
     log: Log, config: Config, plan: Plan, url: str, on_progress: Progress = lambda done, total: None

@@ -11,8 +11,9 @@ from evtool import location
 from evtool.config import Config
 from evtool.errors import ArchiveError, ConfigError
 from evtool.files import Files
-from evtool.log.archive import OBJECT_KEY, Place, read_place
+from evtool.log.archive import OBJECT_KEY, PLACE_HINT, Place, read_place
 from evtool.log.coldsegment import ColdSegment
+from evtool.log.format import ARCHIVE_FILE
 from evtool.log.log import Log
 from evtool.log.segmentview import SegmentView
 from evtool.objectstore.opening import open_store
@@ -31,10 +32,13 @@ class Archive:
 def of(log: Log) -> Archive | None:
     """The archive of a log; None while it has none. Nothing is asked of the store yet.
 
-    Raises LogDamagedError, LogFormatError (of archive.json) and ConfigError (of a store that cannot be used here).
+    Raises LogDamagedError, LogFormatError and ArchiveError (of archive.json), ConfigError (of a store that cannot
+    be used here).
     """
     place = read_place(log.files, log.folder, log.manifest.id)
     if place is None:
+        if archived(log):
+            raise ArchiveError(f"{log.folder / ARCHIVE_FILE} is missing, and segments are archived", PLACE_HINT)
         return None
     is_known = log.archive.url == place.url  # else it has moved since this log was opened
     return Archive(log, place, log.archive.store if is_known else open_store(place.url, log.files))
@@ -78,7 +82,7 @@ def url_of(log: Log, config: Config, flag: str | None = None) -> str:
     Raises ConfigError (no place was named), ArchiveError (it is at another place), LogDamagedError.
     """
     asked, place = asked_url(log, config, flag), read_place(log.files, log.folder, log.manifest.id)
-    if place is None and asked is None:
+    if place is None and asked is None and of(log) is None:
         raise ConfigError(
             "it is not said where the archive is",
             'Name a URL (--to), or write to = "URL" in [archive] of evtool.toml.',

@@ -52,7 +52,7 @@ def plan(log: Log, settings: ArchiveConfig, now_ns: int) -> Plan:
     return Plan(
         segments=len(going),
         last_position=going[-1].last_position if going else 0,
-        events=sum(int(each.summary["count"]) - sum(each.gone_counts.values()) for each in going),
+        events=sum(map(_events, going)),
         bytes=sum(int(each.summary["events_bytes"]) for each in going),
         first=min((int(each.summary["timestamp_min"]) for each in going), default=None),
         last=max((int(each.summary["timestamp_max"]) for each in going), default=None),
@@ -65,6 +65,12 @@ def plan(log: Log, settings: ArchiveConfig, now_ns: int) -> Plan:
         local_bytes=local,
         missed_bytes=0 if settings.keep_local is None else max(left - settings.keep_local, 0),
     )
+
+
+def _events(segment: ColdSegment) -> int:
+    """How many are there: of those that were erased a row is."""
+    gone = segment.gone_counts
+    return int(segment.summary["count"]) - sum(gone.values()) + gone.get("erased", 0)
 
 
 def _until_hot(due: list[SegmentView]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,11 +12,9 @@ import xxhash
 from evtool.config import Config
 from evtool.errors import ArchiveError, LogDamagedError, LogReadOnlyError, NoSpaceError
 from evtool.files import translated
-from evtool.lifecycle.archiving.place import Archive, existing, object_of, store_at
+from evtool.lifecycle.archiving.place import Archive, archived, existing, object_of, store_at
 from evtool.lifecycle.archiving.sweeping import (
-    catalogue_of,
     check_place,
-    put_catalogue,
     read_catalogue,
     sizes,
     sweep,
@@ -23,12 +22,15 @@ from evtool.lifecycle.archiving.sweeping import (
 from evtool.lifecycle.due import first_recorded
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.rewriting import rewriting_lock
-from evtool.log.archive import CATALOGUE, OBJECT_KEY, write_place
+from evtool.log.archive import CATALOGUE, OBJECT_KEY, Place, read_place, write_place
 from evtool.log.coldsegment import ColdSegment
 from evtool.log.format import ARCHIVE_FILE, CACHE_FOLDER, COPY_FILE, SUMMARY_FILE, events_file
 from evtool.log.log import Log
 from evtool.log.segment import summary_record
+from evtool.objectstore.store import Store
 from evtool.replay import parse_bound
+
+_COPY = "Copy all objects there first; nothing was changed."
 
 Progress = Callable[[int, int], None]  # bytes done, and how many there are
 
@@ -122,7 +124,6 @@ def _fetch(archive: Archive, segment: ColdSegment, on_progress: Callable[[int], 
     with translated("rename", path):
         log.files.replace(temporary, path)
     log.files.sync_folder(path.parent)
-    put_catalogue(archive, catalogue_of(archive, {segment.first_position: summary}))
     record = summary_record(summary)
     log.files.write_whole(segment.folder / COPY_FILE, record)
     log.files.write_whole(segment.folder / SUMMARY_FILE, record)
@@ -139,26 +140,35 @@ def _damage(archive: Archive, name: str, what: str) -> LogDamagedError:
 def moved_to(log: Log, config: Config, url: str) -> bool:
     """Let the archive be at `url` from now on, where its objects were copied to. Whether it was not there before.
 
-    Raises ArchiveError where that is not so, LogReadOnlyError, LogLockedError, StoreError, StorageError.
+    An archive.json that is lost or damaged is made anew by what is there. Raises ArchiveError where the archive is
+    not there, LogReadOnlyError, LogLockedError, StoreError, StorageError.
     """
     if log.is_read_only:
         raise LogReadOnlyError(f"{log.folder} was opened to be read only")
     lock = rewriting_lock(log)
     try:
         clear(log)
-        before = existing(log)
-        archive = Archive(log, replace(before.place, url=url), store_at(url, log.files, config))
-        if read_catalogue(archive.store) is None:
-            raise ArchiveError(
-                f"there is no {CATALOGUE} at {url}", "Copy all objects there first; nothing was changed."
-            )
+        store = store_at(url, log.files, config)
+        before = _place(log, store, url)
+        archive = Archive(log, replace(before, url=url), store)
         check_place(archive)
         for name, problem in sizes(archive):
             if problem:
-                raise ArchiveError(
-                    f"{url}/{name}: {problem}", "Copy all objects there first; nothing was changed."
-                )
+                raise ArchiveError(f"{url}/{name}: {problem}", _COPY)
         write_place(log.files, log.folder, archive.place)
-        return before.place.url != url
+        return before.url != url
     finally:
         lock.release()
+
+
+def _place(log: Log, store: Store, url: str) -> Place:
+    """What archive.json says, or else what it said, by the catalogue in a store, which must be there."""
+    place = None
+    with contextlib.suppress(LogDamagedError):
+        place = read_place(log.files, log.folder, log.manifest.id)
+    if place is None and not archived(log):
+        return existing(log).place
+    found = read_catalogue(store)
+    if found is None:
+        raise ArchiveError(f"there is no {CATALOGUE} at {url}", _COPY)
+    return place or Place(log.manifest.id, "", found.id)

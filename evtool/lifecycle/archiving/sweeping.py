@@ -10,16 +10,18 @@ each that was written, and `sweep` at the end: when that returns, nothing of wha
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from evtool.errors import ArchiveError, LogDamagedError
+from evtool.files import translated
 from evtool.lifecycle.archiving.place import Archive, archived, summaries_of
 from evtool.log import archive as naming
 from evtool.log.archive import CATALOGUE, OBJECT_KEY, Catalogue
-from evtool.log.format import LOG_FILE
+from evtool.log.format import CACHE_FOLDER, LOG_FILE
 from evtool.log.log import Log
 from evtool.objectstore.store import Store
 
@@ -171,7 +173,7 @@ def sizes_of(summary: Mapping[str, Any], there: Mapping[str, int]) -> Iterator[t
 
 
 def sweep(archive: Archive) -> Swept:
-    """Let the catalogue be what the log says, and remove the objects that it does not name.
+    """Let the catalogue be what the log says, and remove the objects that it does not name, and what is cached.
 
     Behind this nobody finds what was dropped or erased. To be called under `rewriting_lock`, behind `check_place`.
     Raises StoreError; then the next one goes on.
@@ -182,6 +184,20 @@ def sweep(archive: Archive) -> Swept:
     named = {name for summary in archived(archive.log) for name in objects_of(summary)}
     there = archive.store.list("")
     unnamed = [each for each in there if each.name not in named and _OWN.fullmatch(each.name)]
+    if unnamed:
+        _forget_cached(archive.log)
     for each in unnamed:
         archive.store.delete(each.name)
+    if unnamed:
+        _forget_cached(archive.log)  # what others fetched meanwhile
     return Swept(len(unnamed), sum(each.bytes for each in unnamed))
+
+
+def _forget_cached(log: Log) -> None:
+    """Remove what was fetched: it may be of an object that goes. It is renamed first, as readers go on with it."""
+    cache = log.folder / CACHE_FOLDER
+    removed = cache.with_name(f"{CACHE_FOLDER}.removed")
+    log.files.remove_folder(removed)
+    with contextlib.suppress(FileNotFoundError), translated("rename", cache):
+        log.files.replace(cache, removed)
+    log.files.remove_folder(removed)
