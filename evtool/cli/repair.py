@@ -46,10 +46,10 @@ def repair(
 ) -> None:
     """Make a damaged log whole again: keep all that is proved, put aside what is not, name what is lost.
 
-    Reads everything, as `evtool verify` does, shows what it would do, and asks. Events come back from a backup where
-    it has them, proved by checksums. What is lost otherwise is a frame's or a row group's events: their positions
-    are named, and are never given again. Damaged bytes and a report stay in damaged/ of the log's folder. Whoever
-    writes to the log has to wait. The exit code is 14 where damage is left that this cannot mend.
+    Reads everything, as `evtool verify` does, shows what it would do, and asks. Events come back from a backup
+    that has them, proved by checksums. What is lost otherwise is a frame's or a row group's events: their
+    positions are named, and are never given again. Damaged bytes and a report stay in damaged/ of the log's
+    folder. Whoever writes to the log has to wait. The exit code is 14 where damage is left that this cannot mend.
     """
     from evtool.parallel import keep_freed_memory
 
