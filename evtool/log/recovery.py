@@ -86,7 +86,7 @@ def recover(
     problem = check_header(data, log_id, first_position)
     if problem:
         raise LogDamagedError(
-            f"{path}: {problem}", "Nothing was changed. `evtool repair` mends what can be mended."
+            f"{path}: {problem}", "Nothing was changed. `evtool repair` mends it, from a backup if there is one."
         )
     found = _walk_from_head(files, folder, data, first_position, head) or walk_all(data, first_position, True)
     if not may_lose_synced:
@@ -154,8 +154,8 @@ def _refuse_to_cut_acknowledged(
         raise LogDamagedError(
             f"{path}: at byte {found.end}: {found.stop or 'the file ends too early'}, "
             "and acknowledged batches lie behind it",
-            "Nothing was changed. Run `evtool verify` to see all of the damage; `evtool repair` mends what can "
-            "be mended.",
+            "Nothing was changed. Run `evtool verify` to see all of the damage; `evtool repair` mends it, from "
+            "a backup if there is one.",
         )
 
 

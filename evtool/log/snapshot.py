@@ -152,7 +152,7 @@ class SnapshotReader:
             raise LogDamagedError(
                 f"{self._folder}: position {head.position} was acknowledged, but the segments end at "
                 f"{snapshot.last_position}",
-                "Run `evtool verify` to see all of the damage; `evtool repair` mends what can be mended.",
+                "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can.",
             )
         return snapshot
 
@@ -175,7 +175,7 @@ class SnapshotReader:
             return open_cold(self._files, folder, summary, self._manifest.id_bytes)
         except FileNotFoundError as error:
             message = f"{error.filename} is missing"
-            raise LogDamagedError(message, "`evtool repair` mends what can be mended.") from error
+            raise LogDamagedError(message, "`evtool repair` mends it, from a backup if there is one.") from error
 
     def _view(
         self,
@@ -201,7 +201,7 @@ class SnapshotReader:
         if not problem and log_bytes is not None and len(data) < log_bytes:
             problem = f"it has {len(data):,} bytes where {log_bytes:,} were committed"
         if problem:
-            raise LogDamagedError(f"{path}: {problem}", "`evtool repair` mends what can be mended.")
+            raise LogDamagedError(f"{path}: {problem}", "`evtool repair` mends it, from a backup if there is one.")
         table = None
         if log_bytes is not None:
             checked = self._checked[1] if self._checked[0] == first_position else 0
@@ -213,7 +213,7 @@ class SnapshotReader:
             if log_bytes is not None and found.end != log_bytes:
                 raise LogDamagedError(
                     f"{path}: at byte {found.end}: {found.stop or 'the segment ends too early'}",
-                    "Run `evtool verify` to see all of the damage; `evtool repair` mends what can be mended.",
+                    "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can.",
                 )
             table, data = found.table, data[: found.end]
         log_id = self._manifest.id_bytes

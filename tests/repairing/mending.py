@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def repair(folder: Path, store: Store | None = None, files: Files | None = None)
     """Repair the log in a folder, as the command does with --yes."""
     config = Config(log_path=folder)
     backup = newest(store) if store is not None else None
-    with small_pieces():
+    with small_pieces(), contextlib.closing(backup) if backup else contextlib.nullcontext():
         log, log_json = planning.open_damaged(files or Files(), folder, config, backup)
         with session(log) as held:
             plan = planning.plan(log, config, backup, log_json)

@@ -216,6 +216,60 @@ def test_the_beginning_of_a_segment_from_a_backup_and_the_rest_of_our_own(hot: P
     check_whole(folder, before, set())
 
 
+def test_a_segment_that_was_compacted_since_the_backup_gets_its_events_back(hot: Path, tmp_path: Path):
+    folder = copied(hot, tmp_path)
+    with evtool.open(folder, read_only=True) as log:
+        digest = verify(log).digest
+    backed_up(folder)
+    compacted(folder)
+    assert len([path for path in folder.iterdir() if path.name.isdigit()]) == 2
+    (parquet,) = segment(folder, 0).glob("*.parquet")
+    zero(parquet, 100, parquet.stat().st_size // 2)
+    without = tmp_path / "without"
+    shutil.copytree(folder, without)
+    lost = repair(without).lost
+    assert len(lost) > 200
+    assert repair(folder, place(folder)).lost == set()
+    again = repair(without, place(folder))  # and what an earlier repair has lost
+    assert (again.lost, again.plan.filled) == (set(), len(lost))
+    for target in (folder, without):
+        with evtool.open(target, read_only=True) as log:
+            assert verify(log).digest == digest
+        check_whole(target, held(hot), set())
+    assert repair(without, place(folder)).repaired is None
+
+
+def test_a_merged_segment_that_is_missing_gets_its_events_and_batches_back(hot: Path, tmp_path: Path):
+    folder = copied(hot, tmp_path)
+    backed_up(folder)
+    compacted(folder)
+    with evtool.open(folder, read_only=True) as log:
+        batches = log.snapshot().segments[0].commits
+    for path in segment(folder, 0).glob("*.map"):
+        path.unlink()
+    assert repair(folder, place(folder)).lost == set()
+    with evtool.open(folder, read_only=True) as log:
+        assert log.snapshot().segments[0].commits.tobytes() == batches.tobytes()
+        assert list(log.snapshot().segments[0].producer_maps())
+    check_whole(folder, held(hot), set())
+
+
+def test_what_was_dropped_since_the_backup_does_not_come_back(cold: Path, tmp_path: Path):
+    folder = copied(cold, tmp_path)
+    backed_up(folder)
+    with evtool.open(folder) as log:
+        lock = rewriting_lock(log)
+        change = dropping(lambda events: events["position"].to_numpy() % 3 == 0, log.manifest.id_bytes)
+        rewrite(log, [log.snapshot().segments[1]], [], change)
+        lock.release()
+    before = held(folder)
+    (parquet,) = segment(folder, 1).glob("*.parquet")
+    flip(parquet, 2_000)
+    done = repair(folder, place(folder))
+    assert (done.lost, done.plan.filled > 0) == (set(), True)
+    check_whole(folder, before, set())
+
+
 def test_a_backup_of_another_log_is_refused(hot: Path, tmp_path: Path):
     other = make(tmp_path / "other")
     backed_up(other)

@@ -55,7 +55,7 @@ class _Unfooted(ColdSegment):
         return table.cast(schema).combine_chunks().to_batches()[0]
 
 
-def known(files: Files, folder: Path, summary: Mapping[str, Any], log_id: bytes) -> Known:
+def known(files: Files, folder: Path, summary: Mapping[str, Any]) -> Known:
     """What is known of a cold segment. Raises StorageError."""
     first, last = int(summary["first_position"]), int(summary["last_position"])
     damages: list[Damage] = []
@@ -111,6 +111,7 @@ class _Told:
             summary=told | {"generation": int(self.summary["generation"]) + 1},
             names=list(self.summary["materialised"]),
             damages=tuple(self.damages),
+            is_gone_known="gone" not in self.summary or len(earlier) > 0,
         )
 
 
