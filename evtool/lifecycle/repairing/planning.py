@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -225,8 +225,7 @@ def _step(damaged: Damaged, backup: Backup | None) -> SegmentStep:
     if filling is not None:
         return SegmentStep(damaged, "restore", remains, (), len(remains.lost), filling)
     if backup is not None and remains.gone_counts.get("lost"):
-        found = look_again(damaged.known, backup.segments(damaged.first_position, damaged.last_position))
-        remains = replace(found, damages=remains.damages)
+        remains = look_again(damaged.known, backup.segments(damaged.first_position, damaged.last_position))
     return SegmentStep(damaged, "rewrite", remains, tuple(_runs(remains.lost)), remains.filled)
 
 

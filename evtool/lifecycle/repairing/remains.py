@@ -259,9 +259,7 @@ def _windows(known: Known, batches: np.ndarray[Any, Any], pieces: Sequence[Piece
     """The pieces by windows of whole batches, which no group of pieces lies across."""
     filled = batches[batches["count"] > 0]
     ends = filled["base_position"] + filled["count"].astype(np.int64) - 1
-    for group in np.unique(known.rows["header"]["batch"]):
-        header = known.rows["header"][known.rows["header"]["batch"] == group]
-        ends = ends[(ends < header["first_position"].min()) | (ends >= header["last_position"].max())]
+    ends = ends[~_is_within_a_group(known.rows, ends)]
     edges = [known.first_position]
     for number, end in enumerate(ends.tolist()):
         is_last = number + 1 == len(ends)
@@ -278,6 +276,19 @@ def _windows(known: Known, batches: np.ndarray[Any, Any], pieces: Sequence[Piece
             if len(positions):
                 windows[number].append(replace(piece, positions=positions))
     return [window for window in windows if window]
+
+
+def _is_within_a_group(rows: Table, ends: Positions) -> Mask:
+    """Which ends of batches lie before the end of a group of pieces that are put in order together."""
+    if not len(rows):
+        return np.zeros(len(ends), bool)
+    header = rows["header"][np.argsort(rows["header"]["batch"], kind="stable")]
+    starts = np.flatnonzero(np.diff(header["batch"].astype(np.int64), prepend=-1))
+    firsts = np.minimum.reduceat(header["first_position"], starts)
+    lasts = np.maximum.reduceat(header["last_position"], starts)
+    group = np.searchsorted(firsts, ends, side="right") - 1
+    is_within: Mask = (group >= 0) & (ends < lasts[group])
+    return is_within
 
 
 def _table(windows: Sequence[Sequence[Piece]]) -> Table:
@@ -337,31 +348,33 @@ def filling(known: Known, fillers: Sequence[SegmentView], is_there: Mask) -> lis
 
 def _of_our_batches(known: Known, fillers: Sequence[SegmentView]) -> Mask:
     """The positions of batches that others have with the same checksum of their commit frames."""
-    found = np.zeros(known.last_position - known.first_position + 1, bool)
-    for batch in known.batches[known.batches["count"] > 0]:
-        start = int(batch["base_position"]) - known.first_position
-        end = start + int(batch["count"])
-        last = end - 1 + known.first_position
-        told = {view.chain_at(last) for view in fillers if view.first_position <= last <= view.last_position}
-        found[start:end] = int(batch["checksum"]) in told - {None, 0}
-    return found
+    ours, theirs = (batches[batches["count"] > 0] for batches in (known.batches, _batches_of(fillers)[0]))
+    ends, their_ends = (batches["base_position"] + batches["count"].astype(np.int64) for batches in (ours, theirs))
+    found = np.searchsorted(their_ends, ends)
+    found[found == len(theirs)] = 0
+    is_same = np.zeros(len(ours), bool)
+    if len(theirs):
+        is_same = (their_ends[found] == ends) & (theirs["checksum"][found] == ours["checksum"])
+    mask: Mask = np.repeat(is_same & (ours["checksum"] != 0), ours["count"])
+    return mask
 
 
 def structured(known: Known, fillers: Sequence[SegmentView]) -> tuple[np.ndarray[Any, Any], Sequence[bytes]]:
     """The batches, those that stand for several of which nothing is known by what others have of them."""
-    records, maps = [], []
+    ours = known.batches
     theirs, their_maps = _batches_of(fillers)
-    for batch, body in zip(known.batches, known.maps, strict=True):
-        first, count = int(batch["base_position"]), int(batch["count"])
-        inside = (theirs["base_position"] >= first) & (theirs["base_position"] < first + max(count, 1))
-        chosen = theirs[inside]
-        is_same = len(chosen) > 0 and int(chosen["count"].sum(dtype=np.int64)) == count
-        if count and is_same and chosen["checksum"][chosen["count"] > 0][-1] == batch["checksum"]:
+    starts = np.searchsorted(theirs["base_position"], ours["base_position"])
+    ends = np.searchsorted(theirs["base_position"], ours["base_position"] + ours["count"].astype(np.int64))
+    records, maps = [], []
+    for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        chosen, own = theirs[start:end], ours[number : number + 1]
+        is_same = len(chosen) > 0 and int(chosen["count"].sum(dtype=np.int64)) == int(own["count"][0])
+        if is_same and own["count"][0] and chosen["checksum"][chosen["count"] > 0][-1] == own["checksum"][0]:
             records.append(chosen)
-            maps += [their_maps[number] for number in np.flatnonzero(inside)]
+            maps += their_maps[start:end]
         else:
-            records.append(np.array([batch]))
-            maps.append(body)
+            records.append(own)
+            maps.append(known.maps[number])
     return np.concatenate(records), maps
 
 
