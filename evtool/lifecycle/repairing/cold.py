@@ -86,6 +86,9 @@ class NothingLeft:
         """None is asked for, as there is no row."""
         raise LogDamagedError(f"{self.path}: nothing of it can be read")
 
+    def forget(self, rows: Table) -> None:
+        """Nothing was read."""
+
 
 @dataclass(frozen=True)
 class _Told:

@@ -35,6 +35,9 @@ class Pieces(Protocol):
     def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
         """The events of a row as columns of PLACED_SCHEMA."""
 
+    def forget(self, rows: Table) -> None:
+        """Let go of the memory that reading these took."""
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -161,7 +164,10 @@ class Remains:
         return pa.concat_tables(tables).combine_chunks().to_batches()[0]
 
     def forget(self, rows: Table) -> None:
-        """Nothing: pieces are few."""
+        """Let go of the memory that reading these took."""
+        for number in rows["number"].tolist():
+            for piece in self.windows[number]:
+                piece.source.forget(np.array([piece.row]))
 
 
 def remains(known: Known, fillers: Sequence[SegmentView] = ()) -> Remains:
@@ -173,7 +179,8 @@ def remains(known: Known, fillers: Sequence[SegmentView] = ()) -> Remains:
     is_there = np.zeros(known.last_position - first + 1, bool)
     pieces: list[Piece] = []
     damages = list(known.damages)
-    for row in known.rows:
+    for number, row in enumerate(known.rows):
+        known.pieces.forget(known.rows[max(number - 1, 0) : number])
         try:
             positions = known.pieces.batch(row, STORED_COLUMNS)["position"].to_numpy()
             is_right = len(positions) == row["header"]["count"] and _are_new(positions - first, is_there)
