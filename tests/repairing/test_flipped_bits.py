@@ -48,7 +48,7 @@ def pieces(folder: Path) -> list[set[int]]:
         ]
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_a_repair_loses_no_more_than_the_piece_and_names_it(
     logs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -70,7 +70,9 @@ def test_what_a_backup_fills_is_the_same_byte_for_byte(logs: dict[str, Path], tm
     for state, whole in logs.items():
         with evtool.open(whole, read_only=True) as log:
             wanted = verify(log).digest
-        for number, path in enumerate(sorted(whole.glob("*/frames.log")) + sorted(whole.glob("*/*.parquet"))):
+        for number, path in enumerate(
+            sorted(whole.glob("*/frames.log"))[-1:] + sorted(whole.glob("*/*.parquet"))[:1]
+        ):
             folder = tmp_path / state / str(number)
             shutil.copytree(whole, folder)
             name = path.relative_to(whole)

@@ -216,6 +216,38 @@ def test_the_beginning_of_a_segment_from_a_backup_and_the_rest_of_our_own(hot: P
     check_whole(folder, before, set())
 
 
+def test_a_backup_of_another_history_of_the_log_gives_nothing(hot: Path, tmp_path: Path):
+    folder, other = copied(hot, tmp_path / "one"), copied(hot, tmp_path / "other")
+    for target in (folder, other):
+        with evtool.open(target) as log:
+            for number in range(2):
+                name = f"{target.parent.name:>5}"
+                log.append([event | {"event_id": f"{name}-{number}-{event['event_id']}"} for event in sent()[:5]])
+    backed_up(other)
+    before = held(folder)
+    table = frames_of(folder, 4)
+    flip(segment(folder, 4) / "frames.log", int(table["offset"][-4]) + 150)
+    done = repair(folder, place(other))
+    assert done.lost == set(range(COUNT + 1, COUNT + 6))
+    check_whole(folder, before, done.lost)
+
+
+def test_a_last_batch_that_a_crash_has_torn_is_not_lost_but_was_never_there(hot: Path, tmp_path: Path):
+    folder = copied(hot, tmp_path)
+    path = segment(folder, 4) / "frames.log"
+    before = held(folder)
+    boot_again(folder)
+    head = (folder / "HEAD").read_bytes()
+    with evtool.open(folder) as log:
+        log.append([event | {"event_id": f"more-{event['event_id']}"} for event in sent()[:5]])
+    flip(path, path.stat().st_size - 400)  # of the batch that HEAD does not tell of
+    flip(path, 1_000)
+    (folder / "HEAD").write_bytes(head)
+    done = repair(folder)
+    assert done.lost == set(range(801, 901))
+    check_whole(folder, before, done.lost)
+
+
 def test_a_segment_that_was_compacted_since_the_backup_gets_its_events_back(hot: Path, tmp_path: Path):
     folder = copied(hot, tmp_path)
     with evtool.open(folder, read_only=True) as log:
@@ -314,6 +346,24 @@ def test_what_was_gone_before_stays_so(cold: Path, tmp_path: Path):
         assert log.append(sent()[201:203]).count == 2  # lost ones, positions 202 and 203
         assert log.append(sent()[203:204]).duplicates == 1  # dropped before
         assert log.append(sent()[403:404]).duplicates == 1  # erased before
+
+
+def test_without_a_record_of_what_was_gone_that_is_lost_and_the_rest_is_kept(cold: Path, tmp_path: Path):
+    folder = copied(cold, tmp_path)
+    going = {1: dropping, 2: erasing}
+    with evtool.open(folder) as log:
+        lock = rewriting_lock(log)
+        for number, change in going.items():
+            chosen = change(lambda events: events["position"].to_numpy() % 4 == 0, log.manifest.id_bytes)
+            rewrite(log, [log.snapshot().segments[number]], [], chosen)
+        lock.release()
+    before = held(folder)
+    for number in going:
+        (gone,) = segment(folder, number).glob("*.gone")
+        zero(gone, 0, gone.stat().st_size)
+    done = repair(folder)
+    assert done.lost == {position for position in span(1) | span(2) if position % 4 == 0}
+    check_whole(folder, before, done.lost & set(before))
 
 
 def test_a_segment_that_lost_events_can_be_compacted_and_lose_more(hot: Path, tmp_path: Path):

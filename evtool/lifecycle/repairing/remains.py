@@ -13,8 +13,10 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from evtool.errors import LogDamagedError
+from evtool.lifecycle.forgetting import ERASED_METADATA
 from evtool.log.coldsegment import ROW
 from evtool.log.format import BATCH, EVENTS_FRAME, FRAME_HEADER_BYTES
 from evtool.log.frame import PLACED_SCHEMA
@@ -182,14 +184,17 @@ def remains(known: Known, fillers: Sequence[SegmentView] = ()) -> Remains:
     for number, row in enumerate(known.rows):
         known.pieces.forget(known.rows[max(number - 1, 0) : number])
         try:
-            positions = known.pieces.batch(row, STORED_COLUMNS)["position"].to_numpy()
+            events = known.pieces.batch(row, STORED_COLUMNS)
+            positions = events["position"].to_numpy()
             is_right = len(positions) == row["header"]["count"] and _are_new(positions - first, is_there)
         except LogDamagedError as error:
             damages.append(_of(known, row, error.what))
             continue
         if is_right:
-            is_there[positions - first] = True
-            pieces.append(Piece(known.pieces, row))
+            # What stands in the place of an erased event tells nothing without its record in events-N.gone.
+            kept = None if known.is_gone_known else np.sort(positions[~_is_placeholder(events)])
+            is_there[(positions if kept is None else kept) - first] = True
+            pieces.append(Piece(known.pieces, row, kept))
         else:
             damages.append(_of(known, row, "its positions are not those of its segment"))
     own = int(is_there.sum())
@@ -214,6 +219,14 @@ def remains(known: Known, fillers: Sequence[SegmentView] = ()) -> Remains:
         names=known.names,
         summary=_summary(known, batches, len(lost)),
     )
+
+
+def _is_placeholder(events: pa.RecordBatch) -> Mask:
+    """Which rows stand in the place of an event that was erased."""
+    ids = pc.binary_join_element_wise("erased", events["position"].cast(pa.string()), "-")
+    is_one = pc.and_(pc.equal(events["event_id"], ids), pc.equal(events["metadata"], ERASED_METADATA))
+    found: Mask = pc.fill_null(is_one, False).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _are_new(offsets: np.ndarray[Any, Any], is_there: Mask) -> bool:
