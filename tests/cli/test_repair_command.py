@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from faults import flip
 from within import failed, run
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A folder with a log of four sealed segments, and an active one."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a log of some sealed segments, and an active one."""
+    tmp_path = tmp_path_factory.mktemp("made")
     (tmp_path / "evtool.toml").write_text('[log]\nsegment_bytes = "64KiB"\npartitions = 2\n')
     for start in range(0, 2_500, 500):
         data = b"".join(
@@ -23,6 +25,12 @@ def here(tmp_path: Path) -> Path:
         )
         run("ingest", cwd=tmp_path, stdin=data)
     return tmp_path
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(made, tmp_path / "here")
 
 
 def segments(folder: Path) -> list[Path]:
