@@ -111,14 +111,14 @@ def letters(files: Files, folder: Path) -> Iterator[tuple[bytes, bytes | None]]:
     """Each dead letter's line that is not as it was written, and the line that it was, if that can be told."""
     for entry in LetterQueue(files, folder).entries():
         if not _is_letter(entry.text):
-            yield entry.text, _mended(entry.text, _is_letter)
+            yield entry.text, _mended(entry.text, _is_proved)
 
 
 def mend_letters(files: Files, folder: Path) -> None:
     """Put lines back that can be, and take those out that cannot. Raises StorageError."""
     with LetterQueue(files, folder).change() as change:
         for entry in change.entries():
-            line = entry.text if _is_letter(entry.text) else _mended(entry.text, _is_letter)
+            line = entry.text if _is_letter(entry.text) else _mended(entry.text, _is_proved)
             if line is not None:
                 change.keep(line)
         change.finish()
@@ -129,6 +129,11 @@ def _is_letter(line: bytes | bytearray) -> bool:
     if letter is None or not line.endswith(b"\n"):
         return False
     return bool(json.loads(line).get("id", letter.id) == letter.id)
+
+
+def _is_proved(line: bytes | bytearray) -> bool:
+    """Whether it has an id, and its content gives this one."""
+    return _is_letter(line) and "id" in json.loads(line)
 
 
 def audit_lines(files: Files, folder: Path, backup: Backup | None) -> FileStep:
