@@ -1,7 +1,7 @@
 """log.json, by what the segments say of it: the id, the version of the format, and the number of partitions.
 
-It has no checksum, so it is held against the segments. One that is not theirs comes back from a backup; or a bit of
-it is turned back, if that gives the very text that is written for such a log.
+It has no checksum, so it is held against the segments. One that is not theirs comes back from a backup; or a bit
+of it is turned back, if that gives the very text that is written for such a log.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _view(segment: SegmentFiles) -> SegmentView | None:
 
 
 def _refuse_newer(path: Path, data: bytes, files: LogFiles) -> None:
-    """Raise LogFormatError if a newer evtool wrote it: unless segments say that a bit of the version turned over."""
+    """Raise LogFormatError if a newer evtool wrote it; where segments are of this version, a bit turned over."""
     if any(_is_of_this_version(segment) for segment in files.segments):
         return
     try:
