@@ -14,10 +14,11 @@ from compacting import bring_to, compacted
 from faults import boot_again, flip
 from lost_logs import BATCH, COUNT, make, sent
 from mending import check_whole, held, newest, repair
+from samples import many
 
 import evtool
-from evtool.config import Config
-from evtool.errors import BackupError, LogDamagedError
+from evtool.config import Config, LogConfig
+from evtool.errors import BackupError, LogDamagedError, LogFormatError
 from evtool.files import Files
 from evtool.lifecycle.forgetting import dropping, erasing, new_name
 from evtool.lifecycle.repairing import planning
@@ -413,6 +414,31 @@ def test_an_audit_that_cannot_be_mended_begins_anew(hot: Path, tmp_path: Path):
     assert path.read_bytes() == b""
     asides = sorted((folder / "damaged").glob("*/audit.ndjson"))
     assert [b"******" in aside.read_bytes() for aside in asides] == [True, True]
+
+
+@pytest.mark.parametrize("state", ["hot", "cold"])
+def test_another_number_of_partitions_in_log_json_is_found_by_the_frames(tmp_path: Path, state: str):
+    folder = tmp_path / "segments"
+    with evtool.open(folder, create=True, config=Config(log=LogConfig(partitions=2, segment_bytes=1))) as log:
+        log.append(many(5_000, streams=99))
+    bring_to(folder, state)
+    path = folder / "log.json"
+    whole = path.read_bytes()
+    before = held(folder)
+    path.write_bytes(whole.replace(b'"partitions": 2', b'"partitions": 3'))
+    assert repair(folder).plan.segments == ()
+    assert path.read_bytes() == whole
+    check_whole(folder, before, set())
+
+
+def test_a_log_of_a_newer_evtool_is_not_taken_for_a_damaged_one(tmp_path: Path):
+    folder = tmp_path / "segments"
+    with evtool.open(folder, create=True):
+        pass
+    path = folder / "log.json"
+    path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 3'))
+    with pytest.raises(LogFormatError):
+        repair(folder)
 
 
 def test_the_report_names_damage_and_positions(hot: Path, tmp_path: Path):

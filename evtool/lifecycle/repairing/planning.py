@@ -17,7 +17,7 @@ from evtool.lifecycle import audit
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.findings import Finding
 from evtool.lifecycle.logfiles import SegmentFiles, take
-from evtool.lifecycle.repairing import smallfiles
+from evtool.lifecycle.repairing import identity, smallfiles
 from evtool.lifecycle.repairing.filling import Backup, Filling
 from evtool.lifecycle.repairing.remains import Remains
 from evtool.lifecycle.repairing.remains import remains as look_again
@@ -154,10 +154,13 @@ def open_damaged(files: Files, folder: Path, config: Config, backup: Backup | No
             manifests.read(files, folder)  # raises what there is to say
             raise LogNotFoundError(f"there is no log in {folder}") from None
         data = b""
-    told = take(Log(files, folder, Manifest("0" * 32, 1, 1, ""), config)).log_id
+    unknown = take(Log(files, folder, Manifest("0" * 32, 1, 1, ""), config))
+    told = unknown.log_id
     if backup is not None and told is not None:
         backup.refuse_other(told)
-    step = smallfiles.log_json(path, data, told, backup)
+    if told is not None:
+        unknown = take(Log(files, folder, Manifest(told, 1, 1, ""), config))
+    step = identity.log_json(path, data, unknown, backup)
     manifest = manifests.parse(step.data if step is not None else data, path)
     if backup is not None:
         backup.refuse_other(manifest.id)

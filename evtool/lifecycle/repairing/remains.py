@@ -124,6 +124,7 @@ class Remains:
 
     is_sealed = True
     is_cold = True
+    is_archived = False
 
     @property
     def path(self) -> Path:
@@ -164,6 +165,10 @@ class Remains:
         schema = pa.schema([PLACED_SCHEMA.field(name) for name in batches[0].schema.names])
         tables = [pa.Table.from_batches([batch]).cast(schema) for batch in batches]
         return pa.concat_tables(tables).combine_chunks().to_batches()[0]
+
+    def fetched(self, rows: Table, columns: Collection[str]) -> Remains:
+        """Itself: what is archived is not written anew."""
+        return self
 
     def forget(self, rows: Table) -> None:
         """Let go of the memory that reading these took."""
