@@ -254,6 +254,15 @@ def test_erasing_nothing_leaves_every_byte(folder: Path):
     assert names_below(folder) == before
 
 
+def test_a_condition_that_could_not_be_asked_of_any_event_is_not_taken_for_one_that_is_true_for_none(folder: Path):
+    plan = planned(folder, Wanted(where="cast(payload.user_id as bigint) = 4711"))
+    assert sum(plan.chosen.failed_casts.values()) > 0
+    with pytest.raises(NothingToEraseError) as refusal:
+        plan.check()
+    assert f"{COUNT:,} values could not be cast: " in refusal.value.hint
+    assert "2 dead letters cannot be read" in refusal.value.hint
+
+
 @pytest.mark.parametrize("text", ["payload.user_id", "no_column = 1", "count(*) > 1", "(", ""])
 def test_a_condition_that_is_none_is_refused(folder: Path, text: str):
     with pytest.raises(ConfigError, match="--where"):
