@@ -29,7 +29,7 @@ def erase(
         typer.Option(metavar="SQL", help="All events for which this is true: \"payload.user_id = 'u-17'\"."),
     ] = None,
     reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Why; it is kept in the record of what was erased.")
+        str, typer.Option(metavar="TEXT", help="Why; it is kept in the audit for ever, so name nobody in it.")
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be erased.")] = False,
@@ -119,7 +119,7 @@ def finish(config: Config) -> None:
 
 
 def _say_waiting(message: str, hint: str) -> None:
-    render.say(f"an erasure that was cut short is not done yet: {message}\n  {hint}")
+    render.say(f"an erasure is not done yet: {message}\n  {hint}")
     warnings.filterwarnings("ignore", "an erasure was cut short")  # of the library, which is told so here
 
 
@@ -226,9 +226,10 @@ def _show_backups(plan: Plan, config: Config) -> None:
 
 
 def _say_erased(report: Report) -> None:
-    events = render.count(report.counts["events"], "event")
-    sizes = f"{render.size(report.bytes_before)} became {render.size(report.bytes_after)}"
-    render.say(f"erased {events} in {render.count(len(report.segments), 'segment')}: {sizes}")
+    if report.segments:
+        events = render.count(report.counts["events"], "event")
+        sizes = f"{render.size(report.bytes_before)} became {render.size(report.bytes_after)}"
+        render.say(f"erased {events} in {render.count(len(report.segments), 'segment')}: {sizes}")
     for name in ("dead_letters", "read_models", "snapshots"):
         if report.counts[name]:
             render.say(f"removed {render.count(report.counts[name], name[:-1].replace('_', ' '))}")

@@ -27,6 +27,7 @@ import evtool
 from evtool.errors import LogDamagedError, LogLockedError, StorageError
 from evtool.lifecycle.erasing import doing, pending
 from evtool.lifecycle.erasing.choosing import Wanted
+from evtool.lifecycle.rewriting import rewriting_lock
 from evtool.lifecycle.verify import verify
 
 BY_STREAM = Wanted((STREAM,))
@@ -143,6 +144,18 @@ def test_who_writes_to_the_active_segment_keeps_it_waiting(small: Path, tmp_path
         only_sealed = Wanted(where=f"stream_id = '{STREAM}' and position <= {SMALL_COUNT // 2}")
         assert erased(folder, only_sealed).counts["events"] == SMALL_COUNT // 8
         log.append([event(SMALL_COUNT + 1, "user-1")])
+    erased(folder, BY_STREAM)
+    assert found(folder) == []
+
+
+def test_while_segments_are_compacted_nothing_is_begun(small: Path, tmp_path: Path):
+    folder = copied(small, tmp_path)
+    with evtool.open(folder) as log:
+        lock = rewriting_lock(log)
+        with pytest.raises(LogLockedError, match="is being compacted"):
+            erased(folder, BY_STREAM)
+        lock.release()
+    assert not pending.is_there(folder)
     erased(folder, BY_STREAM)
     assert found(folder) == []
 
