@@ -333,7 +333,7 @@ def test_a_reader_from_before_goes_on_with_what_it_has_mapped(folder: Path):
     )
 
 
-@examples(max_examples=6)
+@examples(max_examples=4)
 @given(st.lists(st.tuples(st.integers(2, 9), st.integers(0, 8), st.booleans()), min_size=1, max_size=3))
 def test_any_erasures_leave_the_rest_as_it_was(
     log_folder: Path, tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[int, int, bool]]

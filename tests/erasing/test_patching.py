@@ -115,10 +115,10 @@ def test_killed_at_each_operation_it_is_what_it_was_or_what_it_is_to_be(cold_log
     erased(copied(cold_log, tmp_path / "0"), wanted, counted)
     calls = [name for kind, name in counted.calls if kind in kinds]
     first, last = calls.index("events-2.parquet"), len(calls) - calls[::-1].index("segment.msgpack")
-    for number in range(first + 1, last + 4, 2):
+    for number in range(first + 1, last + 4, 4):
         folder = copied(cold_log, tmp_path / str(number))
         with pytest.raises(Killed):
-            erased(folder, wanted, FaultyFiles(Fault(number, done=number // 2 % 2)))
+            erased(folder, wanted, FaultyFiles(Fault(number, done=number // 4 % 2)))
         assert verify(evtool.open(folder, read_only=True)).is_clean
         assert resumed(folder) is not None
         assert found(folder, "person-17.") == []
