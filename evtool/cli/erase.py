@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,7 +83,10 @@ def erase(
             if not dry_run:
                 record = _recorder(opened)
                 record(plan.counts, {"by": wanted.by, "reason": reason}, "began")
-                with progress.shown("erase", wanted=not as_json) as on_progress:
+                with (
+                    _told_of(opened, functools.partial(record, plan.counts)),
+                    progress.shown("erase", wanted=not as_json) as on_progress,
+                ):
                     report = doing.apply(opened, config, plan, reason, on_progress, record)
                 if not as_json:
                     _say_erased(report)
@@ -93,6 +97,25 @@ def erase(
     if report is not None and report.failures:
         render.say("the rest is done; `evtool erase` tries these again")
         raise typer.Exit(LogDamagedError.exit_code)
+
+
+@contextlib.contextmanager
+def _told_of(opened: Log, record: Callable[..., Any]) -> Iterator[None]:
+    """Where an erasure is cut short, leave a line in the audit, and say who finishes it."""
+    from evtool.errors import EvtoolError
+    from evtool.lifecycle.erasing import pending
+
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(EvtoolError):  # what went wrong before is what is to be told
+            outcome = "failed" if isinstance(error, Exception) else "interrupted"
+            record({"error": type(error).__name__}, outcome)
+        if pending.is_there(opened.folder):
+            render.say("the erasure has begun: `evtool erase` finishes it, or the next command that writes")
+        else:
+            render.say("nothing was erased")
+        raise
 
 
 def finish(config: Config) -> None:
