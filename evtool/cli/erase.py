@@ -37,10 +37,11 @@ def erase(
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Erase events for ever, wherever something of them is kept: segments, dead letters, read models, snapshots.
+    """Erase events for ever, wherever something of them is kept, here and in the archive of the log.
 
     Position, type, times and versions stay, and their ids still count as seen. It shows what it touches, and asks.
-    Read models are made again from what stays. Backups are left as they are, and those that hold it are named.
+    Dead letters, snapshots and what a repair put aside go; read models are made again from what stays. Backups are
+    left as they are, and those that hold it are named.
     Whatever cuts it short, the next command that opens the log to write goes on with it; so does `evtool erase`.
     """
     from evtool.parallel import keep_freed_memory
@@ -64,6 +65,8 @@ def erase(
         _ = wanted.plan  # raises ConfigError, before anything is read
     if not (yes or dry_run) and (wanted.streams or where is not None):
         _check_terminal()
+    if is_cut_short and dry_run:
+        render.say("an erasure that was cut short is not done yet: `evtool erase` finishes it")
     plan, report = None, None
     with open_log(config.log_path, config=config) as opened:
         if is_cut_short and not dry_run:

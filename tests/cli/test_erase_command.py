@@ -189,6 +189,14 @@ def test_one_that_is_interrupted_says_who_finishes_it(folder: Path, monkeypatch:
     check_erased(folder / "segments")
 
 
+def test_a_dry_run_tells_of_one_that_was_cut_short_and_does_not_finish_it(folder: Path, small: Path):
+    cut_short(folder / "segments", Path(shutil.copytree(small, folder / "other", symlinks=True)))
+    for arguments in ((), BY_STREAM):
+        told = run("erase", "--dry-run", *arguments, cwd=folder, code=None).stderr.decode()
+        assert "an erasure that was cut short is not done yet: `evtool erase` finishes it" in told
+        assert (folder / "segments/erasing.msgpack").exists()
+
+
 def test_a_command_goes_on_where_it_cannot_be_finished(folder: Path, small: Path):
     cut_short(folder / "segments", Path(shutil.copytree(small, folder / "other", symlinks=True)))
     path = folder / "segments/erasing.msgpack"
