@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from evtool.cli import progress, render
+from evtool.cli import erase, progress, render
 from evtool.cli.options import JsonOption, LogOption
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def archive(
         moving, {"--check": check, "--bring-back": bring_back, "--moved-to": moved_to}, quick, since, everything
     )
     config = configuration.load(log)
+    erase.finish(config)
     with open_log(config.log_path, config=config) as opened:
         if check:
             _check(opened, quick, as_json)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,7 +67,11 @@ def erase(
     with open_log(config.log_path, config=config) as opened:
         if is_cut_short and not dry_run:
             report = _resumed(opened, config, wanted=not as_json)
-        if wanted.streams or where is not None:
+            if not as_json and report is not None:
+                render.say("an erasure that was cut short went on")
+                _say_erased(report)
+        if (wanted.streams or where is not None) and not (report and report.failures):
+            report = None
             with progress.shown("erase: plan", wanted=not as_json) as on_progress:
                 plan = planning.plan(opened, config, wanted, on_progress)
             plan.check()
@@ -73,12 +80,14 @@ def erase(
             if not (yes or dry_run):
                 typer.confirm("Erase this for ever?", abort=True, err=True)
             if not dry_run:
+                record = _recorder(opened)
+                record(plan.counts, {"by": wanted.by, "reason": reason}, "began")
                 with progress.shown("erase", wanted=not as_json) as on_progress:
-                    report = doing.apply(opened, config, plan, reason, on_progress=on_progress)
+                    report = doing.apply(opened, config, plan, reason, on_progress, record)
+                if not as_json:
+                    _say_erased(report)
     if as_json:
         render.print_json({"log": str(config.log_path), "dry_run": dry_run, **_facts(plan, report)})
-    elif report is not None:
-        _say_erased(report)
     for failure in report.failures if report else ():
         render.say(f"{failure.folder} was left as it is: {failure.message}\n  {failure.hint}")
     if report is not None and report.failures:
@@ -104,16 +113,28 @@ def finish(config: Config) -> None:
         if report is not None and not report.failures:
             render.say("an erasure that was cut short is done")
         for failure in report.failures if report else ():
-            render.say(f"an erasure is not done yet: {failure.message}\n  {failure.hint}")
+            _say_waiting(failure.message, failure.hint)
     except EvtoolError as error:
-        render.say(f"an erasure that was cut short is not done yet: {error.message}\n  {error.hint}")
+        _say_waiting(error.message, error.hint)
+
+
+def _say_waiting(message: str, hint: str) -> None:
+    render.say(f"an erasure that was cut short is not done yet: {message}\n  {hint}")
+    warnings.filterwarnings("ignore", "an erasure was cut short")  # of the library, which is told so here
 
 
 def _resumed(opened: Log, config: Config, wanted: bool) -> Report | None:
     from evtool.lifecycle.erasing import doing
 
     with progress.shown("erase", wanted=wanted) as on_progress:
-        return doing.resume(opened, config, on_progress=on_progress)
+        return doing.resume(opened, config, on_progress, _recorder(opened))
+
+
+def _recorder(opened: Log) -> Callable[..., Any]:
+    """What keeps in the audit of a log how many events were erased, from which segments, and why."""
+    from evtool.lifecycle import audit
+
+    return functools.partial(audit.record, opened.files, opened.folder, "erase")
 
 
 def _check_terminal() -> None:

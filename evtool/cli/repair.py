@@ -47,23 +47,41 @@ def repair(
     """Make a damaged log whole again: keep all that is proved, put aside what is not, name what is lost.
 
     Reads everything, as `evtool verify` does, shows what it would do, and asks. Events come back from a backup
-    where it has them, proved by checksums. What is lost otherwise is a frame's or a row group's events: their
-    positions are named, and never given again. Damaged bytes and a report stay in damaged/ of the log's folder.
-    Whoever writes to the log has to wait. The exit code is 14 where damage is left that this cannot mend.
+    that has them, proved by checksums. What is lost otherwise is a frame's or a row group's events: their
+    positions are named, and are never given again. Damaged bytes and a report stay in damaged/ of the log's
+    folder. Whoever writes to the log has to wait. The exit code is 14 where damage is left that this cannot mend.
     """
     from evtool.parallel import keep_freed_memory
 
     keep_freed_memory()  # before the imports below load their allocators
     from evtool import config as configuration
-    from evtool.cli.audited import audited
-    from evtool.files import Files
-    from evtool.lifecycle.repairing import planning
-    from evtool.lifecycle.repairing.repair import session
 
     config = configuration.load(log)
     if not (yes or dry_run):
         _check_terminal()
     asked = None if without_backup else _backup(config, source, backup)
+    try:
+        plan, repaired = _run(config, asked, yes, dry_run, as_json)
+    finally:
+        if asked is not None:
+            asked.close()
+    if as_json:
+        facts = {"log": str(config.log_path), "dry_run": dry_run, "backup": asked.manifest.id if asked else None}
+        render.print_json(facts | plan.facts() | _result(repaired))
+    elif repaired is not None:
+        _say_repaired(repaired)
+    _judge(plan, repaired)
+
+
+def _run(
+    config: Config, asked: Backup | None, yes: bool, dry_run: bool, as_json: bool
+) -> tuple[Plan, Repaired | None]:
+    """What a repair would do, and what it did."""
+    from evtool.cli.audited import audited
+    from evtool.files import Files
+    from evtool.lifecycle.repairing import planning
+    from evtool.lifecycle.repairing.repair import session
+
     opened, log_json = planning.open_damaged(Files(), config.log_path, config, asked)
     repaired = None
     with session(opened) as held:
@@ -84,12 +102,7 @@ def repair(
                 repaired = held.apply(plan, config, asked, entry.begin, on_progress)
                 entry.details["report"] = repaired.folder.name
                 entry.outcome = "failed" if repaired.report.error else "done"
-    if as_json:
-        facts = {"log": str(config.log_path), "dry_run": dry_run, "backup": asked.manifest.id if asked else None}
-        render.print_json(facts | plan.facts() | _result(repaired))
-    elif repaired is not None:
-        _say_repaired(repaired)
-    _judge(plan, repaired)
+    return plan, repaired
 
 
 def _backup(config: Config, source: str | None, backup_id: str | None) -> Backup | None:
@@ -117,7 +130,7 @@ def _show(plan: Plan) -> None:
     if plan.segments:
         render.print_columns(_COLUMNS, map(_row, plan.segments), (True, True, True, False, False))
     for step in plan.segments:
-        for damage in step.damaged.remains.damages if step.damaged.remains is not None else ():
+        for damage in step.remains.damages if step.remains is not None else ():
             at = "" if damage.start is None else f" at byte {damage.start:,}"
             render.say(f"{damage.file}{at}: {damage.message}")
     ranges = [each for step in plan.segments for each in step.lost]

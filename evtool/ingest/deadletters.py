@@ -126,6 +126,7 @@ class DeadLetter:
 def decode(text: bytes) -> DeadLetter | None:
     """The letter of a line of the file; None if it is none."""
     try:
+        text.decode()  # msgspec does not look at what it passes over
         found = _LINES.decode(text)
         if found.raw is not None:
             raw = found.raw.encode()

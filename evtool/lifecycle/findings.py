@@ -11,7 +11,8 @@ from typing import Literal
 from evtool.errors import DerivedDamagedError, EvtoolError, LogDamagedError, StorageError
 from evtool.files import Files
 
-# "log": only a backup brings it back. "derived": it can be made again. "note": it harms nobody, and is no damage.
+# "log": only a backup brings it back; `evtool repair` does, or keeps the rest. "derived": it can be made again.
+# "note": it harms nobody, and is no damage.
 Severity = Literal["log", "derived", "note"]
 Piece = Literal["frame", "row group", "line", "record"]
 
@@ -20,7 +21,7 @@ _IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
 
 LISTED_MAX = 1_000  # of damage, and of notes
 
-RESTORE = "Bring this segment back from a backup; the others are not affected."
+RESTORE = "`evtool repair` mends it from a backup, or keeps the rest of it; other segments are not affected."
 BEING_COMPACTED = "A compaction is at it, or was cut short: the next `evtool compact` makes it again."
 RESTORE_OBJECT = "Bring it back from a copy of the archive, or its segment from a backup; others are not affected."
 NOT_THERE = "Is the disk mounted, the bucket the right one? archive.json of the log says where its archive is."

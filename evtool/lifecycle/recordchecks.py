@@ -17,11 +17,11 @@ from evtool.lifecycle.audit import Mark
 from evtool.lifecycle.findings import Finding, damaged, note, stale
 from evtool.lifecycle.logfiles import LogFiles
 from evtool.log import head as head_file
-from evtool.log.format import HEAD_FILE, LOG_FILE
+from evtool.log.format import ERASING_FILE, HEAD_FILE, LOG_FILE
 from evtool.schemas.registry import FILE, FOLDER, Registry
 
 _STORE_SECONDS = 0.05
-_BACKUP = "Bring it back from a backup; events can be read without it."
+_BACKUP = "`evtool repair` brings it back, if a backup has it; events can be read without it."
 
 
 def manifest(log: LogFiles) -> list[Finding]:
@@ -30,7 +30,7 @@ def manifest(log: LogFiles) -> list[Finding]:
     if told is None or told == log.manifest.id:
         return []
     message = f"its id is {log.manifest.id}, and that of all segments is {told}"
-    return [damaged(log.folder / LOG_FILE, message, "Bring it back from a backup; it never changes.")]
+    return [damaged(log.folder / LOG_FILE, message, "`evtool repair` brings it back; it never changes.")]
 
 
 def head(files: Files, log: LogFiles) -> list[Finding]:
@@ -45,6 +45,13 @@ def head(files: Files, log: LogFiles) -> list[Finding]:
             return []
         return [stale(path, "it is not as it was written", hint)]
     return [note(path, "it is missing", hint)] if log.segments else []
+
+
+def erasure(folder: Path) -> list[Finding]:
+    """What tells of an erasure that is not done."""
+    path = folder / ERASING_FILE
+    hint = "If nobody is at it, `evtool erase` finishes it, and so does the next command that writes."
+    return [note(path, "an erasure has begun and is not done", hint)] if path.exists() else []
 
 
 def schemas(files: Files, folder: Path) -> tuple[int, list[Finding]]:
@@ -65,7 +72,7 @@ def dead_letters(files: Files, folder: Path) -> tuple[int, list[Finding]]:
     for number, entry in enumerate(queue.entries(), 1):
         count += 1
         for what in _wrong(entry.text, entry.letter):
-            found = damaged(queue.path, what, "Look at this line; a backup of the file may have it whole.")
+            found = damaged(queue.path, what, "`evtool repair` puts this line aside, if it cannot be mended.")
             findings.append(replace(found, piece="line", number=number, offset=offset))
         offset += len(entry.text)
     return count, findings
@@ -76,7 +83,7 @@ def audit(files: Files, folder: Path) -> tuple[Mark | None, list[Finding]]:
     checked = audits.check(files, folder)
     if checked.broken is None:
         return checked.last, []
-    hint = "`evtool audit` shows the line; a backup of the file may have it whole."
+    hint = "`evtool audit` shows the line; `evtool repair` mends it, or puts the file aside."
     found = damaged(folder / audits.FILE, checked.problem, hint)
     return checked.last, [replace(found, piece="line", number=checked.broken)]
 

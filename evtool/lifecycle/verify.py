@@ -224,6 +224,7 @@ class _Run:
     def run(self) -> Report:
         """Do all of it."""
         self._found.add(*recordchecks.head(self._log.files, self._files), *self._tables.findings)
+        self._found.add(*recordchecks.erasure(self._log.folder))
         self._found.add(*map(framechecks.superseded, self._files.superseded))
         for task, result in parallel.ordered(lambda task: (task, task.work()), self._tasks()):
             task.settle(result)
@@ -322,7 +323,7 @@ class _Run:
         for segment in segments:
             if chain.position is not None and segment.first_position != chain.position + 1:
                 message = f"it starts at position {segment.first_position:,}, not at {chain.position + 1:,}"
-                hint = "What is missing before it has to be brought back from a backup."
+                hint = "`evtool repair` brings back what is missing before it, or names it as lost."
                 self._found.add(damaged(segment.folder, message, hint))
                 self._is_whole, chain.digest = False, None
             opened, findings = _open(self._files, segment, chain.digest)
@@ -408,7 +409,13 @@ class _Run:
         claim, end = self._files.claim, self._end
         if claim is not None and end is not None and claim.position > end:
             message = f"position {claim.position:,} was acknowledged, but the segments end at {end:,}"
-            self._found.add(damaged(self._files.folder, message, "Bring what is missing back from a backup."))
+            self._found.add(
+                damaged(
+                    self._files.folder,
+                    message,
+                    "`evtool repair` brings back what is missing, or names it as lost.",
+                )
+            )
 
     def _check_tables(self) -> None:
         """The tables of the index against what all pieces have given."""

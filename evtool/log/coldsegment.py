@@ -52,7 +52,7 @@ ROW = np.dtype([("offset", "<u8"), ("number", "<u8"), ("header", _HEADER)])
 
 _UNITS_NS = {"TIMESTAMP_MILLIS": 1_000_000, "TIMESTAMP_MICROS": 1_000}
 
-_HINT = "Run `evtool verify` to see all of the damage; bring this segment back from a backup."
+_HINT = "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can."
 
 
 class Footer:

@@ -268,7 +268,7 @@ class Log:
 
                 if (self.folder / ERASING_FILE).exists():
                     warnings.warn(
-                        f"{self.folder}: an erasure was cut short; `evtool erase` finishes it", stacklevel=3
+                        f"an erasure was cut short in {self.folder}: `evtool erase` finishes it", stacklevel=3
                     )
                 place = self.files, self.folder, self.manifest, self._config
                 self._appender = Appender(*place, self._default_source, self.validator, self.archive)

@@ -53,7 +53,7 @@ def create(files: Files, folder: Path, partitions: int) -> Manifest:
     if any(parse_segment_name(name) is not None for name in strangers):
         raise LogDamagedError(
             f"{folder} holds segments but no {LOG_FILE}",
-            f"Bring {LOG_FILE} back from a backup of this log; without it nothing is written here.",
+            "`evtool repair --from URL` brings it back from a backup; without it nothing is written here.",
         )
     if strangers:
         raise LogExistsError(
@@ -124,6 +124,6 @@ def parse(data: bytes, path: Path) -> Manifest:
         what = f"it has no key {error}" if isinstance(error, KeyError) else str(error)
         raise LogDamagedError(
             f"{path} is damaged: {what}",
-            "Bring it back from a backup; it never changes after a log is made.",
+            "`evtool repair` brings it back; it never changes after a log is made.",
         ) from error
     return manifest

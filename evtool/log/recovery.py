@@ -57,7 +57,7 @@ def refuse_holes(
             raise LogDamagedError(
                 f"{folder / segment_name(first_position)} starts at position {first_position}, but the segment "
                 f"before it ends at {expected - 1}",
-                "Nothing was changed. A segment is missing: bring it back from a backup.",
+                "Nothing was changed. A segment is missing: `evtool repair` brings it back from a backup.",
             )
         expected = summary["last_position"] + 1 if summary else None
 
@@ -85,7 +85,9 @@ def recover(
     # The header is put in place whole, by a rename: one that does not check was never left by a crash.
     problem = check_header(data, log_id, first_position)
     if problem:
-        raise LogDamagedError(f"{path}: {problem}", "Nothing was changed. Bring this segment back from a backup.")
+        raise LogDamagedError(
+            f"{path}: {problem}", "Nothing was changed. `evtool repair` mends it, from a backup if there is one."
+        )
     found = _walk_from_head(files, folder, data, first_position, head) or walk_all(data, first_position, True)
     if not may_lose_synced:
         _refuse_to_cut_acknowledged(path, data, found, first_position, first_batch, head)
@@ -152,8 +154,8 @@ def _refuse_to_cut_acknowledged(
         raise LogDamagedError(
             f"{path}: at byte {found.end}: {found.stop or 'the file ends too early'}, "
             "and acknowledged batches lie behind it",
-            "Nothing was changed. Run `evtool verify` to see all of the damage; bring this segment back "
-            "from a backup.",
+            "Nothing was changed. Run `evtool verify` to see all of the damage; `evtool repair` mends it, from "
+            "a backup if there is one.",
         )
 
 

@@ -102,7 +102,7 @@ class Sealing:
         if problem:
             raise LogDamagedError(
                 f"{path}: {problem}",
-                "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
+                "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can.",
             )
         self._files.write_whole(folder / INDEX_FILE, found.table.tobytes())
         self.write_streams(folder, first_position, found.table, StreamFrames(first_frame=len(found.table)))

@@ -228,7 +228,7 @@ class Segment:
         return LogDamagedError(
             f"{self.folder / FRAMES_FILE}: frame at byte {row['offset']} "
             f"(positions {header['first_position']} to {header['last_position']}): {what}",
-            "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
+            "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can.",
             what,
         )
 

@@ -142,7 +142,7 @@ class SnapshotReader:
                 raise LogDamagedError(
                     f"{folder} starts at position {first_position}, but the segment before it ends at "
                     f"{expected - 1}",
-                    "A segment is missing: bring it back from a backup.",
+                    "A segment is missing: `evtool repair` brings it back from a backup.",
                 )
             if segment.is_sealed:
                 sealed[first_position] = identity, segment
@@ -154,7 +154,7 @@ class SnapshotReader:
             raise LogDamagedError(
                 f"{self._folder}: position {head.position} was acknowledged, but the segments end at "
                 f"{snapshot.last_position}",
-                "Run `evtool verify` to see all of the damage; bring what is missing back from a backup.",
+                "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can.",
             )
         return snapshot
 
@@ -177,7 +177,7 @@ class SnapshotReader:
             return open_cold(self._files, folder, summary, self._manifest.id_bytes, self._archive)
         except FileNotFoundError as error:
             message = f"{error.filename} is missing"
-            raise LogDamagedError(message, "Bring this segment back from a backup.") from error
+            raise LogDamagedError(message, "`evtool repair` mends it, from a backup if there is one.") from error
 
     def _view(
         self,
@@ -203,9 +203,7 @@ class SnapshotReader:
         if not problem and log_bytes is not None and len(data) < log_bytes:
             problem = f"it has {len(data):,} bytes where {log_bytes:,} were committed"
         if problem:
-            raise LogDamagedError(
-                f"{path}: {problem}", "Bring this segment back from a backup, then run `evtool verify`."
-            )
+            raise LogDamagedError(f"{path}: {problem}", "`evtool repair` mends it, from a backup if there is one.")
         table = None
         if log_bytes is not None:
             checked = self._checked[1] if self._checked[0] == first_position else 0
@@ -217,7 +215,7 @@ class SnapshotReader:
             if log_bytes is not None and found.end != log_bytes:
                 raise LogDamagedError(
                     f"{path}: at byte {found.end}: {found.stop or 'the segment ends too early'}",
-                    "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
+                    "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can.",
                 )
             table, data = found.table, data[: found.end]
         log_id = self._manifest.id_bytes

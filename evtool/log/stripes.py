@@ -189,7 +189,7 @@ def _order_of_position(stripe: Stripe, events: pa.RecordBatch) -> Integers:
     if is_twice:
         raise LogDamagedError(
             f"{stripe.pieces[0][0].folder}: positions from {stripe.first_position} on come twice",
-            "Run `evtool verify` to see all of the damage; bring this segment back from a backup.",
+            "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can.",
         )
     return order
 

@@ -248,7 +248,7 @@ class Writer:
             raise LogDamagedError(
                 f"{self._folder}: position {head.position} was acknowledged, but the segments end at "
                 f"{first_position - 1}",
-                "Nothing was changed. Bring the missing segment back from a backup.",
+                "Nothing was changed. `evtool repair` brings the missing segment back from a backup.",
             )
         self._files.make_folder(folder)
         log_id = self._manifest.id_bytes

@@ -145,5 +145,5 @@ class Registry:
 
     def _damaged(self, what: str) -> LogDamagedError:
         return LogDamagedError(
-            f"{self._path} is damaged: {what}", "Bring it back from a backup. Events can be read without it."
+            f"{self._path} is damaged: {what}", "`evtool repair` brings it back. Events can be read without it."
         )

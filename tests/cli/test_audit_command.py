@@ -12,6 +12,7 @@ from command_line import TIMEOUT_SECONDS, lines, start
 from within import run
 
 from evtool.cli import audited
+from evtool.errors import AccessDeniedError
 from evtool.files import Files
 from evtool.lifecycle import audit, retention
 
@@ -113,6 +114,22 @@ def test_an_ingest_that_is_stopped_or_fails_leaves_a_line(tmp_path: Path):
     run("ingest", "torn.gz", cwd=tmp_path, code=4)  # nothing stored: no line
     assert commands(tmp_path) == [("ingest", "interrupted"), ("ingest", "done")]
     assert [line["counts"]["accepted"] for line in told(tmp_path)] == [2, 0]
+
+
+def test_dead_letters_of_a_log_that_can_only_be_read_are_exported_and_that_is_said(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*arguments: Any) -> None:
+        raise AccessDeniedError("cannot open audit.lock: it is read-only")
+
+    before = (here / "segments" / audit.FILE).read_bytes()
+    monkeypatch.setattr(audit, "record", refuse)
+    done = run("dead-letters", "export", cwd=here)
+    assert SECRET.encode() in done.stdout
+    assert b"this leaves no line in the audit: cannot open audit.lock" in done.stderr
+    run("dead-letters", "drop", "--yes", cwd=here, code=AccessDeniedError.exit_code)
+    assert run("dead-letters", "export", cwd=here).stdout == done.stdout  # nothing was dropped without a line
+    assert (here / "segments" / audit.FILE).read_bytes() == before
 
 
 def test_work_of_days_tells_once_a_day_where_it_is(here: Path, monkeypatch: pytest.MonkeyPatch):

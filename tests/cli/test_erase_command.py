@@ -10,8 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import COMMAND, TIMEOUT_SECONDS, environment, failed, run
-from erasures import MARKER, SMALL_COUNT, SMALL_PROJECTION, STREAM, check_erased, cut_short, found, make_small
+from command_line import COMMAND, TIMEOUT_SECONDS, environment
+from compacting import compacted
+from erasures import (
+    MARKER,
+    SMALL_COUNT,
+    SMALL_PROJECTION,
+    STREAM,
+    check_erased,
+    cut_short,
+    found,
+    make,
+    make_small,
+)
+from within import failed, run
 
 ERASED = SMALL_COUNT // 4
 BY_STREAM = ("--stream", STREAM)
@@ -55,6 +67,27 @@ def test_a_plan_erases_nothing_and_yes_does(folder: Path):
     assert len(facts["plan"]["backups"]["ids"]) == 1
     check_erased(folder / "segments")
     run("backup", "--keep", "1", cwd=folder)
+
+
+def test_the_audit_tells_that_but_not_what_was_erased(folder: Path, small: Path):
+    run("erase", *BY_STREAM, "--yes", "--reason", "Art. 17", cwd=folder)
+    told = [json.loads(line) for line in run("audit", cwd=folder).stdout.splitlines()]
+    assert [(line["command"], line["outcome"]) for line in told] == [("erase", "began"), ("erase", "done")]
+    assert {line["details"]["reason"] for line in told} == {"Art. 17"}
+    assert {(line["details"]["by"], line["counts"]["events"]) for line in told} == {("stream", ERASED)}
+    assert len(told[-1]["details"]["segments"].split(", ")) == 2
+    assert found(folder) == []
+
+
+def test_nothing_is_left_in_the_archive_and_its_cache(tmp_path: Path):
+    compacted(make(tmp_path / "segments"), 1 << 30)
+    run("archive", "--to", "archive", "--older-than", "1d", "--by", "timestamp", cwd=tmp_path)
+    run("replay", cwd=tmp_path)
+    assert {path.split("/")[0] for path in found(tmp_path)} == {"archive", "segments"}
+    run("erase", *BY_STREAM, "--yes", cwd=tmp_path)
+    assert found(tmp_path) == []
+    assert b"clean" in run("archive", "--check", cwd=tmp_path).stdout
+    run("verify", cwd=tmp_path)
 
 
 def test_by_a_condition(folder: Path):

@@ -90,7 +90,7 @@ def test_damage_sets_the_exit_code_and_is_told(here: Path):
     done = run("nightly", "--skip", "recompute", "--skip", "snapshot", cwd=here, code=14)
     told = done.stderr.decode()
     assert told.startswith("verify: failed in ")
-    assert "Bring this segment back from a backup" in told
+    assert "`evtool repair` mends it from a backup" in told
     assert "\ncompact: " in told
 
 

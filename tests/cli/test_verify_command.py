@@ -54,7 +54,7 @@ def test_every_finding_has_its_place_and_what_to_do(here: Path):
     assert told.stderr.decode().splitlines() == [
         "segments/00000000000000000001/frames.log: damaged: frame 0 at byte 64 (positions 1 to 10): "
         "its body does not match its checksum",
-        "  Bring this segment back from a backup; the others are not affected.",
+        "  `evtool repair` mends it from a backup, or keeps the rest of it; other segments are not affected.",
         "segments/index/ids.table: damaged, can be made again: it is no table of this log, or has changed",
         "  It is only a cache: the next writer, or `evtool reindex`, makes it again.",
         "segments/index/sources.msgpack: note: it is missing",
@@ -66,7 +66,8 @@ def test_every_finding_has_its_place_and_what_to_do(here: Path):
         "file": f"segments/{path.parent.name}/frames.log",
         "severity": "log",
         "message": "its body does not match its checksum",
-        "hint": "Bring this segment back from a backup; the others are not affected.",
+        "hint": "`evtool repair` mends it from a backup, or keeps the rest of it; "
+        "other segments are not affected.",
         "piece": "frame",
         "number": 0,
         "offset": 64,

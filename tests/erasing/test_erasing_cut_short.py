@@ -27,6 +27,7 @@ import evtool
 from evtool.errors import LogDamagedError, LogLockedError, StorageError
 from evtool.lifecycle.erasing import doing, pending
 from evtool.lifecycle.erasing.choosing import Wanted
+from evtool.lifecycle.verify import verify
 
 BY_STREAM = Wanted((STREAM,))
 
@@ -67,7 +68,9 @@ def test_killed_at_each_operation_it_is_done_by_who_comes_next(small: Path, tmp_
         assert (resumed(folder) is not None) == begun
         if not begun:
             erased(folder, BY_STREAM)
-        check_erased(folder)
+        assert (found(folder), pending.is_there(folder)) == ([], False)
+        if number % 8 == 0:
+            check_erased(folder)
         shutil.rmtree(folder.parent)
     assert outcomes == {True, False}
 
@@ -81,6 +84,12 @@ def test_what_is_written_down_meanwhile_tells_nothing_of_it(folder: Path):
     assert begun.details["reason"] == "asked for"
     assert MARKER.encode() not in path.read_bytes()
     assert MARKER not in repr(begun)
+
+
+def test_verify_tells_of_it(folder: Path):
+    report = verify(evtool.open(folder, read_only=True))
+    assert report.findings == []
+    assert [found.message for found in report.notes] == ["an erasure has begun and is not done"]
 
 
 def test_a_writer_of_the_library_warns_and_goes_on(folder: Path):
@@ -115,6 +124,8 @@ def test_a_damaged_segment_is_left_and_tried_again(small: Path, tmp_path: Path):
         report = doing.apply(log, config, plan)
         assert [failure.folder for failure in report.failures] == [str(path.parent)]
         assert pending.is_there(folder)
+        with pytest.raises(LogLockedError, match="is not done yet"):
+            doing.apply(log, config, plan)
     path.write_bytes(whole)
     again = resumed(folder)
     assert again is not None

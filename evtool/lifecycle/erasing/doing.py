@@ -16,6 +16,10 @@ import pyarrow as pa
 from evtool.config import Config
 from evtool.errors import LogDamagedError, LogLockedError, LogReadOnlyError
 from evtool.lifecycle import nightly
+from evtool.lifecycle.archiving import place
+from evtool.lifecycle.archiving.moving import move
+from evtool.lifecycle.archiving.place import object_of
+from evtool.lifecycle.archiving.sweeping import check_place, sweep
 from evtool.lifecycle.compact import Failure, names_for
 from evtool.lifecycle.erasing import letters, models, pending
 from evtool.lifecycle.erasing.choosing import Positions, Progress
@@ -23,11 +27,11 @@ from evtool.lifecycle.erasing.pending import Pending
 from evtool.lifecycle.erasing.planning import Plan, held_by
 from evtool.lifecycle.forgetting import Choose, Mask, erasing, new_name
 from evtool.lifecycle.leftovers import clear
-from evtool.lifecycle.materialising import NOTHING, Chosen
+from evtool.lifecycle.materialising import NOTHING
 from evtool.lifecycle.patching import patch
 from evtool.lifecycle.rewriting import in_turn, rewrite, rewriting_lock
 from evtool.log.coldsegment import ColdSegment
-from evtool.log.format import FRAMES_FILE
+from evtool.log.format import CACHE_FOLDER, FRAMES_FILE
 from evtool.log.gone import ERASED
 from evtool.log.log import Log
 from evtool.log.lookup import events_at
@@ -66,19 +70,24 @@ def apply(
     config: Config,
     plan: Plan,
     reason: str = "",
-    columns: Chosen = NOTHING,
     on_progress: Progress = lambda done, total: None,
     record: Record = _unrecorded,
 ) -> Report:
-    """Erase what a plan says. `columns` are materialised in what is written anew; `record` keeps what was done.
+    """Erase what a plan says. `record` keeps what was done; if it is cut short just then, it is asked once more.
 
     A segment that is damaged is left and reported: then the next `resume` tries it again. Raises LogReadOnlyError,
-    LogLockedError (another one writes to the active segment, compacts, or has its nightly run), LogDamagedError,
-    StorageError. Once it was begun, `resume` goes on with it.
+    LogLockedError (another one writes to the active segment, compacts, or has its nightly run; or there is an
+    erasure that is not done), LogDamagedError, StorageError, and of a log with an archive ArchiveError and
+    StoreError. Once it was begun, `resume` goes on with it.
     """
     if log.is_read_only:
         raise LogReadOnlyError(f"{log.folder} was opened to be read only")
     with _alone(log):
+        if pending.is_there(log.folder):
+            raise LogLockedError(f"an erasure from {log.folder} is not done yet", "`evtool erase` finishes it.")
+        archive = place.of(log)
+        if archive is not None and len(plan.positions):
+            check_place(archive)
         _seal(log, plan.positions)
         positions = plan.positions
         begun = Pending(
@@ -92,13 +101,12 @@ def apply(
             details={"by": plan.wanted.by, "reason": reason, "segments": ", ".join(_folders(log, positions))},
         )
         pending.write(log.files, log.folder, log.manifest, begun)
-        return _finish(log, config, begun, columns, on_progress, record)
+        return _finish(log, config, begun, on_progress, record)
 
 
 def resume(
     log: Log,
     config: Config,
-    columns: Chosen = NOTHING,
     on_progress: Progress = lambda done, total: None,
     record: Record = _unrecorded,
 ) -> Report | None:
@@ -107,7 +115,7 @@ def resume(
         return None
     with _alone(log):
         begun = pending.read(log.files, log.folder, log.manifest)
-        return None if begun is None else _finish(log, config, begun, columns, on_progress, record)
+        return None if begun is None else _finish(log, config, begun, on_progress, record)
 
 
 @contextlib.contextmanager
@@ -147,19 +155,19 @@ def _names(streams: tuple[str, ...], partitions: int) -> dict[bytes, str]:
     return {key.tobytes(): new_name(stream, partitions) for stream, key in zip(streams, keys, strict=True)}
 
 
-def _finish(
-    log: Log, config: Config, begun: Pending, columns: Chosen, on_progress: Progress, record: Record
-) -> Report:
+def _finish(log: Log, config: Config, begun: Pending, on_progress: Progress, record: Record) -> Report:
     report = Report(begun.counts)
     if len(begun.positions):
         lock = rewriting_lock(log)
         try:
             clear(log)
-            _rewrite_all(log, begun, columns, report, on_progress)
+            _rewrite_all(log, begun, report, on_progress)
+            log.files.remove_folder(log.folder / CACHE_FOLDER)
         finally:
             lock.release()
     letters.drop(log, begun.letters)
-    models.remove(log, config, begun.first, begun.lost)
+    if begun.first is not None or begun.lost:
+        models.remove(log, config, begun.first, begun.lost)
     failed = models.make_again(log, config, begun.again)
     report.not_made = {name: error.message for name, error in failed.items()}
     report.made_again = [name for name in begun.again if name not in failed]
@@ -169,26 +177,33 @@ def _finish(
     return report
 
 
-def _rewrite_all(log: Log, begun: Pending, columns: Chosen, report: Report, on_progress: Progress) -> None:
-    """Write the segments anew that still hold something."""
+def _rewrite_all(log: Log, begun: Pending, report: Report, on_progress: Progress) -> None:
+    """Write the segments anew that still hold something; those of the archive go back there."""
+    archive = place.of(log)
+    if archive is not None:
+        check_place(archive)
     those = [(segment,) for segment in log.snapshot().segments if _is_left(log, segment, begun)]
     change_names = _Names(begun)
     for (segment,), told in in_turn(those, on_progress):
         before = segment.log_bytes
         change = erasing(_choose(begun.positions), log.manifest.id_bytes, change_names)
         try:
-            written = _rewritten(log, segment, begun, columns, change, told)
+            written = _rewritten(log, segment, begun, change, told)
+            if archive is not None and object_of(segment) is not None:
+                move(archive, written)
         except LogDamagedError as error:
             report.failures.append(Failure(str(segment.folder), error.message, error.hint))
             continue
         report.segments.append(segment.folder.name)
         report.bytes_before += before
         report.bytes_after += written.log_bytes
+    if archive is not None:
+        sweep(archive)
 
 
 def _rewritten(
-    log: Log, segment: SegmentView, begun: Pending, columns: Chosen, change: Change, told: Callable[[int], None]
-) -> SegmentView:
+    log: Log, segment: SegmentView, begun: Pending, change: Change, told: Callable[[int], None]
+) -> ColdSegment:
     """Write a segment anew; of a cold one only the row groups that hold something, where these are few."""
     if isinstance(segment, ColdSegment):
         header = segment.table["header"]
@@ -198,7 +213,7 @@ def _rewritten(
         holds = [row for row in rows if _choose(begun.positions)(segment.batch(row, ("position",))).any()]
         if len(holds) <= _FEW_SHARE * len(segment.table):
             return patch(log, segment, np.array(holds, segment.table.dtype), change, told)
-    return rewrite(log, [segment], names_for([segment], columns), change, told)
+    return rewrite(log, [segment], names_for([segment], NOTHING), change, told)
 
 
 def _is_left(log: Log, segment: SegmentView, begun: Pending) -> bool:

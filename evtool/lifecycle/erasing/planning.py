@@ -91,10 +91,9 @@ def plan(log: Log, config: Config, wanted: Wanted, on_progress: Progress = lambd
     positions = chosen.all_positions
     first = int(positions[0]) if len(positions) else None
     made = Made()
-    if first is not None or chosen.first_dropped is not None or found.ids:
+    # Of a condition that is true for no event nobody can say whether it was for one that retention has dropped.
+    if first is not None or (wanted.where is None and chosen.first_dropped is not None):
         made = models.choose(log, config, snapshot, first, chosen.first_dropped)
-    if wanted.where is not None and first is None:  # whether they hold any of it, nobody can say
-        made = Made(reports=made.reports)
     backups = holding.choose(config, log.files, log.manifest, first, bool(found.ids))
     return Plan(wanted, chosen, _touched(snapshot, positions), found, made, backups)
 

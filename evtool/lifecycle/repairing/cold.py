@@ -48,7 +48,7 @@ class _Unfooted(ColdSegment):
         return table.cast(schema).combine_chunks().to_batches()[0]
 
 
-def known(files: Files, folder: Path, summary: Mapping[str, Any], log_id: bytes) -> Known:
+def known(files: Files, folder: Path, summary: Mapping[str, Any]) -> Known:
     """What is known of a cold segment. Raises StorageError."""
     first, last = int(summary["first_position"]), int(summary["last_position"])
     damages: list[Damage] = []
@@ -79,6 +79,9 @@ class NothingLeft:
         """None is asked for, as there is no row."""
         raise LogDamagedError(f"{self.path}: nothing of it can be read")
 
+    def forget(self, rows: Table) -> None:
+        """Nothing was read."""
+
 
 @dataclass(frozen=True)
 class _Told:
@@ -104,6 +107,7 @@ class _Told:
             summary=told | {"generation": int(self.summary["generation"]) + 1},
             names=list(self.summary["materialised"]),
             damages=tuple(self.damages),
+            is_gone_known="gone" not in self.summary or len(earlier) > 0,
         )
 
 

@@ -2,22 +2,30 @@
 
 A backup of the log by its id. A segment whose summary is that of the backup is the same, byte for byte. Of a hot
 one the backup may have the beginning only: what follows is our own, and the chain of headers proves that both fit.
+Where the segment has become another one since (compacted, or without some events), what is lost is looked for
+event by event, in batches whose commit frames have the checksums of ours.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from evtool.config import Config
 from evtool.errors import BackupDamagedError, BackupError
 from evtool.files import Files
 from evtool.lifecycle.backups.manifest import File, Manifest, SegmentRecord
+from evtool.lifecycle.logfiles import take
 from evtool.lifecycle.repairing import hot
 from evtool.lifecycle.repairing.survey import Damaged
-from evtool.log.format import FRAME_HEADER_BYTES, FRAMES_FILE, SUMMARY_FILE, checksum, is_whole
-from evtool.log.segment import summary_record
+from evtool.log.format import FRAME_HEADER_BYTES, FRAMES_FILE, SUMMARY_FILE, checksum, is_whole, segment_name
+from evtool.log.log import Log
+from evtool.log.manifest import Manifest as LogManifest
+from evtool.log.segment import Segment, summary_record
+from evtool.log.segmentview import SegmentView
 from evtool.log.walk import check_header, walk_all
 from evtool.objectstore.store import Store
 
@@ -36,6 +44,9 @@ class Backup:
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self._store = store
         self.manifest = manifest
+        self._files = Files()
+        self._place: Path | None = None
+        self._fetched: set[int] = set()
 
     @property
     def url(self) -> str:
@@ -67,6 +78,51 @@ class Backup:
         frames = next((file for file in record.files if file.path.endswith(f"/{FRAMES_FILE}")), None)
         is_hot = damaged.files is None or not damaged.files.has_cold_files
         return self._joined(record, frames, damaged) if frames is not None and is_hot else None
+
+    def segments(self, first: int, last: int) -> list[SegmentView]:
+        """The segments that it has of some positions, whole ones only, fetched. Raises StoreError, BackupError."""
+        wanted = [
+            each for each in self.manifest.segments if each.first_position <= last and each.last_position >= first
+        ]
+        return [view for record in wanted if (view := self._view(record)) is not None]
+
+    def _view(self, record: SegmentRecord) -> SegmentView | None:
+        if record.first_position not in self._fetched:
+            folder = self._scratch() / segment_name(record.first_position)
+            self._files.make_folder(folder)
+            for file in record.files:
+                self._fetch(file, folder / Path(file.path).name)
+            self._fetched.add(record.first_position)
+        log_id = bytes.fromhex(self.manifest.log_id)
+        manifest = LogManifest(self.manifest.log_id, 1, 1, "")
+        files = take(Log(self._files, self._scratch(), manifest, Config()))
+        found = next(each for each in files.segments if each.first_position == record.first_position)
+        if found.cold is not None:
+            return found.cold
+        if found.frames is None or check_header(found.frames, log_id, record.first_position):
+            return None
+        table = walk_all(found.frames, record.first_position, check_bodies=True).table
+        return Segment(found.folder, record.first_position, table, found.frames, True)
+
+    def _scratch(self) -> Path:
+        """Where what is fetched lies until this is closed."""
+        if self._place is None:
+            self._place = Path(tempfile.mkdtemp(prefix="evtool-repair-"))
+        return self._place
+
+    def _fetch(self, file: File, path: Path) -> None:
+        target = self._files.open_append(path, create=True)
+        try:
+            for part in self.parts(file):
+                target.append([part])
+        finally:
+            target.close()
+
+    def close(self) -> None:
+        """Remove what was fetched."""
+        if self._place is not None:
+            self._files.remove_folder(self._place)
+            self._place = None
 
     def file(self, path: str) -> bytes | None:
         """A small file that it has beside the segments; None if it has none of this path."""
@@ -136,7 +192,7 @@ def _unpacked(record: bytes) -> dict[str, object]:
 
 def _agree(joined: bytes, damaged: Damaged) -> bool:
     """Whether every frame header that we can believe stands in what was joined, too."""
-    pieces = damaged.remains.pieces if damaged.remains is not None else None
+    pieces = damaged.known.pieces if damaged.known is not None else None
     if not isinstance(pieces, hot.Frames):
         return True
     return all(

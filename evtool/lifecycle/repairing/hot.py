@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from evtool.errors import LogDamagedError
+from evtool.files import forget
 from evtool.lifecycle.repairing.remains import Damage, Known, one_batch
 from evtool.log.format import (
     BATCH,
@@ -84,6 +85,13 @@ class Frames:
             raise LogDamagedError(
                 f"{self.path}: at byte {row['offset']}: {error.message}", "", error.what
             ) from error
+
+    def forget(self, rows: Table) -> None:
+        """Let go of the memory that reading these took."""
+        if len(rows):
+            last = rows[-1]
+            end = int(last["offset"]) + FRAME_HEADER_BYTES + int(last["header"]["body_bytes"])
+            forget(self.data, int(rows["offset"][0]), end)
 
     def body(self, row: np.void) -> memoryview:
         """The bytes of a body. Raises LogDamagedError."""

@@ -16,9 +16,11 @@ from evtool.ingest import deadletters
 from evtool.lifecycle import audit
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.findings import Finding
-from evtool.lifecycle.logfiles import take
-from evtool.lifecycle.repairing import smallfiles
+from evtool.lifecycle.logfiles import SegmentFiles, take
+from evtool.lifecycle.repairing import identity, smallfiles
 from evtool.lifecycle.repairing.filling import Backup, Filling
+from evtool.lifecycle.repairing.remains import Remains
+from evtool.lifecycle.repairing.remains import remains as look_again
 from evtool.lifecycle.repairing.smallfiles import FileStep
 from evtool.lifecycle.repairing.survey import Damaged, survey
 from evtool.log import manifest as manifests
@@ -26,7 +28,7 @@ from evtool.log.caches import INDEX_FOLDER
 from evtool.log.format import HEAD_FILE, LOG_FILE, STREAMS_FILE, parse_segment_name
 from evtool.log.log import Log
 from evtool.log.manifest import Manifest
-from evtool.log.segment import segment_folders
+from evtool.log.segment import is_cold, segment_folders
 from evtool.schemas import registry
 
 Way = Literal["rewrite", "restore", "begin"]
@@ -37,12 +39,14 @@ Progress = Callable[[int, int], None]
 class SegmentStep:
     """What becomes of a damaged segment.
 
-    `rewrite`: what is left becomes a cold segment; `restore`: a backup has what is missing; `begin`: nothing in
-    it was ever acknowledged, and it begins anew. `lost` are ranges of positions; `filled` come from the backup.
+    `rewrite`: what is left, and what a backup has of the rest, becomes a cold segment; `restore`: its files come
+    from a backup; `begin`: nothing in it was ever acknowledged, and it begins anew. `lost` are ranges of
+    positions; `filled` events come from the backup. `remains` is what is written.
     """
 
     damaged: Damaged
     way: Way
+    remains: Remains | None
     lost: tuple[tuple[int, int], ...]
     filled: int
     filling: Filling | None = None
@@ -51,6 +55,11 @@ class SegmentStep:
     def lost_events(self) -> int:
         """How many."""
         return sum(last - first + 1 for first, last in self.lost)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it changes anything: not where a backup has nothing of what was lost before."""
+        return self.remains is None or bool(self.remains.damages or self.lost or self.filled)
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ class Plan:
 
 
 def _described(step: SegmentStep) -> dict[str, Any]:
-    remains = step.damaged.remains
+    remains = step.remains
     return {
         "folder": str(step.damaged.folder),
         "first_position": step.damaged.first_position,
@@ -145,10 +154,13 @@ def open_damaged(files: Files, folder: Path, config: Config, backup: Backup | No
             manifests.read(files, folder)  # raises what there is to say
             raise LogNotFoundError(f"there is no log in {folder}") from None
         data = b""
-    told = take(Log(files, folder, Manifest("0" * 32, 1, 1, ""), config)).log_id
+    unknown = take(Log(files, folder, Manifest("0" * 32, 1, 1, ""), config))
+    told = unknown.log_id
     if backup is not None and told is not None:
         backup.refuse_other(told)
-    step = smallfiles.log_json(path, data, told, backup)
+    if told is not None:
+        unknown = take(Log(files, folder, Manifest(told, 1, 1, ""), config))
+    step = identity.log_json(path, data, unknown, backup)
     manifest = manifests.parse(step.data if step is not None else data, path)
     if backup is not None:
         backup.refuse_other(manifest.id)
@@ -170,7 +182,10 @@ def plan(
     findings = [finding for finding in report.findings if Path(finding.file).name != LOG_FILE]
     damaged = {folder for finding in findings if finding.severity == "log" and (folder := _segment(log, finding))}
     files = take(log)
-    segments = tuple(_step(each, backup) for each in survey(log, files, damaged) if _is_damaged(each, findings))
+    if backup is not None:  # it may have what an earlier repair could not bring back
+        damaged |= {each.folder for each in files.segments if _has_lost(each)}
+    steps = (_step(each, backup) for each in survey(log, files, damaged) if _is_damaged(each, findings, backup))
+    segments = tuple(step for step in steps if step.is_wanted)
     places = {name: log.folder / name for name in (registry.FOLDER, deadletters.FOLDER)}
     of_log = [finding for finding in findings if finding.severity == "log" and _segment(log, finding) is None]
     has_schemas = any(places[registry.FOLDER] in Path(finding.file).parents for finding in of_log)
@@ -190,8 +205,16 @@ def plan(
     )
 
 
-def _is_damaged(found: Damaged, findings: Sequence[Finding]) -> bool:
-    """Whether there is damage in a segment itself, and not only before it, where another one is missing."""
+def _has_lost(segment: SegmentFiles) -> bool:
+    return is_cold(segment.summary) and bool(segment.summary.get("gone", {}).get("lost"))
+
+
+def _is_damaged(found: Damaged, findings: Sequence[Finding], backup: Backup | None) -> bool:
+    """Whether there is damage in a segment itself, and not only before it, where another one is missing; or events
+    that a backup may have.
+    """
+    if backup is not None and found.files is not None and _has_lost(found.files):
+        return True
     if found.files is None or found.remains is None or found.remains.damages or len(found.remains.lost):
         return True
     return any(Path(finding.file).parent == found.folder for finding in findings if finding.severity == "log")
@@ -199,12 +222,14 @@ def _is_damaged(found: Damaged, findings: Sequence[Finding]) -> bool:
 
 def _step(damaged: Damaged, backup: Backup | None) -> SegmentStep:
     remains = damaged.remains
-    if remains is None:
-        return SegmentStep(damaged, "begin", (), 0)
-    filling = backup.filling(damaged) if backup is not None else None
+    if remains is None or damaged.known is None:
+        return SegmentStep(damaged, "begin", None, (), 0)
+    filling = backup.filling(damaged) if backup is not None and remains.damages else None
     if filling is not None:
-        return SegmentStep(damaged, "restore", (), len(remains.lost), filling)
-    return SegmentStep(damaged, "rewrite", tuple(_runs(remains.lost)), 0)
+        return SegmentStep(damaged, "restore", remains, (), len(remains.lost), filling)
+    if backup is not None and remains.gone_counts.get("lost"):
+        remains = look_again(damaged.known, backup.segments(damaged.first_position, damaged.last_position))
+    return SegmentStep(damaged, "rewrite", remains, tuple(_runs(remains.lost)), remains.filled)
 
 
 def _runs(positions: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[tuple[int, int]]:

@@ -121,7 +121,7 @@ def _mend_files(files: Files, folder: Path, plan: Plan, backup: Backup | None, a
 
 def _mend_segment(log: Log, step: SegmentStep, backup: Backup | None, aside: Aside) -> None:
     damaged = step.damaged
-    remains = damaged.remains
+    remains = step.remains
     for damage in remains.damages if remains is not None else ():
         aside.keep(damage)
     if step.filling is not None:

@@ -1,4 +1,4 @@
-"""The files of lines beside the segments, and log.json: what is mended of them, and what is put aside.
+"""The files of lines beside the segments: what is mended of them, and what is put aside.
 
 Lines of schemas, dead letters and of the audit have checksums, or ids that follow from what is in them: a bit
 that turned over is turned back. A dead letter that cannot be mended is put aside. A schema is brought back from a
@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
 
-from evtool.errors import EvtoolError, LogDamagedError
 from evtool.files import Files
 from evtool.ingest import deadletters
 from evtool.ingest.letterqueue import LetterQueue
 from evtool.lifecycle import audit
 from evtool.lifecycle.repairing.bits import turned_back
 from evtool.lifecycle.repairing.filling import Backup
-from evtool.log import manifest as manifests
-from evtool.log.format import FORMAT_VERSION, LOG_FILE, checksum
-from evtool.log.manifest import Manifest
+from evtool.log.format import checksum
 from evtool.schemas import registry
 
 _LINE_BYTES_MAX = 1 << 14  # of one whose bits are tried
@@ -38,44 +34,6 @@ class FileStep:
     message: str
     data: bytes
     aside: bytes
-
-
-def log_json(path: Path, data: bytes, log_id: str | None, backup: Backup | None) -> FileStep | None:
-    """log.json, if it is of another log than its segments say, or is none; None where it is as it should be.
-
-    Raises LogDamagedError where nothing tells what it was.
-    """
-    if _is_of(data, log_id):
-        return None
-    whole = backup.file(LOG_FILE) if backup is not None else None
-    if whole is None or not _is_of(whole, log_id):
-        whole = turned_back(data, lambda tried: _is_canonical(bytes(tried), log_id))
-    if whole is None:
-        raise LogDamagedError(
-            f"{path} is damaged, and nothing tells what it was",
-            "Say where a backup of this log is: `evtool repair --from URL`.",
-        )
-    return FileStep(path, "brought back, nothing of it is lost", whole, data)
-
-
-def _is_of(data: bytes, log_id: str | None) -> bool:
-    try:
-        return manifests.parse(data, Path(LOG_FILE)).id == (log_id or manifests.parse(data, Path(LOG_FILE)).id)
-    except EvtoolError:
-        return False
-
-
-def _is_canonical(data: bytes, log_id: str | None) -> bool:
-    """Whether it is what `manifest.create` writes, for this log."""
-    if log_id is not None and log_id.encode() not in data:
-        return False
-    try:
-        found = Manifest(**json.loads(data))
-        datetime.fromisoformat(found.created_at)
-        is_same = json.dumps(asdict(found), indent=2).encode() + b"\n" == data
-        return is_same and _is_of(data, log_id) and found.version == FORMAT_VERSION
-    except (ValueError, TypeError):
-        return False
 
 
 def schemas(files: Files, folder: Path, backup: Backup | None) -> FileStep | None:
@@ -111,14 +69,14 @@ def letters(files: Files, folder: Path) -> Iterator[tuple[bytes, bytes | None]]:
     """Each dead letter's line that is not as it was written, and the line that it was, if that can be told."""
     for entry in LetterQueue(files, folder).entries():
         if not _is_letter(entry.text):
-            yield entry.text, _mended(entry.text, _is_letter)
+            yield entry.text, _mended(entry.text, _is_proved)
 
 
 def mend_letters(files: Files, folder: Path) -> None:
     """Put lines back that can be, and take those out that cannot. Raises StorageError."""
     with LetterQueue(files, folder).change() as change:
         for entry in change.entries():
-            line = entry.text if _is_letter(entry.text) else _mended(entry.text, _is_letter)
+            line = entry.text if _is_letter(entry.text) else _mended(entry.text, _is_proved)
             if line is not None:
                 change.keep(line)
         change.finish()
@@ -129,6 +87,11 @@ def _is_letter(line: bytes | bytearray) -> bool:
     if letter is None or not line.endswith(b"\n"):
         return False
     return bool(json.loads(line).get("id", letter.id) == letter.id)
+
+
+def _is_proved(line: bytes | bytearray) -> bool:
+    """Whether it has an id, and its content gives this one."""
+    return _is_letter(line) and "id" in json.loads(line)
 
 
 def audit_lines(files: Files, folder: Path, backup: Backup | None) -> FileStep:

@@ -30,13 +30,14 @@ _GENERATION = re.compile(r"events-(\d+)\.")
 
 @dataclass(frozen=True)
 class Damaged:
-    """A damaged segment: what is left of it, or None where nothing in it was ever acknowledged.
+    """A damaged segment: what is known and left of it, or None where nothing in it was ever acknowledged.
 
     `place` is what others know of it, `files` what there is of it; None of a segment that is missing.
     """
 
     folder: Path
     first_position: int
+    known: Known | None
     remains: Remains | None
     place: Place
     files: SegmentFiles | None
@@ -60,8 +61,9 @@ def survey(log: Log, files: LogFiles, damaged: Collection[Path]) -> Iterator[Dam
             before = _facts(missing)
         place = _place(files, log_id, before, segment, following)
         if segment.folder in damaged:
-            found = _look(log, segment, place)
-            yield Damaged(segment.folder, segment.first_position, found, place, segment)
+            known = _look(log, segment, place)
+            found = remains(known) if known is not None else None
+            yield Damaged(segment.folder, segment.first_position, known, found, place, segment)
             before = dict(found.summary) if found is not None else before
         else:
             before = _summary(segment, before)
@@ -128,23 +130,16 @@ def _digest_before(segment: SegmentFiles) -> int | None:
     return int(segment.summary["previous_digest"]) if segment.summary is not None else None
 
 
-def _look(log: Log, segment: SegmentFiles, place: Place) -> Remains | None:
+def _look(log: Log, segment: SegmentFiles, place: Place) -> Known | None:
     if is_cold(segment.summary):
-        return remains(cold.known(log.files, segment.folder, segment.summary, place.log_id))
+        return cold.known(log.files, segment.folder, segment.summary)
     if segment.frames is None and segment.has_cold_files:
         assert place.last_position is not None or place.claimed
         last = place.last_position or place.claimed
         what = "neither segment.msgpack nor segment.copy is as it was written: no event can be proved"
-        return remains(_nothing(segment.folder, last, place, what, _generation(segment)))
+        return _nothing(segment.folder, last, place, what, _generation(segment))
     empty = memoryview(b"")
     data, index = segment.frames or empty, segment.index or empty
-    known = hot.known(segment.folder, segment.first_position, data, index, segment.summary, place)
-    return remains(known) if known is not None else None
-
-
-def look_at_frames(segment: SegmentFiles, place: Place, data: memoryview) -> Known | None:
-    """What is known of a hot segment if its frames.log has these bytes."""
-    index = segment.index or memoryview(b"")
     return hot.known(segment.folder, segment.first_position, data, index, segment.summary, place)
 
 
@@ -165,8 +160,8 @@ def _missing(files: LogFiles, log_id: bytes, before: Mapping[str, Any], last: in
         last_batch_before=int(before["last_batch"]),
         end=None,
     )
-    found = remains(_nothing(folder, last, place, "it is missing", 0))
-    return Damaged(folder, first, found, place, None)
+    known = _nothing(folder, last, place, "it is missing", 0)
+    return Damaged(folder, first, known, remains(known), place, None)
 
 
 def _nothing(folder: Path, last: int, place: Place, what: str, generation: int) -> Known:
