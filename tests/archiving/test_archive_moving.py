@@ -357,8 +357,11 @@ def test_an_index_that_is_lost_is_found_at_night_and_stored_again(folder: Path):
         assert verify(log, reads_archive=False).findings == []
         shutil.rmtree(store_folder(folder) / "events")
         damaged = verify(log, reads_archive=False)
+        shutil.rmtree(store_folder(folder))
+        unmounted = verify(log, reads_archive=False)
     assert {each.severity for each in damaged.findings} == {"log"}
     assert len(damaged.findings) == 4
+    assert [each.message for each in unmounted.findings] == ["the archive is not there: no object is"]
 
 
 def test_a_writer_goes_on_meanwhile_and_knows_what_was_archived(folder: Path):
