@@ -26,6 +26,7 @@ from evtool.lifecycle import coldchecks, framechecks, indexchecks, projectionche
 from evtool.lifecycle.archiving.sweeping import listed, sizes_of
 from evtool.lifecycle.audit import Mark
 from evtool.lifecycle.findings import (
+    NOT_THERE,
     OTHER_KIND,
     REARCHIVE,
     RESTORE_OBJECT,
@@ -276,6 +277,8 @@ class _Run:
             there = listed(archive.store)
         except StoreError as error:
             return error
+        if not there:
+            return [damaged(archive.url, "the archive is not there: no object is", NOT_THERE)]
         findings = []
         for summary in self._unread:
             for name, problem in sizes_of(summary, there):

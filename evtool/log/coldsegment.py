@@ -283,7 +283,7 @@ class ColdSegment:
 
         number = int(row["number"])
         wanted = [name for name in self._numbers if name in names]
-        (pieces,), (chunks,) = self._read(np.atleast_1d(row), wanted)
+        (pieces,), (chunks,) = self._read(self.table[number : number + 1], wanted)
         try:
             file = pq.ParquetFile(self.file.file(pieces, chunks), metadata=self.metadata, pre_buffer=False)
             indices = [self._numbers[name] for name in wanted]
