@@ -248,7 +248,7 @@ class Files:
         try:
             with translated("look at", path):
                 return path.stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
 
     def identity(self, path: Path) -> tuple[int, ...]:
@@ -367,6 +367,7 @@ def forget(view: memoryview, start: int, end: int) -> None:
     """
     mapping = view.obj
     if isinstance(mapping, mmap.mmap) and hasattr(mapping, "madvise"):
+        end = min(end, len(mapping))  # a file may have been cut
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
         if end > first:
             mapping.madvise(mmap.MADV_DONTNEED, first, end - first)

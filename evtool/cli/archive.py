@@ -74,7 +74,7 @@ def archive(
     from evtool.log.log import open as open_log
 
     moving = {"--to": to, "--older-than": older_than, "--by": by, "--keep-local": keep_local, "--dry-run": dry_run}
-    _check_flags(
+    check_flags(
         moving, {"--check": check, "--bring-back": bring_back, "--moved-to": moved_to}, quick, since, everything
     )
     config = configuration.load(log)
@@ -90,7 +90,7 @@ def archive(
             _move(opened, _with_flags(config, older_than, by, keep_local), to, dry_run, as_json)
 
 
-def _check_flags(
+def check_flags(
     moving: Mapping[str, Any], others: Mapping[str, Any], quick: bool, since: str | None, everything: bool
 ) -> None:
     """Raise ConfigError unless the flags are of one thing to do."""

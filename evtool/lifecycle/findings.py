@@ -24,6 +24,7 @@ LISTED_MAX = 1_000  # of damage, and of notes
 RESTORE = "`evtool repair` mends it from a backup, or keeps the rest of it; other segments are not affected."
 BEING_COMPACTED = "A compaction is at it, or was cut short: the next `evtool compact` makes it again."
 RESTORE_OBJECT = "Bring it back from a copy of the archive, or its segment from a backup; others are not affected."
+NOT_THERE = "Is the disk mounted, the bucket the right one? archive.json of the log says where its archive is."
 REARCHIVE = "It is a copy of what is here: the next `evtool archive` stores it again."
 REINDEX = "It is only a cache: `evtool reindex` makes it again."
 

@@ -26,6 +26,7 @@ from evtool.lifecycle import coldchecks, framechecks, indexchecks, projectionche
 from evtool.lifecycle.archiving.sweeping import listed, sizes_of
 from evtool.lifecycle.audit import Mark
 from evtool.lifecycle.findings import (
+    NOT_THERE,
     OTHER_KIND,
     REARCHIVE,
     RESTORE_OBJECT,
@@ -207,6 +208,7 @@ class _Run:
         self._log_id = self._files.manifest.id_bytes
         self._tables = indexchecks.open_tables(log.files, log.folder, self._log_id, fast)
         before = _skipped(self._files, since)
+        self._reads_archive = reads_archive
         self._unread = [] if reads_archive else _archived(self._files, len(before))
         self._skipped = [*before, *self._unread]
         self._report.skipped = len(self._skipped)
@@ -275,6 +277,8 @@ class _Run:
             there = listed(archive.store)
         except StoreError as error:
             return error
+        if not there:
+            return [damaged(archive.url, "the archive is not there: no object is", NOT_THERE)]
         findings = []
         for summary in self._unread:
             for name, problem in sizes_of(summary, there):
@@ -323,6 +327,10 @@ class _Run:
                 hint = "`evtool repair` brings back what is missing before it, or names it as lost."
                 self._found.add(damaged(segment.folder, message, hint))
                 self._is_whole, chain.digest = False, None
+            if not self._reads_archive and self._found.of_log and is_archived(segment.summary):
+                chain.skip(segment.summary)  # behind damage of what is archived, which is not read either
+                self._is_whole = False
+                continue
             opened, findings = _open(self._files, segment, chain.digest)
             self._found.add(*findings)
             if opened is None and not findings:  # one that has just been begun

@@ -189,13 +189,13 @@ class ColdSegment:
 
         wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
         stored = {*wanted, "event_uuid"} if "event_id" in wanted else set(wanted)
-        return to_frame(pa.Table.from_batches([self.batches(np.atleast_1d(row), stored)]), wanted)
+        return to_frame(pa.Table.from_batches([self.batches(self._row(row), stored)]), wanted)
 
     def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
         """The same as columns of PLACED_SCHEMA, in order of position if that is among them."""
         from evtool.log.frame import PLACED_SCHEMA
 
-        return _in_order(self.batches(np.atleast_1d(row), PLACED_SCHEMA.names if columns is None else columns))
+        return _in_order(self.batches(self._row(row), PLACED_SCHEMA.names if columns is None else columns))
 
     def together(
         self, rows: Table, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool = False
@@ -279,7 +279,11 @@ class ColdSegment:
 
     def read(self, row: np.void, names: Collection[str]) -> pa.Table:
         """Columns of a row group as they are stored. Raises LogDamagedError when any bit of them has changed."""
-        return self._decoded(np.atleast_1d(row), names)
+        return self._decoded(self._row(row), names)
+
+    def _row(self, row: np.void) -> Table:
+        number = int(row["number"])
+        return self.table[number : number + 1]
 
     def _decoded(self, rows: Table, names: Collection[str]) -> pa.Table:
         """The same of several row groups, one behind the other."""
@@ -303,13 +307,13 @@ class ColdSegment:
 
     def stored(self, row: np.void) -> list[memoryview]:
         """A row group as the bytes that it is, from its offset on. Raises LogDamagedError as `read`."""
-        (pieces,), (chunks,) = self._read(np.atleast_1d(row), list(self._numbers))
+        (pieces,), (chunks,) = self._read(self._row(row), list(self._numbers))
         return [data for _, data in sorted(zip(pieces, chunks, strict=True), key=lambda each: each[0])]
 
     def damaged_columns(self, row: np.void) -> list[str]:
         """The columns of a row group that do not match their checksums."""
         names = list(self._numbers)
-        (pieces,) = self._pieces(np.atleast_1d(row), names)
+        (pieces,) = self._pieces(self._row(row), names)
         chunks = self.file.read(pieces)
         return [name for name, piece, data in zip(names, pieces, chunks, strict=True) if not piece.is_of(data)]
 

@@ -42,7 +42,7 @@ from evtool.errors import (
 from evtool.lifecycle import nightly as nights
 from evtool.lifecycle.archiving import checking, moving, place, planning, returning
 from evtool.lifecycle.nightsteps import steps
-from evtool.lifecycle.rewriting import rewriting_lock
+from evtool.lifecycle.rewriting import rewrite, rewriting_lock
 from evtool.lifecycle.verify import verify
 
 
@@ -357,8 +357,11 @@ def test_an_index_that_is_lost_is_found_at_night_and_stored_again(folder: Path):
         assert verify(log, reads_archive=False).findings == []
         shutil.rmtree(store_folder(folder) / "events")
         damaged = verify(log, reads_archive=False)
+        shutil.rmtree(store_folder(folder))
+        unmounted = verify(log, reads_archive=False)
     assert {each.severity for each in damaged.findings} == {"log"}
     assert len(damaged.findings) == 4
+    assert [each.message for each in unmounted.findings] == ["the archive is not there: no object is"]
 
 
 def test_a_writer_goes_on_meanwhile_and_knows_what_was_archived(folder: Path):
@@ -392,3 +395,17 @@ def test_an_active_segment_without_events_has_no_age(folder: Path):
         log.seal()
     for clock in ("timestamp", "recorded"):
         assert planned(folder, older_than=0, by=clock).segments == 1
+
+
+def test_a_segment_that_was_written_again_goes_back_whatever_its_age_is(folder: Path):
+    wanted = replay(make(folder))
+    archived(folder)
+    with evtool.open(folder) as log:
+        lock = rewriting_lock(log)
+        rewrite(log, [log.snapshot().segments[1]], [])  # as far as a drop comes that is killed then
+        lock.release()
+    assert planned(folder, older_than=3_600).segments == 1
+    archived(folder, older_than=3_600)
+    assert len(stubs(folder)) == 4
+    assert check_archive(folder).position == 4 * COUNT
+    check_sound(folder, wanted)

@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from archives import COUNT, SMALL, make, objects, stubs
+from archives import COUNT, SMALL, archived, make, objects, stubs
 from backing import digest, replay
 from command_line import as_json, failed, run
 from samples import make_log, many
 
+from evtool.cli.archive import check_flags
 from evtool.errors import (
     AccessDeniedError,
     ArchiveError,
@@ -20,6 +22,9 @@ from evtool.errors import (
     LogDamagedError,
     StoreError,
 )
+
+MOVING = ("--to", "--older-than", "--by", "--keep-local", "--dry-run")
+OTHERS = ("--check", "--bring-back", "--moved-to")
 
 
 @pytest.fixture
@@ -76,9 +81,6 @@ def test_it_is_configured_and_moves_when_it_was_copied(home: Path):
     assert b"elsewhere now" in run("archive", "--moved-to", "elsewhere", cwd=home).stderr
     shutil.rmtree(home / "archive")
     assert run("replay", cwd=home).stdout == wanted
-    assert "is at file://" in failed(ArchiveError.exit_code, "archive", cwd=home)
-    (home / "evtool.toml").write_text('[archive]\nto = "elsewhere"\n')
-    assert b"nothing to move" in run("archive", cwd=home).stderr
 
 
 def test_what_cannot_be_is_told_and_the_log_is_as_it_was(home: Path):
@@ -87,14 +89,11 @@ def test_what_cannot_be_is_told_and_the_log_is_as_it_was(home: Path):
     assert "is not said where" in failed(wrong, "archive", cwd=home)
     assert "as in 90d" in failed(wrong, "archive", "--to", "x", "--older-than", "90", cwd=home)
     assert "among the files of the log" in failed(wrong, "archive", "--to", "segments/x", cwd=home)
-    for arguments in (("--check", "--to", "x"), ("--quick",), ("--bring-back",), ("--from", "@1")):
-        failed(wrong, "archive", *arguments, cwd=home)
-    for arguments in (("--check",), ("--moved-to", "x")):
-        assert "has no archive" in failed(ArchiveError.exit_code, "archive", *arguments, cwd=home)
+    assert "do not go together" in failed(wrong, "archive", "--check", "--to", "x", cwd=home)
+    assert "has no archive" in failed(ArchiveError.exit_code, "archive", "--check", cwd=home)
     (home / "file").write_text("")
     failed(20, "archive", "--to", "file", "--json", cwd=home)
-    make(home / "other", cold=1)
-    run("archive", "--to", "archive", "--log", "other", cwd=home)
+    archived(make(home / "other", cold=1), to=(home / "archive").as_uri())
     code = ArchiveError.exit_code
     assert "is of the log" in failed(code, "archive", "--to", "archive", "--json", cwd=home)
     env = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a"}
@@ -115,7 +114,7 @@ def test_a_folder_that_must_not_be_written_is_told(home: Path):
 
 
 def test_damage_is_told_by_check_and_by_verify(home: Path):
-    run("archive", "--to", "archive", cwd=home)
+    archived(home / "segments", to=(home / "archive").as_uri())
     first = sorted((home / "archive").glob("events/*/*"))[0]
     data = first.read_bytes()
     first.write_bytes(data[:1000] + bytes([data[1000] ^ 1]) + data[1001:])
@@ -148,3 +147,22 @@ def test_a_night_archives_behind_the_backup_and_reads_nothing_of_what_is_there(h
     assert "archived segment" in told
     assert "by size" in told
     assert "archive: ok" in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"--check": True, "--to": "x"}, "do not go together"),
+        ({"--check": True, "--bring-back": True, "--all": True}, "do not go together"),
+        ({"--quick": True}, "--quick is of --check"),
+        ({"--bring-back": True}, "how much"),
+        ({"--bring-back": True, "--all": True, "--from": "@1"}, "how much"),
+        ({"--from": "@1"}, "of --bring-back"),
+        ({"--moved-to": "x", "--all": True}, "of --bring-back"),
+    ],
+)
+def test_flags_that_make_no_sense_together_are_refused(flags: dict[str, Any], told: str):
+    moving, others = ({name: flags.get(name) for name in names} for names in (MOVING, OTHERS))
+    quick, since, everything = flags.get("--quick", False), flags.get("--from"), flags.get("--all", False)
+    with pytest.raises(ConfigError, match=told):
+        check_flags(moving, others, quick, since, everything)

@@ -349,6 +349,42 @@ def test_what_was_gone_before_stays_so(cold: Path, tmp_path: Path):
         assert log.append(sent()[403:404]).duplicates == 1  # erased before
 
 
+def test_a_lost_map_costs_no_record_of_what_was_gone(cold: Path, tmp_path: Path):
+    folder = copied(cold, tmp_path)
+    with evtool.open(folder) as log:
+        lock = rewriting_lock(log)
+        change = dropping(lambda events: events["position"].to_numpy() % 4 == 0, log.manifest.id_bytes)
+        rewrite(log, [log.snapshot().segments[1]], [], change)
+        lock.release()
+    before = held(folder)
+    (path,) = segment(folder, 1).glob("*.map")
+    path.unlink()
+    done = repair(folder)
+    assert done.lost == span(1) & set(before)
+    check_whole(folder, before, done.lost)
+    with evtool.open(folder) as log:
+        assert log.append(sent()[203:204]).duplicates == 1  # dropped before
+
+
+def test_frames_that_are_cut_off_by_pages_are_lost(tmp_path: Path):
+    folder = tmp_path / "segments"
+    with evtool.open(folder, create=True, config=Config(log=LogConfig(segment_bytes=40 * 1024))) as log:
+        for one in sent()[:60]:
+            log.append([one])
+    before = held(folder)
+    table = frames_of(folder, 0)
+    with (segment(folder, 0) / "frames.log").open("r+b") as file:
+        file.truncate(int(table["offset"][20]) + 10)  # the first frame of batch 11
+    done = repair(folder)
+    assert done.lost == set(range(11, segment_end(folder, before) + 1))
+    check_whole(folder, before, done.lost)
+
+
+def segment_end(folder: Path, before: dict[int, object]) -> int:
+    """The last position of the first segment of a log of several."""
+    return int(segment(folder, 1).name) - 1 if max(before) >= int(segment(folder, 1).name) else max(before)
+
+
 def test_without_a_record_of_what_was_gone_that_is_lost_and_the_rest_is_kept(cold: Path, tmp_path: Path):
     folder = copied(cold, tmp_path)
     going = {1: dropping, 2: erasing}

@@ -18,7 +18,7 @@ import xxhash
 from evtool.config import Config
 from evtool.errors import LogDamagedError, LogReadOnlyError
 from evtool.files import forget_all
-from evtool.lifecycle.archiving.place import Archive, archived, object_of, of, store_at
+from evtool.lifecycle.archiving.place import Archive, archived, object_of, of, store_at, url_of
 from evtool.lifecycle.archiving.planning import Plan
 from evtool.lifecycle.archiving.sweeping import (
     catalogue_of,
@@ -84,8 +84,9 @@ def move_all(
 ) -> Report:
     """Move what a plan says to the archive at `url`, which begins with the first one, and tidy up there.
 
-    Raises LogReadOnlyError, LogLockedError (another one writes segments), ArchiveError (what is there is not this
-    archive), StoreError, StorageError: what was moved by then stays so, and the next run goes on.
+    Raises LogReadOnlyError, LogLockedError (another one writes segments), ArchiveError (it is at another place, or
+    what is there is not this archive), StoreError, StorageError: what was moved by then stays so, and the next run
+    goes on.
     """
     if log.is_read_only:
         raise LogReadOnlyError(f"{log.folder} was opened to be read only")
@@ -93,6 +94,7 @@ def move_all(
     lock = rewriting_lock(log)
     try:
         clear(log)
+        url = url_of(log, config, url)
         archive = of(log)
         if plan.segments and (archive is None or archive.place.url != url):
             archive = _begun(log, config, url)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from evtool.files import Files
+from evtool.files import Files, translated
 from evtool.lifecycle.repairing.remains import Damage
 from evtool.log.format import DAMAGED_FOLDER, DAMAGED_REPORT_FILE
 
@@ -50,6 +50,14 @@ class Aside:
         piece = bytes(self._files.map(path)[damage.start : damage.end])
         if piece:
             self.keep_data(path.with_name(f"{path.name}.{damage.start}"), piece)
+
+    def move(self, path: Path) -> None:
+        """Put a file of the log aside that is not needed where it is. Raises StorageError."""
+        target = self.folder / path.relative_to(self._log_folder)
+        self._files.make_folder(target.parent)
+        with translated("rename", path):
+            self._files.replace(path, target)
+        self._files.sync_folder(target.parent)
 
     def keep_data(self, path: Path, data: bytes) -> None:
         """Put some bytes aside under the name of a file of the log. Raises StorageError."""

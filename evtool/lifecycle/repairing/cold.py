@@ -54,8 +54,9 @@ def known(files: Files, folder: Path, summary: Mapping[str, Any]) -> Known:
     damages: list[Damage] = []
     record = _proved(files, folder / map_file(summary["generation"]), summary, damages)
     if record is None:
+        earlier = _earlier(files, folder, summary, damages)
         batches = one_batch(first, last, int(summary["recorded_at_min"]), int(summary["digest"]))
-        return _Told(folder, summary, damages).known(NothingLeft(folder), np.zeros(0, ROW), batches, Gone.none())
+        return _Told(folder, summary, damages).known(NothingLeft(folder), np.zeros(0, ROW), batches, earlier)
     path = folder / events_file(summary["generation"])
     data = _mapped(files, path)
     if len(data) < int(summary["events_bytes"]):

@@ -17,13 +17,15 @@ from evtool.lifecycle import audit
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.findings import Finding
 from evtool.lifecycle.logfiles import SegmentFiles, take
-from evtool.lifecycle.repairing import identity, smallfiles
+from evtool.lifecycle.repairing import identity, smallfiles, stubs
 from evtool.lifecycle.repairing.filling import Backup, Filling
 from evtool.lifecycle.repairing.remains import Remains
 from evtool.lifecycle.repairing.remains import remains as look_again
 from evtool.lifecycle.repairing.smallfiles import FileStep
+from evtool.lifecycle.repairing.stubs import Source, Stubs, StubStep
 from evtool.lifecycle.repairing.survey import Damaged, survey
 from evtool.log import manifest as manifests
+from evtool.log.archive import Place, is_archived
 from evtool.log.caches import INDEX_FOLDER
 from evtool.log.format import HEAD_FILE, LOG_FILE, STREAMS_FILE, parse_segment_name
 from evtool.log.log import Log
@@ -64,9 +66,16 @@ class SegmentStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a repair would do. `others` are findings that it does not mend, with what does."""
+    """All that a repair would do. `others` are findings that it does not mend, with what does.
+
+    `stubs` are archived segments that come back from the archive, `left` says of others why they cannot. `place`
+    is what archive.json becomes, if it is lost.
+    """
 
     log_json: FileStep | None
+    place: Place | None
+    stubs: tuple[StubStep, ...]
+    left: tuple[Finding, ...]
     segments: tuple[SegmentStep, ...]
     schemas: FileStep | None
     letters: tuple[tuple[bytes, bytes | None], ...]
@@ -78,7 +87,7 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing that it would do."""
-        steps = (self.log_json, self.segments, self.schemas, self.letters, self.derived)
+        steps = (self.log_json, self.place, self.stubs, self.segments, self.schemas, self.letters, self.derived)
         return not (any(steps) or self.has_broken_audit)
 
     @property
@@ -95,9 +104,9 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """What the audit keeps of it."""
         aside = sum(line is None for _, line in self.letters)
-        files = sum(step is not None for step in (self.log_json, self.schemas)) + len(self.derived)
+        files = sum(step is not None for step in (self.log_json, self.schemas, self.place)) + len(self.derived)
         return {
-            "segments": len(self.segments),
+            "segments": len(self.segments) + len(self.stubs),
             "lost_events": self.lost_events,
             "filled_events": self.filled,
             "dead_letters_aside": aside,
@@ -110,7 +119,8 @@ class Plan:
             "lost_events": self.lost_events,
             "lost": [list(each) for step in self.segments for each in step.lost],
             "filled_events": self.filled,
-            "segments": [_described(step) for step in self.segments],
+            "segments": [*map(_described_stub, self.stubs), *map(_described, self.segments)],
+            "archive": self.place.url if self.place is not None else None,
             "files": [
                 {"file": str(step.path), "message": step.message}
                 for step in (self.log_json, self.schemas)
@@ -122,8 +132,22 @@ class Plan:
             },
             "audit": "broken" if self.has_broken_audit else "whole",
             "derived": list(self.derived),
-            "others": [vars(finding) for finding in self.others],
+            "others": [vars(finding) for finding in (*self.left, *self.others)],
         }
+
+
+def _described_stub(step: StubStep) -> dict[str, Any]:
+    first, last = step.positions
+    return {
+        "folder": str(step.folder),
+        "first_position": first,
+        "last_position": last,
+        "way": "archive",
+        "lost": [],
+        "lost_events": 0,
+        "filled_events": 0,
+        "damages": [vars(each) for each in step.damages],
+    }
 
 
 def _described(step: SegmentStep) -> dict[str, Any]:
@@ -178,23 +202,36 @@ def plan(
 
     Nobody may write to it meanwhile. Raises StoreError, BackupError, StorageError.
     """
-    report = verifying.verify(log, on_progress, read_models=config.read_models_path, config=config)
+    files = take(log)
+    source = Source(log, config)
+    archived = stubs.look(log, files, source)
+    if archived.place is not None:
+        log.archive.url = archived.place.url
+    report = verifying.verify(
+        log, on_progress, reads_archive=False, read_models=config.read_models_path, config=config
+    )
     findings = [finding for finding in report.findings if Path(finding.file).name != LOG_FILE]
     damaged = {folder for finding in findings if finding.severity == "log" and (folder := _segment(log, finding))}
-    files = take(log)
+    damaged -= {step.folder for step in archived.steps}
+    damaged |= {Path(each.file) for each in archived.left.values()}
+    files = stubs.brought_back(take(log), archived)
     if backup is not None:  # it may have what an earlier repair could not bring back
         damaged |= {each.folder for each in files.segments if _has_lost(each)}
     steps = (_step(each, backup) for each in survey(log, files, damaged) if _is_damaged(each, findings, backup))
-    segments = tuple(step for step in steps if step.is_wanted)
+    segments, left = _without_left([step for step in steps if step.is_wanted], archived)
     places = {name: log.folder / name for name in (registry.FOLDER, deadletters.FOLDER)}
     of_log = [finding for finding in findings if finding.severity == "log" and _segment(log, finding) is None]
     has_schemas = any(places[registry.FOLDER] in Path(finding.file).parents for finding in of_log)
     has_letters = any(places[deadletters.FOLDER] in Path(finding.file).parents for finding in of_log)
     schemas = smallfiles.schemas(log.files, log.folder, backup) if has_schemas else None
     is_audit = any(Path(finding.file).name == audit.FILE for finding in of_log)
-    derived, others = _sorted(log, findings, schemas is not None, segments)
+    derived, others = _sorted(log, findings, schemas is not None, bool(segments or archived.steps or left))
+    derived = sorted({*derived, *archived.derived})
     return Plan(
         log_json=log_json,
+        place=archived.place,
+        stubs=archived.steps,
+        left=left,
         segments=segments,
         schemas=schemas,
         letters=tuple(smallfiles.letters(log.files, log.folder)) if has_letters else (),
@@ -205,7 +242,22 @@ def plan(
     )
 
 
+def _without_left(
+    steps: Sequence[SegmentStep], archived: Stubs
+) -> tuple[tuple[SegmentStep, ...], tuple[Finding, ...]]:
+    """The steps but for archived segments that only a backup can bring back now, and why these are left."""
+    kept, left = [], dict(archived.left)
+    for step in steps:
+        first = step.damaged.first_position
+        if step.way == "restore" or first not in left:
+            kept.append(step)
+            left.pop(first, None)
+    return tuple(kept), tuple(left.values())
+
+
 def _has_lost(segment: SegmentFiles) -> bool:
+    if is_archived(segment.summary) and segment.frames is None:  # what the archive has is not written anew
+        return False
     return is_cold(segment.summary) and bool(segment.summary.get("gone", {}).get("lost"))
 
 
@@ -252,7 +304,7 @@ def _is_index(log: Log, path: Path) -> bool:
 
 
 def _sorted(
-    log: Log, findings: Sequence[Finding], has_schemas: bool, segments: Sequence[SegmentStep]
+    log: Log, findings: Sequence[Finding], has_schemas: bool, has_segments: bool
 ) -> tuple[list[str], list[Finding]]:
     """The files that are made again, and the findings that somebody else has to see to."""
     derived: set[str] = set()
@@ -268,6 +320,6 @@ def _sorted(
         elif not is_own and path != log.folder:
             is_mended = path.name in (audit.FILE, deadletters.FILE) or (has_schemas and path.name == registry.FILE)
             others += [] if is_mended else [finding]
-        elif path == log.folder and not segments:
+        elif path == log.folder and not has_segments:
             others.append(finding)
     return sorted(derived), others

@@ -22,13 +22,16 @@ from evtool.files import Files, Lock
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.repairing import filling as fillings
-from evtool.lifecycle.repairing import smallfiles
+from evtool.lifecycle.repairing import smallfiles, stubs
 from evtool.lifecycle.repairing.aside import Aside
 from evtool.lifecycle.repairing.filling import Backup
 from evtool.lifecycle.repairing.planning import Plan, Progress, SegmentStep
+from evtool.lifecycle.repairing.remains import Damage
+from evtool.lifecycle.repairing.stubs import Source
 from evtool.lifecycle.rewriting import rewrite_as
 from evtool.lifecycle.verify import Report
-from evtool.log.format import COMPACT_LOCK_FILE, FRAMES_FILE, LOCK_FILE
+from evtool.log.archive import write_place
+from evtool.log.format import ARCHIVE_FILE, COMPACT_LOCK_FILE, FRAMES_FILE, LOCK_FILE
 from evtool.log.log import Log
 from evtool.log.segmentview import SegmentView
 from evtool.log.walk import segment_header
@@ -78,15 +81,25 @@ class Session:
             **plan.facts(),
         }
         aside.report(facts)
+        if plan.place is not None:
+            aside.keep(Damage(str(log.folder / ARCHIVE_FILE), ""))
+            write_place(log.files, log.folder, plan.place)
         _mend_files(log.files, log.folder, plan, backup, aside)
         on_begin()
+        source = Source(log, config)
+        for stub in plan.stubs:
+            stubs.restore(log, source, stub, aside)
         for step in plan.segments:
             _mend_segment(log, step, backup, aside)
         clear(log)
         self.release()
-        _make_derived(log, config, plan, on_progress)
-        report = verifying.verify(log, on_progress, read_models=config.read_models_path, config=config)
-        facts |= {"is_finished": True, "is_whole": report.is_clean, "digest": report.digest}
+        if not plan.left:  # nothing can be made of events that cannot be found
+            _make_derived(log, config, plan, on_progress)
+        report = verifying.verify(
+            log, on_progress, reads_archive=False, read_models=config.read_models_path, config=config
+        )
+        is_whole = report.is_clean and not plan.left
+        facts |= {"is_finished": True, "is_whole": is_whole, "digest": report.digest}
         aside.report(facts)
         return Repaired(aside.folder, report)
 
