@@ -45,6 +45,8 @@ from evtool.lifecycle.nightsteps import steps
 from evtool.lifecycle.verify import verify
 from evtool.projections import inventory, snapshots
 from evtool.projections import projection as projections
+from evtool.schemas import document
+from evtool.schemas.steps import from_list
 
 BY_STREAM = Wanted(streams=(STREAM,))
 BY_CONDITION = Wanted(where=f"payload.user_id = '{MARKER}'")
@@ -298,6 +300,23 @@ def test_dead_letters_go_by_what_they_say(folder: Path):
     erased(folder, BY_STREAM)
     left = [json.loads(line)["raw"] for line in path.read_text().splitlines()]
     assert left == [raw for raw, (is_named, _) in raws.items() if not is_named]
+
+
+def test_a_dead_letter_of_an_earlier_version_goes_by_what_it_says_in_the_latest(folder: Path):
+    raws = [
+        f'{{"event_type":"Old","schema_version":1,"payload":{{"usr":"{MARKER}!"}}}}',
+        f'{{"event_type":"Old","payload":{{"usr":"{MARKER}!","user_id":7}}}}',  # a step fails on it
+        f'{{"event_type":7,"schema_version":"?","payload":{{"usr":"{MARKER}!"}}}}',
+    ]
+    letters = [letter(raw.encode(), 10 + number) for number, raw in enumerate(raws)]
+    DeadLetterFile(Files(), folder, durable=False).append(letters)
+    wanted = Wanted(where=f"payload.user_id = '{MARKER}!'")
+    assert planned(folder, wanted).letters.ids == set()
+    with evtool.open(folder) as log:
+        log.schemas.add("Old", document.parse("{}"), compatibility="none")
+        renamed = from_list([{"rename": "usr", "to": "user_id"}], "upcast")
+        log.schemas.add("Old", document.parse('{"title":"2"}'), steps=renamed)
+    assert planned(folder, wanted).letters.ids == {letters[0].id}
 
 
 def test_backups_that_hold_it_are_named(folder: Path):
