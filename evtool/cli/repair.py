@@ -51,9 +51,10 @@ def repair(
     """Make a damaged log whole again: keep all that is proved, put aside what is not, name what is lost.
 
     Reads everything, as `evtool verify` does, shows what it would do, and asks. Events come back from a backup
-    that has them, and files of archived segments from the archive, proved by checksums. What is lost otherwise is a frame's or a row group's events: their
-    positions are named, and are never given again. Damaged bytes and a report stay in damaged/ of the log's
-    folder. Whoever writes to the log has to wait. The exit code is 14 where damage is left that this cannot mend.
+    that has them, and files of archived segments from the archive, proved by checksums. What is lost otherwise is
+    a frame's or a row group's events: their positions are named, and are never given again. Damaged bytes and a
+    report stay in damaged/ of the log's folder. Whoever writes to the log has to wait. The exit code is 14 where
+    damage is left that this cannot mend.
     """
     from evtool.parallel import keep_freed_memory
 
@@ -140,6 +141,8 @@ def _show(plan: Plan) -> None:
         _say_damages(stub.damages)
     for step in plan.segments:
         _say_damages(step.remains.damages if step.remains is not None else ())
+        if step.refusal:
+            render.say(f"{step.damaged.folder.name}: not filled from the backup: {step.refusal}")
     ranges = [each for step in plan.segments for each in step.lost]
     if ranges:
         shown = ", ".join(_range(each) for each in ranges[:_RANGES_SHOWN])

@@ -18,6 +18,7 @@ from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.findings import Finding
 from evtool.lifecycle.logfiles import SegmentFiles, take
 from evtool.lifecycle.repairing import identity, smallfiles, stubs
+from evtool.lifecycle.repairing.erased import Erased, since
 from evtool.lifecycle.repairing.filling import Backup, Filling
 from evtool.lifecycle.repairing.remains import Remains
 from evtool.lifecycle.repairing.remains import remains as look_again
@@ -43,7 +44,8 @@ class SegmentStep:
 
     `rewrite`: what is left, and what a backup has of the rest, becomes a cold segment; `restore`: its files come
     from a backup; `begin`: nothing in it was ever acknowledged, and it begins anew. `lost` are ranges of
-    positions; `filled` events come from the backup. `remains` is what is written.
+    positions; `filled` events come from the backup. `remains` is what is written. `refusal` says why the backup
+    was not asked for all that is lost.
     """
 
     damaged: Damaged
@@ -52,6 +54,7 @@ class SegmentStep:
     lost: tuple[tuple[int, int], ...]
     filled: int
     filling: Filling | None = None
+    refusal: str = ""
 
     @property
     def lost_events(self) -> int:
@@ -160,6 +163,7 @@ def _described(step: SegmentStep) -> dict[str, Any]:
         "lost": [list(each) for each in step.lost],
         "lost_events": step.lost_events,
         "filled_events": step.filled,
+        "refusal": step.refusal,
         "damages": [vars(each) for each in remains.damages] if remains is not None else [],
     }
 
@@ -217,14 +221,17 @@ def plan(
     files = stubs.brought_back(take(log), archived)
     if backup is not None:  # it may have what an earlier repair could not bring back
         damaged |= {each.folder for each in files.segments if _has_lost(each)}
-    steps = (_step(each, backup) for each in survey(log, files, damaged) if _is_damaged(each, findings, backup))
+    is_audit = any(Path(finding.file).name == audit.FILE for finding in findings if finding.severity == "log")
+    erased = _erased(log, backup, is_audit)
+    steps = (
+        _step(each, backup, erased) for each in survey(log, files, damaged) if _is_damaged(each, findings, backup)
+    )
     segments, left = _without_left([step for step in steps if step.is_wanted], archived)
     places = {name: log.folder / name for name in (registry.FOLDER, deadletters.FOLDER)}
     of_log = [finding for finding in findings if finding.severity == "log" and _segment(log, finding) is None]
     has_schemas = any(places[registry.FOLDER] in Path(finding.file).parents for finding in of_log)
     has_letters = any(places[deadletters.FOLDER] in Path(finding.file).parents for finding in of_log)
     schemas = smallfiles.schemas(log.files, log.folder, backup) if has_schemas else None
-    is_audit = any(Path(finding.file).name == audit.FILE for finding in of_log)
     derived, others = _sorted(log, findings, schemas is not None, bool(segments or archived.steps or left))
     derived = sorted({*derived, *archived.derived})
     return Plan(
@@ -240,6 +247,17 @@ def plan(
         needs_index=bool(segments) or any(_is_index(log, Path(path)) for path in derived),
         others=tuple(others),
     )
+
+
+def _erased(log: Log, backup: Backup | None, is_broken: bool) -> Erased:
+    """What was erased since the backup was made."""
+    if backup is None:
+        return Erased()
+    if is_broken:
+        now = smallfiles.audit_lines(log.files, log.folder, backup).data
+    else:
+        now = b"".join(line.text + b"\n" for line in audit.lines(log.files, log.folder))
+    return since(backup.file(audit.FILE) or b"", now)
 
 
 def _without_left(
@@ -272,16 +290,23 @@ def _is_damaged(found: Damaged, findings: Sequence[Finding], backup: Backup | No
     return any(Path(finding.file).parent == found.folder for finding in findings if finding.severity == "log")
 
 
-def _step(damaged: Damaged, backup: Backup | None) -> SegmentStep:
+def _step(damaged: Damaged, backup: Backup | None, erased: Erased) -> SegmentStep:
     remains = damaged.remains
     if remains is None or damaged.known is None:
         return SegmentStep(damaged, "begin", None, (), 0)
-    filling = backup.filling(damaged) if backup is not None and remains.damages else None
+    if backup is None:
+        return SegmentStep(damaged, "rewrite", remains, tuple(_runs(remains.lost)), remains.filled)
+    refusal = erased.why_not(damaged.first_position, damaged.last_position)
+    is_asked = damaged.is_past_known or not refusal
+    filling = backup.filling(damaged) if remains.damages and is_asked else None
     if filling is not None:
         return SegmentStep(damaged, "restore", remains, (), len(remains.lost), filling)
-    if backup is not None and remains.gone_counts.get("lost"):
-        remains = look_again(damaged.known, backup.segments(damaged.first_position, damaged.last_position))
-    return SegmentStep(damaged, "rewrite", remains, tuple(_runs(remains.lost)), remains.filled)
+    if remains.gone_counts.get("lost") and is_asked:
+        fillers = backup.segments(damaged.first_position, damaged.last_position)
+        remains = look_again(damaged.known, fillers, fills_earlier=not refusal)
+    is_refused = bool(refusal and remains.gone_counts.get("lost"))
+    lost = tuple(_runs(remains.lost))
+    return SegmentStep(damaged, "rewrite", remains, lost, remains.filled, refusal=refusal if is_refused else "")
 
 
 def _runs(positions: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[tuple[int, int]]:

@@ -43,6 +43,11 @@ class Damaged:
     files: SegmentFiles | None
 
     @property
+    def is_past_known(self) -> bool:
+        """Whether it is known which of its events were gone: not where only their positions are."""
+        return self.files is not None and (self.files.summary is not None or self.files.frames is not None)
+
+    @property
     def last_position(self) -> int:
         """Of its last event."""
         return self.remains.last_position if self.remains is not None else self.first_position - 1
