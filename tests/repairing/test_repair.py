@@ -68,6 +68,11 @@ def cut(path: Path, share: float) -> None:
         file.truncate(int(path.stat().st_size * share))
 
 
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"what was never written here")
+
+
 def span(number: int) -> set[int]:
     """The positions of a sealed segment of the log."""
     return set(range(number * 2 * BATCH + 1, (number + 1) * 2 * BATCH + 1))
@@ -162,8 +167,9 @@ def test_what_is_missing_of_a_hot_log(hot: Path, tmp_path: Path, damage: Damage,
         (lambda folder: (segment(folder, 1) / "segment.msgpack").unlink(), set()),
         (lambda folder: [path.unlink() for path in segment(folder, 1).glob("segment.*")], span(1)),
         (lambda folder: zero(segment(folder, 1) / "events-1.parquet", 0, 4), set()),
+        (lambda folder: append(segment(folder, 1) / "events-1.map"), set()),
     ],
-    ids=["parquet", "map", "cut footer", "streams.idx", "summary", "summary and copy", "magic"],
+    ids=["parquet", "map", "cut footer", "streams.idx", "summary", "summary and copy", "magic", "longer map"],
 )
 def test_what_is_missing_of_a_cold_log(cold: Path, tmp_path: Path, damage: Damage, lost: set[int]):
     folder = copied(cold, tmp_path)

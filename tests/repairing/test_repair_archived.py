@@ -43,6 +43,11 @@ def spoiled(path: Path) -> None:
         flip(path, byte)
 
 
+def lengthened(path: Path) -> None:
+    """Bytes that nobody wrote stand behind those of a file."""
+    path.write_bytes(path.read_bytes() + b"more")
+
+
 def without_summaries(folder: Path) -> None:
     for path in folder.glob("segment.*"):
         path.unlink()
@@ -50,6 +55,7 @@ def without_summaries(folder: Path) -> None:
 
 DAMAGES: dict[str, Damage] = {
     "map": lambda folder: spoiled(segments(folder)[1] / "events-1.map"),
+    "longer map": lambda folder: lengthened(segments(folder)[1] / "events-1.map"),
     "map missing": lambda folder: (segments(folder)[1] / "events-1.map").unlink(),
     "summaries": lambda folder: without_summaries(segments(folder)[1]),
     "last summaries": lambda folder: without_summaries(segments(folder)[2]),
