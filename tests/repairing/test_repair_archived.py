@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 from archives import archived, brought_back, check_archive, check_sound, make, objects, store_folder, stubs
 from backing import backed_up, place, replay
+from compacting import compacted
 from faults import Fault, FaultyFiles, Killed, flip
 from mending import repair
-from samples import segments
+from samples import config as samples_config
+from samples import make_log, many, segments
+
+import evtool
+from evtool.schemas import document
 
 Damage = Callable[[Path], None]
 
@@ -134,6 +139,24 @@ def test_a_lost_archive_json_is_made_again_where_the_configuration_names_the_arc
     check_sound(copy, replay(whole))
     archived(copy)
     check_archive(copy)
+
+
+def test_a_lost_log_json_comes_back_from_the_archive(whole: Path, copy: Path):
+    (copy / "log.json").unlink()
+    assert repair(copy).lost == set()
+    assert (copy / "log.json").read_bytes() == (whole / "log.json").read_bytes()
+
+
+def test_with_the_archive_away_other_damage_is_mended_of_pieces_of_one_partition_too(tmp_path: Path):
+    folder = tmp_path / "segments"
+    make_log(folder, [many(5_000, streams=99)], samples_config(segment_bytes=1, partitions=2))
+    compacted(folder, 0)
+    archived(folder)
+    with evtool.open(folder) as log:
+        log.schemas.add("Other", document.parse("{}"), compatibility="none")
+    flip(folder / "schemas" / "schemas.ndjson", 40)
+    away(folder)
+    assert repair(folder).plan.schemas is not None
 
 
 def test_a_damaged_events_file_beside_an_archived_one_goes(whole: Path, copy: Path):

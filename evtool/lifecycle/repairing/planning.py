@@ -186,9 +186,11 @@ def open_damaged(files: Files, folder: Path, config: Config, backup: Backup | No
     told = unknown.log_id
     if backup is not None and told is not None:
         backup.refuse_other(told)
+    source = None
     if told is not None:
-        unknown = take(Log(files, folder, Manifest(told, 1, 1, ""), config))
-    step = identity.log_json(path, data, unknown, backup)
+        of_this = Log(files, folder, Manifest(told, 1, 1, ""), config)
+        unknown, source = take(of_this), Source(of_this, config)
+    step = identity.log_json(path, data, unknown, backup, source)
     manifest = manifests.parse(step.data if step is not None else data, path)
     if backup is not None:
         backup.refuse_other(manifest.id)

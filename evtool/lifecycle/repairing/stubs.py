@@ -148,6 +148,13 @@ class Source:
             raise LogDamagedError(f"the archive at {archive.place.url} is not that of this log", PLACE_HINT)
         return found
 
+    def log_json(self) -> bytes | None:
+        """The text of log.json that the catalogue has; None where that cannot be had."""
+        try:
+            return self.catalogue.log.encode() if self.place is not None else None
+        except _REFUSALS:
+            return None
+
     def files(self, folder: Path, summary: Mapping[str, Any]) -> dict[str, bytes]:
         """The files of a stub by their names, but for its summary: those that are whole here, else of the archive.
 
