@@ -287,7 +287,8 @@ def _is_damaged(found: Damaged, findings: Sequence[Finding], backup: Backup | No
     """
     if backup is not None and found.files is not None and _has_lost(found.files):
         return True
-    if found.files is None or found.remains is None or found.remains.damages or len(found.remains.lost):
+    remains = found.remains
+    if found.files is None or (remains is not None and (remains.damages or len(remains.lost))):
         return True
     return any(Path(finding.file).parent == found.folder for finding in findings if finding.severity == "log")
 
