@@ -89,7 +89,7 @@ def _run(
 
     opened, log_json = planning.open_damaged(Files(), config.log_path, config, asked)
     repaired = None
-    with session(opened) as held:
+    with session(opened, may_be_read_only=dry_run) as held:
         with progress.shown("repair: verify", wanted=not as_json) as on_progress:
             plan = planning.plan(opened, config, asked, log_json, on_progress)
         if not as_json:
@@ -146,7 +146,8 @@ def _show(plan: Plan) -> None:
     ranges = [each for step in plan.segments for each in step.lost]
     if ranges:
         shown = ", ".join(_range(each) for each in ranges[:_RANGES_SHOWN])
-        more = f" and {len(ranges) - _RANGES_SHOWN:,} more ranges" if len(ranges) > _RANGES_SHOWN else ""
+        others = len(ranges) - _RANGES_SHOWN
+        more = f" and {others:,} more ranges (--json has all)" if others > 0 else ""
         render.say(f"lost: {render.count(plan.lost_events, 'event')}, positions {shown}{more}")
     if plan.filled:
         render.say(f"from the backup: {render.count(plan.filled, 'event')}")

@@ -17,10 +17,11 @@ from mending import check_whole, held, newest, repair
 
 import evtool
 from evtool.config import Config, LogConfig
-from evtool.errors import BackupError, LogDamagedError
-from evtool.files import Files
+from evtool.errors import AccessDeniedError, BackupError, LogDamagedError
+from evtool.files import Files, Lock
 from evtool.lifecycle.forgetting import dropping, erasing, new_name
 from evtool.lifecycle.repairing import planning
+from evtool.lifecycle.repairing.repair import session
 from evtool.lifecycle.rewriting import rewrite, rewriting_lock
 from evtool.lifecycle.verify import verify
 
@@ -438,6 +439,21 @@ def test_an_active_segment_behind_a_missing_one_is_left_as_it_is(hot: Path, tmp_
     done = repair(folder)
     assert [step.way for step in done.plan.segments] == ["rewrite"]
     check_whole(folder, held(hot), done.lost)
+
+
+def test_a_plan_is_made_of_a_log_on_a_disk_that_has_become_read_only(hot: Path, tmp_path: Path):
+    class ReadOnly(Files):
+        def lock(self, path: Path) -> Lock:
+            raise AccessDeniedError(f"cannot open {path}: Read-only file system")
+
+    folder = copied(hot, tmp_path)
+    flip(segment(folder, 1) / "frames.log", 2_000)
+    config = Config(log_path=folder)
+    log, _ = planning.open_damaged(ReadOnly(), folder, config, None)
+    with session(log, may_be_read_only=True):
+        assert planning.plan(log, config).lost_events == BATCH
+    with pytest.raises(AccessDeniedError), session(log):
+        pass
 
 
 def test_the_report_names_damage_and_positions(hot: Path, tmp_path: Path):
