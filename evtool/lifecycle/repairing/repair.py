@@ -20,6 +20,7 @@ from typing import Any, cast
 from evtool.config import Config
 from evtool.errors import AccessDeniedError
 from evtool.files import Files, Lock
+from evtool.lifecycle import audit
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.repairing import filling as fillings
@@ -77,7 +78,7 @@ class Session:
             "log": str(log.folder),
             "log_id": log.manifest.id,
             "backup": backup.manifest.id if backup is not None else None,
-            "from": backup.url if backup is not None else None,
+            "from": audit.without_credentials(backup.url) if backup is not None else None,
             "is_finished": False,
             **plan.facts(),
         }
