@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import archives
 import pytest
 from backing import backed_up, place
 from compacting import compacted
-from erasures import erased
-from faults import flip
+from erasures import erased, resumed
+from faults import Fault, FaultyFiles, Killed, flip
 from lost_logs import make
 from mending import check_whole, held, repair
 from samples import segments
@@ -137,3 +138,34 @@ def test_an_erasure_without_an_end_may_have_erased_anything(tmp_path: Path):
     now = (tmp_path / "audit.ndjson").read_bytes()
     assert since(now, now).why_not(1, 900) == ""
     assert since(now, before).why_not(1, 2)
+
+
+def test_an_erasure_that_was_cut_short_goes_on_in_segments_that_came_back_from_the_archive(tmp_path: Path):
+    folder = tmp_path / "segments"
+    archives.make(folder, cold=3)
+    archives.archived(folder)
+    wanted = Wanted(where="position <= 250 and position % 2 = 0")
+    kept = tmp_path / "kept"
+    for each in (folder, archives.store_folder(folder)):
+        shutil.copytree(each, kept / each.name)
+    counting = FaultyFiles()
+    erased(folder, wanted, counting)
+    calls = len(counting.calls)
+    for share in (0.3, 0.5, 0.7, 0.9):
+        for each in (folder, archives.store_folder(folder)):
+            shutil.rmtree(each)
+            shutil.copytree(kept / each.name, each)
+        with pytest.raises(Killed):
+            erased(folder, wanted, FaultyFiles(Fault(int(share * calls))))
+        assert (folder / "erasing.msgpack").exists()
+        for segment in segments(folder)[:2]:
+            shutil.rmtree(segment)
+        assert repair(folder).lost == set()
+        resumed(folder)
+        rows = held(folder)
+        assert len(rows) == 407
+        assert all(
+            row["event_id"].startswith("erased-") == (at <= 250 and at % 2 == 0) for at, row in rows.items()
+        )
+        archives.archived(folder)
+        archives.check_archive(folder)
