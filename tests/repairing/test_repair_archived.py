@@ -199,3 +199,26 @@ def test_a_return_of_a_stub_that_is_killed_is_taken_up(whole: Path, copy: Path, 
             repair(copy, files=FaultyFiles(Fault(1 + number * (calls - 1) // 4, done=number % 3 / 2)))
         assert repair(copy).lost == set()
         check_sound(copy, replay(whole))
+
+
+@pytest.mark.parametrize("kind", ["missing", "missing, and its stub", "flipped"])
+def test_an_object_with_events_that_is_damaged_is_told_and_replaced_from_a_backup(
+    whole: Path, copy: Path, kind: str
+):
+    backed_up(copy)
+    (name,) = [name for name in objects(copy) if name.endswith(".parquet") and "101-" in name]
+    if kind == "flipped":
+        flip(store_folder(copy) / name, 1_000)
+    else:
+        (store_folder(copy) / name).unlink()
+    if kind == "missing, and its stub":
+        shutil.rmtree(segments(copy)[1])
+    told = repair(copy, reads_archive=True)
+    assert (told.lost, told.plan.segments, len(told.plan.left)) == (set(), (), 1)
+    assert name in told.plan.left[0].file
+    done = repair(copy, place(copy), reads_archive=True)
+    assert (done.lost, done.plan.left, [step.way for step in done.plan.segments]) == (set(), (), ["restore"])
+    archived(copy)
+    check_archive(copy)
+    shutil.rmtree(copy / "cache", ignore_errors=True)
+    check_sound(copy, replay(whole))

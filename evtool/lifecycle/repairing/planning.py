@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from evtool.lifecycle.repairing.filling import Backup, Filling
 from evtool.lifecycle.repairing.remains import Remains
 from evtool.lifecycle.repairing.remains import remains as look_again
 from evtool.lifecycle.repairing.smallfiles import FileStep
-from evtool.lifecycle.repairing.stubs import Source, Stubs, StubStep
+from evtool.lifecycle.repairing.stubs import Source, StubStep
 from evtool.lifecycle.repairing.survey import Damaged, survey
 from evtool.log import manifest as manifests
 from evtool.log.archive import Place, is_archived
@@ -203,10 +203,12 @@ def plan(
     backup: Backup | None = None,
     log_json: FileStep | None = None,
     on_progress: Progress = lambda done, total: None,
+    reads_archive: bool = False,
 ) -> Plan:
     """What a repair of this log would do; `log_json` is what `open_damaged` says.
 
-    Nobody may write to it meanwhile. Raises StoreError, BackupError, StorageError.
+    Of events in the archive it is looked whether they are there; with `reads_archive` they are read. Nobody may
+    write to it meanwhile. Raises LogDamagedError, StoreError, BackupError, StorageError.
     """
     files = take(log)
     source = Source(log, config)
@@ -221,25 +223,29 @@ def plan(
     damaged -= {step.folder for step in archived.steps}
     damaged |= {Path(each.file) for each in archived.left.values()}
     files = stubs.brought_back(take(log), archived)
-    if backup is not None:  # it may have what an earlier repair could not bring back
-        damaged |= {each.folder for each in files.segments if _has_lost(each)}
+    objects = stubs.damaged_objects(source, files, reads_archive)
+    if backup is not None:  # it may have what the archive, or an earlier repair, could not bring back
+        damaged |= {each.folder for each in files.segments if each.first_position in objects or _has_lost(each)}
     is_audit = any(Path(finding.file).name == audit.FILE for finding in findings if finding.severity == "log")
     erased = _erased(log, backup, is_audit)
-    steps = (
-        _step(each, backup, erased) for each in survey(log, files, damaged) if _is_damaged(each, findings, backup)
-    )
-    segments, left = _without_left([step for step in steps if step.is_wanted], archived)
+    found = [each for each in survey(log, files, damaged) if _is_damaged(each, findings, backup)]
+    steps = [step for each in found if (step := _step(each, backup, erased)).is_wanted]
+    segments, left = _without_left(steps, {**archived.left, **objects})
+    filled = {step.damaged.first_position for step in segments}
+    kept = tuple(step for step in archived.steps if step.positions[0] not in filled)
+    told = {finding.file for finding in objects.values()}
+    findings = [finding for finding in findings if finding.file not in told]
     places = {name: log.folder / name for name in (registry.FOLDER, deadletters.FOLDER)}
     of_log = [finding for finding in findings if finding.severity == "log" and _segment(log, finding) is None]
     has_schemas = any(places[registry.FOLDER] in Path(finding.file).parents for finding in of_log)
     has_letters = any(places[deadletters.FOLDER] in Path(finding.file).parents for finding in of_log)
     schemas = smallfiles.schemas(log.files, log.folder, backup) if has_schemas else None
-    derived, others = _sorted(log, findings, schemas is not None, bool(segments or archived.steps or left))
+    derived, others = _sorted(log, findings, schemas is not None, bool(segments or kept or left))
     derived = sorted({*derived, *archived.derived})
     return Plan(
         log_json=log_json,
         place=archived.place,
-        stubs=archived.steps,
+        stubs=kept,
         left=left,
         segments=segments,
         schemas=schemas,
@@ -263,10 +269,10 @@ def _erased(log: Log, backup: Backup | None, is_broken: bool) -> Erased:
 
 
 def _without_left(
-    steps: Sequence[SegmentStep], archived: Stubs
+    steps: Sequence[SegmentStep], told: Mapping[int, Finding]
 ) -> tuple[tuple[SegmentStep, ...], tuple[Finding, ...]]:
     """The steps but for archived segments that only a backup can bring back now, and why these are left."""
-    kept, left = [], dict(archived.left)
+    kept, left = [], dict(told)
     for step in steps:
         first = step.damaged.first_position
         if step.way == "restore" or first not in left:
