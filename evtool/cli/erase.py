@@ -183,6 +183,9 @@ def _show(plan: Plan, config: Config) -> None:
     facts.append(("snapshots", f"{len(plan.made.snapshots):,}{labelled}"))
     if plan.made.reports:
         facts.append(("reports", f"{plan.made.reports:,} of nights in which something failed"))
+    if plan.aside.files:
+        told = f"{render.count(plan.aside.files, 'file')}, {render.size(plan.aside.bytes)}: go whatever is in them"
+        facts.append(("put aside by repair", told))
     render.print_facts(facts)
     _show_more(plan, config)
 

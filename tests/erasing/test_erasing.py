@@ -140,6 +140,9 @@ def test_what_was_left_unfinished_goes_too(folder: Path):
         state.parent / "sessions.parquet.tmp",
         state.parent / ".sessions-0123456789abcdef/part.parquet",
         next(folder.glob("0*")) / "events-9.parquet.tmp",
+        next(folder.glob("0*")) / "frames.log.tmp",
+        folder / "cache/0123.pack",
+        folder / "cache.removed/0123.pack",
     ]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +161,42 @@ def test_what_was_left_unfinished_goes_too(folder: Path):
     erased(folder, BY_STREAM)
     assert found(folder) == []
     check_clean(folder)
+
+
+def test_what_a_repair_has_put_aside_goes_too(folder: Path):
+    place = folder / "damaged/20260131T031700.000000Z"
+    left = [
+        place / "00000000000000000001/frames.log.1234",
+        place / "dead-letters/dead-letters.ndjson",
+        place.with_name("20260131T031701.000000Z") / "events-1.map",
+        place / "report.json.tmp",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(MARKER.encode())
+    messages = [{"file": "index/streams.table", "message": f"stream {STREAM!r} has version 3, and 2 in it"}]
+    (place / "report.json").write_text(json.dumps({"lost": [[7, 9]], "derived": messages, "others": messages}))
+    nobody = planned(folder, Wanted(("nobody",)))
+    with pytest.raises(NothingToEraseError) as refusal:
+        nobody.check()
+    assert "damaged/" in refusal.value.hint
+    plan = planned(folder, BY_STREAM)
+    assert (plan.aside.files, plan.aside.bytes) == (4, 4 * len(MARKER))
+    assert plan.counts["put_aside"] == 4
+    erased(folder, BY_STREAM)
+    assert found(folder) == []
+    assert json.loads((place / "report.json").read_text()) == {"lost": [[7, 9]], "derived": [], "others": []}
+    assert [path for path in (folder / "damaged").rglob("*") if path.is_file()] == [place / "report.json"]
+
+
+def test_what_was_put_aside_goes_with_dead_letters_alone(folder: Path):
+    place = folder / "damaged/20260131T031700.000000Z/dead-letters/dead-letters.ndjson"
+    place.parent.mkdir(parents=True)
+    place.write_text(f"broken {MARKER}")
+    (folder / "dead-letters/dead-letters.ndjson").unlink()
+    DeadLetterFile(Files(), folder, durable=False).append([letter(b"broken late")])
+    erased(folder, Wanted(("late",)))
+    assert not place.exists()
 
 
 def test_a_read_model_that_ends_before_it_stays_without_leftovers(folder: Path):

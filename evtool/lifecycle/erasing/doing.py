@@ -21,7 +21,7 @@ from evtool.lifecycle.archiving.moving import move
 from evtool.lifecycle.archiving.place import object_of
 from evtool.lifecycle.archiving.sweeping import check_place, sweep
 from evtool.lifecycle.compact import Failure, names_for
-from evtool.lifecycle.erasing import letters, models, pending
+from evtool.lifecycle.erasing import letters, models, pending, strays
 from evtool.lifecycle.erasing.choosing import Positions, Progress
 from evtool.lifecycle.erasing.pending import Pending
 from evtool.lifecycle.erasing.planning import Plan, held_by
@@ -31,7 +31,7 @@ from evtool.lifecycle.materialising import NOTHING
 from evtool.lifecycle.patching import patch
 from evtool.lifecycle.rewriting import in_turn, rewrite, rewriting_lock
 from evtool.log.coldsegment import ColdSegment
-from evtool.log.format import CACHE_FOLDER, FRAMES_FILE
+from evtool.log.format import FRAMES_FILE
 from evtool.log.gone import ERASED
 from evtool.log.log import Log
 from evtool.log.lookup import events_at
@@ -157,14 +157,14 @@ def _names(streams: tuple[str, ...], partitions: int) -> dict[bytes, str]:
 
 def _finish(log: Log, config: Config, begun: Pending, on_progress: Progress, record: Record) -> Report:
     report = Report(begun.counts)
-    if len(begun.positions):
-        lock = rewriting_lock(log)
-        try:
+    lock = rewriting_lock(log)
+    try:
+        if len(begun.positions):
             clear(log)
             _rewrite_all(log, begun, report, on_progress)
-            log.files.remove_folder(log.folder / CACHE_FOLDER)
-        finally:
-            lock.release()
+        strays.remove(log)
+    finally:
+        lock.release()
     letters.drop(log, begun.letters)
     if begun.first is not None or begun.lost:
         models.remove(log, config, begun.first, begun.lost)

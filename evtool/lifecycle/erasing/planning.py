@@ -9,11 +9,13 @@ import numpy as np
 
 from evtool.config import Config
 from evtool.errors import NothingToEraseError
-from evtool.lifecycle.erasing import choosing, holding, letters, models
+from evtool.lifecycle.erasing import choosing, holding, letters, models, strays
 from evtool.lifecycle.erasing.choosing import Chosen, Positions, Progress, Wanted
 from evtool.lifecycle.erasing.holding import Holding
 from evtool.lifecycle.erasing.letters import Letters
 from evtool.lifecycle.erasing.models import Made
+from evtool.lifecycle.erasing.strays import Aside
+from evtool.log.format import DAMAGED_FOLDER
 from evtool.log.log import Log
 from evtool.log.segmentview import SegmentView
 from evtool.log.snapshot import Snapshot
@@ -36,13 +38,17 @@ class Touched:
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes: events and what holds something of them. `backups` are left as they are, and told of."""
+    """What goes: events, and what holds something of them, or may (`aside`).
+
+    `backups` are left as they are, and told of.
+    """
 
     wanted: Wanted
     chosen: Chosen
     touched: Touched
     letters: Letters
     made: Made
+    aside: Aside
     backups: Holding | None
 
     @property
@@ -67,6 +73,7 @@ class Plan:
             "read_models": len(self.made.models),
             "snapshots": len(self.made.snapshots),
             "reports": self.made.reports,
+            "put_aside": self.aside.files,
         }
 
     def check(self) -> None:
@@ -75,9 +82,10 @@ class Plan:
             what = "no event and no dead letter is of " + (
                 "the condition" if self.wanted.where is not None else "these streams"
             )
-            raise NothingToEraseError(
-                f"nothing to erase: {what}", "What was erased before is not found any more. Nothing was changed."
-            )
+            hint = "What was erased before is not found any more. Nothing was changed."
+            if self.aside.files:
+                hint = f"{hint}\n  What `evtool repair` has put aside, in {DAMAGED_FOLDER}/, was not looked into."
+            raise NothingToEraseError(f"nothing to erase: {what}", hint)
 
 
 def plan(log: Log, config: Config, wanted: Wanted, on_progress: Progress = lambda done, total: None) -> Plan:
@@ -95,7 +103,8 @@ def plan(log: Log, config: Config, wanted: Wanted, on_progress: Progress = lambd
     if first is not None or (wanted.where is None and chosen.first_dropped is not None):
         made = models.choose(log, config, snapshot, first, chosen.first_dropped)
     backups = holding.choose(config, log.files, log.manifest, first, bool(found.ids))
-    return Plan(wanted, chosen, _touched(snapshot, positions), found, made, backups)
+    aside = strays.aside(log.files, log.folder)
+    return Plan(wanted, chosen, _touched(snapshot, positions), found, made, aside, backups)
 
 
 def held_by(segment: SegmentView, positions: Positions) -> Positions:
