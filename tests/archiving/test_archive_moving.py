@@ -389,6 +389,14 @@ def test_a_night_reads_archived_segments_only_where_it_is_told_to(folder: Path, 
     assert (step.outcome, step.facts["events"]) == ("ok", events)
 
 
+def test_an_active_segment_without_events_has_no_age(folder: Path):
+    make(folder, cold=1, hot=1)
+    with evtool.open(folder) as log:
+        log.seal()
+    for clock in ("timestamp", "recorded"):
+        assert planned(folder, older_than=0, by=clock).segments == 1
+
+
 def test_a_segment_that_was_written_again_goes_back_whatever_its_age_is(folder: Path):
     wanted = replay(make(folder))
     archived(folder)

@@ -185,16 +185,19 @@ def sweep(archive: Archive) -> Swept:
     there = archive.store.list("")
     unnamed = [each for each in there if each.name not in named and _OWN.fullmatch(each.name)]
     if unnamed:
-        _forget_cached(archive.log)
+        forget_cached(archive.log)
     for each in unnamed:
         archive.store.delete(each.name)
     if unnamed:
-        _forget_cached(archive.log)  # what others fetched meanwhile
+        forget_cached(archive.log)  # what others fetched meanwhile
     return Swept(len(unnamed), sum(each.bytes for each in unnamed))
 
 
-def _forget_cached(log: Log) -> None:
-    """Remove what was fetched: it may be of an object that goes. It is renamed first, as readers go on with it."""
+def forget_cached(log: Log) -> None:
+    """Remove what was fetched: it may be of an object that goes. It is renamed first, as readers go on with it.
+
+    Raises StorageError.
+    """
     cache = log.folder / CACHE_FOLDER
     removed = cache.with_name(f"{CACHE_FOLDER}.removed")
     log.files.remove_folder(removed)
