@@ -43,6 +43,10 @@ def repair(
     without_backup: Annotated[
         bool, typer.Option("--without-backup", help="Ask no backup, though evtool.toml says where there are some.")
     ] = False,
+    read_archive: Annotated[
+        bool,
+        typer.Option("--read-archive", help="Read all events in the archive, too."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done, and lost.")] = False,
     log: LogOption = None,
@@ -66,7 +70,7 @@ def repair(
         _check_terminal()
     asked = None if without_backup else _backup(config, source, backup)
     try:
-        plan, repaired = _run(config, asked, yes, dry_run, as_json)
+        plan, repaired = _run(config, asked, read_archive, yes, dry_run, as_json)
     finally:
         if asked is not None:
             asked.close()
@@ -79,7 +83,7 @@ def repair(
 
 
 def _run(
-    config: Config, asked: Backup | None, yes: bool, dry_run: bool, as_json: bool
+    config: Config, asked: Backup | None, read_archive: bool, yes: bool, dry_run: bool, as_json: bool
 ) -> tuple[Plan, Repaired | None]:
     """What a repair would do, and what it did."""
     from evtool.cli.audited import audited
@@ -89,9 +93,9 @@ def _run(
 
     opened, log_json = planning.open_damaged(Files(), config.log_path, config, asked)
     repaired = None
-    with session(opened) as held:
+    with session(opened, may_be_read_only=dry_run) as held:
         with progress.shown("repair: verify", wanted=not as_json) as on_progress:
-            plan = planning.plan(opened, config, asked, log_json, on_progress)
+            plan = planning.plan(opened, config, asked, log_json, on_progress, read_archive)
         if not as_json:
             _show(plan)
         if not plan.is_empty and not dry_run:
@@ -141,10 +145,13 @@ def _show(plan: Plan) -> None:
         _say_damages(stub.damages)
     for step in plan.segments:
         _say_damages(step.remains.damages if step.remains is not None else ())
+        if step.refusal:
+            render.say(f"{step.damaged.folder.name}: not filled from the backup: {step.refusal}")
     ranges = [each for step in plan.segments for each in step.lost]
     if ranges:
         shown = ", ".join(_range(each) for each in ranges[:_RANGES_SHOWN])
-        more = f" and {len(ranges) - _RANGES_SHOWN:,} more ranges" if len(ranges) > _RANGES_SHOWN else ""
+        others = len(ranges) - _RANGES_SHOWN
+        more = f" and {others:,} more ranges (--json has all)" if others > 0 else ""
         render.say(f"lost: {render.count(plan.lost_events, 'event')}, positions {shown}{more}")
     if plan.filled:
         render.say(f"from the backup: {render.count(plan.filled, 'event')}")

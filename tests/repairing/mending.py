@@ -45,7 +45,11 @@ def newest(store: Store) -> Backup:
 
 
 def repair(
-    folder: Path, store: Store | None = None, files: Files | None = None, archive: str | None = None
+    folder: Path,
+    store: Store | None = None,
+    files: Files | None = None,
+    archive: str | None = None,
+    reads_archive: bool = False,
 ) -> Outcome:
     """Repair the log in a folder, as the command does with --yes."""
     config = Config(log_path=folder, archive=ArchiveConfig(to=archive))
@@ -53,7 +57,7 @@ def repair(
     with small_pieces(), contextlib.closing(backup) if backup else contextlib.nullcontext():
         log, log_json = planning.open_damaged(files or Files(), folder, config, backup)
         with session(log) as held:
-            plan = planning.plan(log, config, backup, log_json)
+            plan = planning.plan(log, config, backup, log_json, reads_archive=reads_archive)
             return Outcome(plan, None if plan.is_empty else held.apply(plan, config, backup))
 
 

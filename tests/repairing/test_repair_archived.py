@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 from archives import archived, brought_back, check_archive, check_sound, make, objects, store_folder, stubs
 from backing import backed_up, place, replay
+from compacting import compacted
 from faults import Fault, FaultyFiles, Killed, flip
 from mending import repair
-from samples import segments
+from samples import config as samples_config
+from samples import make_log, many, segments
+
+import evtool
+from evtool.schemas import document
 
 Damage = Callable[[Path], None]
 
@@ -43,6 +48,11 @@ def spoiled(path: Path) -> None:
         flip(path, byte)
 
 
+def lengthened(path: Path) -> None:
+    """Bytes that nobody wrote stand behind those of a file."""
+    path.write_bytes(path.read_bytes() + b"more")
+
+
 def without_summaries(folder: Path) -> None:
     for path in folder.glob("segment.*"):
         path.unlink()
@@ -50,6 +60,7 @@ def without_summaries(folder: Path) -> None:
 
 DAMAGES: dict[str, Damage] = {
     "map": lambda folder: spoiled(segments(folder)[1] / "events-1.map"),
+    "longer map": lambda folder: lengthened(segments(folder)[1] / "events-1.map"),
     "map missing": lambda folder: (segments(folder)[1] / "events-1.map").unlink(),
     "summaries": lambda folder: without_summaries(segments(folder)[1]),
     "last summaries": lambda folder: without_summaries(segments(folder)[2]),
@@ -130,6 +141,24 @@ def test_a_lost_archive_json_is_made_again_where_the_configuration_names_the_arc
     check_archive(copy)
 
 
+def test_a_lost_log_json_comes_back_from_the_archive(whole: Path, copy: Path):
+    (copy / "log.json").unlink()
+    assert repair(copy).lost == set()
+    assert (copy / "log.json").read_bytes() == (whole / "log.json").read_bytes()
+
+
+def test_with_the_archive_away_other_damage_is_mended_of_pieces_of_one_partition_too(tmp_path: Path):
+    folder = tmp_path / "segments"
+    make_log(folder, [many(5_000, streams=99)], samples_config(segment_bytes=1, partitions=2))
+    compacted(folder, 0)
+    archived(folder)
+    with evtool.open(folder) as log:
+        log.schemas.add("Other", document.parse("{}"), compatibility="none")
+    flip(folder / "schemas" / "schemas.ndjson", 40)
+    away(folder)
+    assert repair(folder).plan.schemas is not None
+
+
 def test_a_damaged_events_file_beside_an_archived_one_goes(whole: Path, copy: Path):
     path = segments(copy)[1] / "events-1.parquet"
     (stored,) = [name for name in objects(copy) if name.endswith(".parquet") and "101-" in name]
@@ -170,3 +199,26 @@ def test_a_return_of_a_stub_that_is_killed_is_taken_up(whole: Path, copy: Path, 
             repair(copy, files=FaultyFiles(Fault(1 + number * (calls - 1) // 4, done=number % 3 / 2)))
         assert repair(copy).lost == set()
         check_sound(copy, replay(whole))
+
+
+@pytest.mark.parametrize("kind", ["missing", "missing, and its stub", "flipped"])
+def test_an_object_with_events_that_is_damaged_is_told_and_replaced_from_a_backup(
+    whole: Path, copy: Path, kind: str
+):
+    backed_up(copy)
+    (name,) = [name for name in objects(copy) if name.endswith(".parquet") and "101-" in name]
+    if kind == "flipped":
+        flip(store_folder(copy) / name, 1_000)
+    else:
+        (store_folder(copy) / name).unlink()
+    if kind == "missing, and its stub":
+        shutil.rmtree(segments(copy)[1])
+    told = repair(copy, reads_archive=True)
+    assert (told.lost, told.plan.segments, len(told.plan.left)) == (set(), (), 1)
+    assert name in told.plan.left[0].file
+    done = repair(copy, place(copy), reads_archive=True)
+    assert (done.lost, done.plan.left, [step.way for step in done.plan.segments]) == (set(), (), ["restore"])
+    archived(copy)
+    check_archive(copy)
+    shutil.rmtree(copy / "cache", ignore_errors=True)
+    check_sound(copy, replay(whole))

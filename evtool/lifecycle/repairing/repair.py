@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from evtool.config import Config
+from evtool.errors import AccessDeniedError
 from evtool.files import Files, Lock
+from evtool.lifecycle import audit
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.repairing import filling as fillings
@@ -76,7 +78,7 @@ class Session:
             "log": str(log.folder),
             "log_id": log.manifest.id,
             "backup": backup.manifest.id if backup is not None else None,
-            "from": backup.url if backup is not None else None,
+            "from": audit.without_credentials(backup.url) if backup is not None else None,
             "is_finished": False,
             **plan.facts(),
         }
@@ -105,13 +107,20 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(log: Log) -> Iterator[Session]:
-    """Keep writers and compactions away from a log. Raises LogLockedError, StorageError."""
+def session(log: Log, may_be_read_only: bool = False) -> Iterator[Session]:
+    """Keep writers and compactions away from a log. Raises LogLockedError, StorageError.
+
+    What nobody can write to, as a disk that the kernel has made read-only, needs no lock, if it may be so.
+    """
     locks: list[Lock] = []
     held = Session(log, locks)
     try:
-        for name in (LOCK_FILE, COMPACT_LOCK_FILE):
-            locks.append(log.files.lock(log.folder / name))
+        try:
+            for name in (LOCK_FILE, COMPACT_LOCK_FILE):
+                locks.append(log.files.lock(log.folder / name))
+        except AccessDeniedError:
+            if not may_be_read_only:
+                raise
         yield held
     finally:
         held.release()

@@ -21,14 +21,15 @@ from evtool.errors import ArchiveError, ConfigError, EvtoolError, LogDamagedErro
 from evtool.files import Files
 from evtool.lifecycle.archiving import moving
 from evtool.lifecycle.archiving.place import Archive, asked_url, store_at
-from evtool.lifecycle.archiving.sweeping import another, read_catalogue
-from evtool.lifecycle.findings import Finding, damaged
+from evtool.lifecycle.archiving.sweeping import another, listed, read_catalogue
+from evtool.lifecycle.findings import RESTORE_OBJECT, Finding, damaged
 from evtool.lifecycle.logfiles import LogFiles, SegmentFiles
 from evtool.lifecycle.repairing.aside import Aside
 from evtool.lifecycle.repairing.bits import turned_back
 from evtool.lifecycle.repairing.remains import Damage
 from evtool.log import streamindex
 from evtool.log.archive import (
+    OBJECT_KEY,
     PLACE_HINT,
     Catalogue,
     Place,
@@ -148,6 +149,13 @@ class Source:
             raise LogDamagedError(f"the archive at {archive.place.url} is not that of this log", PLACE_HINT)
         return found
 
+    def log_json(self) -> bytes | None:
+        """The text of log.json that the catalogue has; None where that cannot be had."""
+        try:
+            return self.catalogue.log.encode() if self.place is not None else None
+        except _REFUSALS:
+            return None
+
     def files(self, folder: Path, summary: Mapping[str, Any]) -> dict[str, bytes]:
         """The files of a stub by their names, but for its summary: those that are whole here, else of the archive.
 
@@ -212,6 +220,41 @@ def look(log: Log, files: LogFiles, source: Source) -> Stubs:
     return Stubs(tuple(steps), left, tuple(derived), _lost_place(log, source, files, bool(steps)))
 
 
+def damaged_objects(source: Source, files: LogFiles, reads_archive: bool) -> dict[int, Finding]:
+    """The objects with events that are missing, or not what was stored, by the first positions of their segments.
+
+    Their content is only asked for with `reads_archive`. None where the store does not answer: verify says that.
+    """
+    summaries = [
+        each.summary
+        for each in files.segments
+        if each.summary is not None and is_archived(each.summary) and not _has_events(each)
+    ]
+    if not summaries:
+        return {}
+    found = {}
+    try:
+        archive = source.archive
+        there = listed(archive.store)
+        for summary in summaries:
+            name, size = str(summary[OBJECT_KEY]), int(summary["events_bytes"])
+            problem = "" if there.get(name) == size else "it is missing, or has another size"
+            if not problem and reads_archive:
+                is_right = moving.checksum_of(archive, name, size) == summary["events_checksum"]
+                problem = "" if is_right else "it is not what was stored"
+            if problem:
+                where = f"{archive.place.url.rstrip('/')}/{name}"
+                found[int(summary["first_position"])] = damaged(where, problem, RESTORE_OBJECT)
+    except _REFUSALS:
+        return {}
+    return found
+
+
+def _has_events(segment: SegmentFiles) -> bool:
+    assert segment.summary is not None
+    return events_file(segment.summary["generation"]) in segment.names
+
+
 def brought_back(files: LogFiles, archived: Stubs) -> LogFiles:
     """The files of a log as they will be, as far as summaries go."""
     segments = {each.first_position: each for each in files.segments}
@@ -268,7 +311,7 @@ def _damages(files: Files, segment: SegmentFiles) -> Iterator[Damage]:
     for path, _, size, told in checked(segment.folder, segment.summary):
         if path.name not in segment.names:
             yield Damage(str(path), "it is missing")
-        elif not _is(_read(files, path)[:size], size, told):
+        elif not _is(_read(files, path), size, told):
             yield Damage(str(path), "it is not as it was written")
     path, size = segment.folder / events_file(segment.summary["generation"]), int(segment.summary["events_bytes"])
     if path.name in segment.names:
@@ -302,7 +345,7 @@ def _check_events(source: Source, step: StubStep) -> None:
     path = step.folder / events_file(step.summary["generation"])
     if not path.exists():
         return
-    name = str(step.summary["object"])
+    name = str(step.summary[OBJECT_KEY])
     if (
         moving.checksum_of(source.archive, name, int(step.summary["events_bytes"]))
         != step.summary["events_checksum"]
