@@ -93,7 +93,8 @@ class ChunkCache:
         path = folder / xxhash.xxh3_128_hexdigest(record)
         try:
             self._make_room(size)
-            self._files.write_loose(path, record + data)
+            self._files.make_folder(folder)
+            self._files.write_whole(path, record + data, durable=False, shared=True)
         except (OSError, StorageError):
             self._is_writable = False  # a full disk, a folder to read only: what there is stays
             return
