@@ -163,6 +163,15 @@ class ArchivedFile:
     def forget(self, start: int, end: int) -> None:
         """Nothing: what was read is no mapping."""
 
+    def loss(self) -> str:
+        """What of it is not there any more, as a clause; "" where it is as large as it was. Raises StoreError."""
+        stored = self._archive.store.head(self._name)
+        if stored is None:
+            return "" if self._archive.brought_back(self._local, self.size) else "it is missing"
+        if stored.bytes < self.size:
+            return f"it has {stored.bytes:,} bytes where {self.size:,} were written"
+        return ""
+
     def _fetched(self, pieces: Sequence[Piece]) -> list[memoryview]:
         """The bytes of each piece from the store."""
         spans = spans_of(pieces)
@@ -199,13 +208,9 @@ class ArchivedFile:
         return found
 
     def _refuse_shorter(self) -> None:
-        stored = self._archive.store.head(self._name)
-        if stored is not None and stored.bytes < self.size:
-            raise LogDamagedError(
-                f"{self.place}: it has {stored.bytes:,} bytes where {self.size:,} were written",
-                _DAMAGE_HINT,
-                f"it has {stored.bytes:,} bytes where {self.size:,} were written",
-            )
+        loss = self.loss()
+        if loss:
+            raise LogDamagedError(f"{self.place}: {loss}", _DAMAGE_HINT, loss)
 
 
 class _Held:

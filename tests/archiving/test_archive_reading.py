@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from archives import archived, brought_back, make, store_folder, stubs
+from archives import COUNT, archived, brought_back, make, store_folder, stubs
 from backing import digest, replay
 from bucket_proxy import Proxy
 from compacting import compacted
@@ -208,6 +208,21 @@ def test_a_damaged_object_is_damage_and_a_missing_one_is_told(folder: Path):
     (folder / "archive.json").unlink()
     with pytest.raises(LogDamagedError, match=r"archive\.json is missing"):
         read()
+
+
+def test_verify_names_objects_that_are_cut_off_or_missing_and_reads_the_others(folder: Path):
+    archived(make(folder))
+    cut, lost = sorted(store_folder(folder).rglob("*.parquet"))[1:3]
+    cut.write_bytes(cut.read_bytes()[:-1])
+    lost.unlink()
+    with evtool.open(folder, read_only=True) as log:
+        report = verify(log)
+    assert [(found.file, found.first_position, found.last_position) for found in report.findings] == [
+        (f"file://{cut}", COUNT + 1, 2 * COUNT),
+        (f"file://{lost}", 2 * COUNT + 1, 3 * COUNT),
+    ]
+    assert report.findings[1].message == "it is missing"
+    assert report.events == 3 * COUNT + 7
 
 
 def test_an_archive_in_a_bucket_is_read_and_waits_for_its_server(line: Proxy, folder: Path, home: Path):
