@@ -134,7 +134,8 @@ class Files:
     def _unfinished(self, path: Path, data: Buffer, durable: bool, shared: bool) -> Iterator[Path]:
         """A file with `data` beside `path`. A shared one has a name that nobody else uses, and does not stay."""
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp" if shared else f"{path.name}.tmp")
-        self.remove(temporary)
+        if not shared:
+            self.remove(temporary)
         try:
             file = self.open_append(temporary, create=True, durable=False)
             try:
@@ -146,7 +147,8 @@ class Files:
             yield temporary
         finally:
             if shared:
-                self.remove(temporary)
+                with contextlib.suppress(StorageError):  # what failed before says more
+                    self.remove(temporary)
 
     def _name(self, temporary: Path, path: Path) -> None:
         try:

@@ -210,6 +210,20 @@ def test_a_damaged_object_is_damage_and_a_missing_one_is_told(folder: Path):
         read()
 
 
+def test_a_cache_that_is_a_link_to_another_disk_is_emptied_when_objects_go(folder: Path, tmp_path: Path):
+    lines = replay(make(folder))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (folder / "cache").symlink_to(disk)
+    archived(folder)
+    for since, left in ((2 * COUNT + 1, 2), (1, 0)):
+        assert replay(folder) == lines
+        assert len(list(disk.iterdir())) > left
+        brought_back(folder, since)
+        assert len(list(disk.iterdir())) == left
+    assert replay(folder) == lines
+
+
 def test_verify_names_objects_that_are_cut_off_or_missing_and_reads_the_others(folder: Path):
     archived(make(folder))
     cut, lost = sorted(store_folder(folder).rglob("*.parquet"))[1:3]
