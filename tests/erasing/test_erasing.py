@@ -144,7 +144,7 @@ def test_what_was_left_unfinished_goes_too(folder: Path):
         next(folder.glob("0*")) / "events-9.parquet.tmp",
         next(folder.glob("0*")) / "frames.log.tmp",
         folder / "cache/0123.pack",
-        folder / "cache.removed/0123.pack",
+        folder / "cache/0123.removed/0123.pack",
     ]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
