@@ -85,12 +85,11 @@ def erase(
                 typer.confirm("Erase this for ever?", abort=True, err=True)
             if not dry_run:
                 record = _recorder(opened)
-                record(plan.counts, {"by": wanted.by, "reason": reason}, "began")
                 with (
-                    _told_of(opened, functools.partial(record, plan.counts)),
+                    _told_of(opened, plan, {"by": wanted.by, "reason": reason}, record) as begin,
                     progress.shown("erase", wanted=not as_json) as on_progress,
                 ):
-                    report = doing.apply(opened, config, plan, reason, on_progress, record)
+                    report = doing.apply(opened, config, plan, reason, on_progress, record, begin)
                 if not as_json:
                     _say_erased(report)
     if as_json:
@@ -103,17 +102,27 @@ def erase(
 
 
 @contextlib.contextmanager
-def _told_of(opened: Log, record: Callable[..., Any]) -> Iterator[None]:
-    """Where an erasure is cut short, leave a line in the audit, and say who finishes it."""
+def _told_of(
+    opened: Log, plan: Plan, details: dict[str, str], record: Callable[..., Any]
+) -> Iterator[Callable[[], None]]:
+    """Give what leaves a line in the audit when an erasure begins; where it is cut short, say who finishes it."""
     from evtool.errors import EvtoolError
     from evtool.lifecycle.erasing import pending
 
+    has_begun = False
+
+    def begin() -> None:
+        nonlocal has_begun
+        has_begun = True
+        record(plan.counts, details, "began")
+
     try:
-        yield
+        yield begin
     except BaseException as error:
-        with contextlib.suppress(EvtoolError):  # what went wrong before is what is to be told
-            outcome = "failed" if isinstance(error, Exception) else "interrupted"
-            record({"error": type(error).__name__}, outcome)
+        if has_begun:
+            with contextlib.suppress(EvtoolError):  # what went wrong before is what is to be told
+                outcome = "failed" if isinstance(error, Exception) else "interrupted"
+                record(plan.counts, {**details, "error": type(error).__name__}, outcome)
         if pending.is_there(opened.folder):
             render.say("the erasure has begun: `evtool erase` finishes it, or the next command that writes")
         else:

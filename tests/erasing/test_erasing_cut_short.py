@@ -31,7 +31,7 @@ from evtool.lifecycle.rewriting import rewriting_lock
 from evtool.lifecycle.verify import verify
 
 BY_STREAM = Wanted((STREAM,))
-STEP = 4  # calls come by threes: a file is written, synced and named
+STEP = 5  # calls come by threes: a file is written, synced and named
 
 
 @pytest.fixture(scope="module")

@@ -73,9 +73,11 @@ def apply(
     reason: str = "",
     on_progress: Progress = lambda done, total: None,
     record: Record = _unrecorded,
+    on_begin: Callable[[], None] = lambda: None,
 ) -> Report:
     """Erase what a plan says. `record` keeps what was done; if it is cut short just then, it is asked once more.
 
+    `on_begin` is called when nothing has to be waited for any more, and before any event is touched.
     A segment that is damaged is left and reported: then the next `resume` tries it again. Raises LogReadOnlyError,
     LogLockedError (another one writes to the active segment, compacts, or has its nightly run; or there is an
     erasure that is not done), LogDamagedError, StorageError, and of a log with an archive ArchiveError and
@@ -92,6 +94,7 @@ def apply(
                 check_place(archive)
             _seal(log, plan.positions)
             begun = _begun(log, plan, reason)
+            on_begin()
             pending.write(log.files, log.folder, log.manifest, begun)
             return _finish(log, config, begun, rewriting, on_progress, record)
 
