@@ -111,69 +111,44 @@ class Files:
             self.sync_folder(path.parent)
         return AppendFile(self, path, descriptor, size)
 
-    def write_whole(self, path: Path, data: Buffer, durable: bool = True) -> None:
-        """Put a file with `data` in the place of `path`, whole or not at all, also after a power cut."""
-        temporary = path.with_name(path.name + ".tmp")
-        self.remove(temporary)
-        self._write_temporary(temporary, data, durable)
-        with translated("rename", path):
+    def write_whole(self, path: Path, data: Buffer, durable: bool = True, shared: bool = False) -> None:
+        """Put a file with `data` in the place of `path`, whole or not at all; if `durable`, after a power cut too.
+
+        A `shared` one may be put there by several processes at once: the last one counts.
+        """
+        with self._unfinished(path, data, durable, shared) as temporary, translated("rename", path):
             self.replace(temporary, path)
         if durable:
             self.sync_folder(path.parent)
-
-    def write_shared(self, path: Path, data: Buffer) -> None:
-        """As `write_whole`, of a file that several processes may write at once: the last one counts."""
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            self._write_temporary(temporary, data, durable=True)
-            with translated("rename", path):
-                self.replace(temporary, path)
-        finally:
-            self.remove(temporary)
-        self.sync_folder(path.parent)
 
     def create_whole(self, path: Path, data: Buffer) -> None:
         """Make a file with `data`, whole or not at all, also after a power cut.
 
         Raises FileExistsError if there is one: of several processes that make it at once, one does.
         """
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            self._write_temporary(temporary, data, durable=True)
-            with translated("make", path):
-                self._name(temporary, path)
-        finally:
-            self.remove(temporary)
+        with self._unfinished(path, data, durable=True, shared=True) as temporary, translated("make", path):
+            self._name(temporary, path)
         self.sync_folder(path.parent)
 
-    def write_loose(self, path: Path, data: Buffer) -> None:
-        """Put a file of a cache in the place of `path`, whole or not at all, while others may do so too.
-
-        It and its folder, which is made if need be, may be gone after a power cut.
-        """
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    @contextlib.contextmanager
+    def _unfinished(self, path: Path, data: Buffer, durable: bool, shared: bool) -> Iterator[Path]:
+        """A file with `data` beside `path`. A shared one has a name that nobody else uses, and does not stay."""
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp" if shared else f"{path.name}.tmp")
+        if not shared:
+            self.remove(temporary)
         try:
+            file = self.open_append(temporary, create=True, durable=False)
             try:
-                self._write_temporary(temporary, data, durable=False)
-            except FileNotFoundError:
-                with translated("make folder", path.parent):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                self._write_temporary(temporary, data, durable=False)
-            with translated("rename", path):
-                self.replace(temporary, path)
-        except (OSError, StorageError):
-            with contextlib.suppress(OSError, StorageError):
-                self.remove(temporary)
-            raise
-
-    def _write_temporary(self, path: Path, data: Buffer, durable: bool) -> None:
-        file = self.open_append(path, create=True, durable=False)
-        try:
-            file.append([data])
-            if durable:
-                file.sync()
+                file.append([data])
+                if durable:
+                    file.sync()
+            finally:
+                file.close()
+            yield temporary
         finally:
-            file.close()
+            if shared:
+                with contextlib.suppress(StorageError):  # what failed before says more
+                    self.remove(temporary)
 
     def _name(self, temporary: Path, path: Path) -> None:
         try:

@@ -20,19 +20,26 @@ WORKERS = 2  # Polars, Arrow and numpy let go of the interpreter's lock; more th
 
 
 def ordered(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int = WORKERS, ahead: int = 1
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int = WORKERS,
+    ahead: int = 1,
+    slow_start: bool = False,
 ) -> Iterator[Result]:
     """`function` of each item, in the order of the items, up to `workers + ahead` at once.
 
+    With `slow_start` the first one is alone, and behind each result one more is at once: for who may need few.
     What it raises is raised here, in its place. Closing the iterator waits for what is under way.
     """
     pending: deque[Future[Result]] = deque()
+    limit = 1 if slow_start else workers + ahead
     with ThreadPoolExecutor(workers) as executor:
         try:
             for item in items:
                 pending.append(executor.submit(function, item))
-                if len(pending) >= workers + ahead:
+                if len(pending) >= limit:
                     yield pending.popleft().result()
+                    limit = min(limit + 1, workers + ahead)
             while pending:
                 yield pending.popleft().result()
         finally:

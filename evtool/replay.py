@@ -12,6 +12,7 @@ import polars as pl
 from evtool import ndjson, timestamps
 from evtool.errors import ConfigError
 from evtool.event import INT64_MAX, INT64_MIN
+from evtool.log import scan as scanning
 from evtool.log.log import Log
 from evtool.log.selection import Selection
 from evtool.quantities import SPAN_UNITS_SECONDS
@@ -110,8 +111,7 @@ def blocks(log: Log, selection: Selection, limit: int | None = None, as_latest: 
     With `as_latest` each is given as of the latest version of its type; where a step of an upcaster fails, as it
     is stored, with a last key `upcast_error`. Raises LogDamagedError (of the schemas, too).
     """
-    frames = log.scan(selection if limit is None else _shortened(selection, limit))
-    chosen = frames if limit is None else _first(frames, limit)
+    chosen = log.scan(selection) if limit is None else _first(log, _shortened(selection, limit), limit)
     schemas = log.schemas.current() if as_latest else None
     return ndjson.blocks((upcast(events, schemas) for events in chosen) if schemas else chosen)
 
@@ -124,9 +124,12 @@ def _shortened(selection: Selection, limit: int) -> Selection:
     return replace(selection, end=last if selection.end is None else min(selection.end, last))
 
 
-def _first(frames: Iterator[pl.DataFrame], limit: int) -> Iterator[pl.DataFrame]:
-    for events in frames:
-        if limit <= 0:
-            return
+def _first(log: Log, selection: Selection, limit: int) -> Iterator[pl.DataFrame]:
+    """The first events of a selection; what is behind them is not read, nor fetched, as far as that can be."""
+    if limit <= 0:
+        return
+    for events in scanning.scan(log.snapshot(), selection, log.partitions, slow_start=True):
         yield events.head(limit)
         limit -= len(events)
+        if limit <= 0:
+            return

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bucket_proxy import Proxy
 from bucket_server import Server
 from hypothesis import HealthCheck, settings
 
@@ -50,3 +51,12 @@ def server(running_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     for name, value in running_server.environment.items():
         monkeypatch.setenv(name, value)
     return running_server
+
+
+@pytest.fixture
+def line(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The server, behind a line that can be cut."""
+    proxy = Proxy(server.port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+    yield proxy
+    proxy.cut()

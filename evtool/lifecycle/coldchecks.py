@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,20 @@ import numpy as np
 import pyarrow as pa
 
 from evtool.errors import LogDamagedError
-from evtool.lifecycle.findings import BEING_COMPACTED, RESTORE, Finding, damaged, excused, longer, stale
+from evtool.lifecycle.findings import (
+    BEING_COMPACTED,
+    RESTORE,
+    RESTORE_OBJECT,
+    Finding,
+    damaged,
+    excused,
+    longer,
+    stale,
+)
 from evtool.lifecycle.logfiles import SegmentFiles
 from evtool.lifecycle.materialising import deriving, roots_of
 from evtool.lifecycle.segmentchecks import Opened, piece
+from evtool.log.archived import ArchivedFile
 from evtool.log.coldsegment import ColdSegment, recorded_at
 from evtool.log.format import COPY_FILE, SUMMARY_FILE, checksum_of, events_file, gone_file, map_file
 from evtool.log.segmentview import SegmentView
@@ -35,6 +46,8 @@ def opened(
     assert cold is not None
     if isinstance(cold.path, Path):
         findings += longer(cold.path, cold.file.size)
+    if isinstance(cold.file, ArchivedFile) and (loss := cold.file.loss()):
+        return None, [*findings, _lost(cold, loss)]
     try:
         _ = cold.gone
     except LogDamagedError as error:
@@ -58,6 +71,12 @@ def opened(
         rest=lambda: _rest(cold, bool(unreadable)),
     )
     return found, findings
+
+
+def _lost(cold: ColdSegment, loss: str) -> Finding:
+    """An object of the archive that is not there, or not all of it."""
+    found = damaged(cold.path, loss, RESTORE_OBJECT)
+    return replace(found, first_position=cold.first_position, last_position=cold.last_position)
 
 
 def _records(segment: SegmentFiles) -> list[Finding]:

@@ -22,11 +22,12 @@ import numpy as np
 import xxhash
 
 from evtool.errors import StorageError
-from evtool.files import Files
+from evtool.files import Files, translated
 from evtool.log.ranges import Piece
 
 _SHARES = 16  # after one of them was written, all are looked through
 _COUNT_BYTES = 8
+_REMOVED = ".removed"  # of a folder that is
 _RECORD = np.dtype([("start", "<u8"), ("size", "<u8"), ("checksum", "<u8")])
 
 
@@ -93,7 +94,8 @@ class ChunkCache:
         path = folder / xxhash.xxh3_128_hexdigest(record)
         try:
             self._make_room(size)
-            self._files.write_loose(path, record + data)
+            self._files.make_folder(folder)
+            self._files.write_whole(path, record + data, durable=False, shared=True)
         except (OSError, StorageError):
             self._is_writable = False  # a full disk, a folder to read only: what there is stays
             return
@@ -105,11 +107,21 @@ class ChunkCache:
             known.identity = self._files.identity(folder) if known.identity else ()
 
     def keep_only(self, names: Iterable[str]) -> None:
-        """Remove what is of other objects: they are gone, and what they held must be, too. Raises StorageError."""
+        """Remove what is of other objects: they are gone, and what they held must be, too. Raises StorageError.
+
+        Each folder is renamed first: readers, who go on, may put a pack there. No two may do this at once.
+        """
         kept = {self._folder_of(name).name for name in names}
-        for entry in self._folder.iterdir() if self._folder.is_dir() else ():
-            if entry.name not in kept and entry.is_dir():
-                self._files.remove_folder(entry)
+        for entry in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+            if not entry.is_dir():
+                self._files.remove(entry)
+            elif entry.name not in kept:
+                removed = entry.with_suffix(_REMOVED)
+                if entry != removed:
+                    self._files.remove_folder(removed)
+                    with contextlib.suppress(FileNotFoundError), translated("rename", entry):
+                        self._files.replace(entry, removed)
+                self._files.remove_folder(removed)
 
     def _folder_of(self, name: str) -> Path:
         return self._folder / xxhash.xxh3_128_hexdigest(name.encode())

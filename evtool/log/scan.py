@@ -71,10 +71,13 @@ def groups(snapshot: Snapshot, selection: Selection, partitions: int) -> Iterato
                 begin = end
 
 
-def fetched(found: Iterator[Group], columns: Callable[[SegmentView], Collection[str]]) -> Iterator[Group]:
+def fetched(
+    found: Iterator[Group], columns: Callable[[SegmentView], Collection[str]], slow_start: bool = False
+) -> Iterator[Group]:
     """The same groups, with what it takes to read some columns of them at hand.
 
-    Those of archived segments are fetched in threads, ahead of their use. `columns` says which ones of a segment.
+    Those of archived segments are fetched in threads, ahead of their use; with `slow_start` the first one alone.
+    `columns` says which ones of a segment.
     """
     first = next(found, None)
     if first is None:
@@ -82,7 +85,7 @@ def fetched(found: Iterator[Group], columns: Callable[[SegmentView], Collection[
     every = itertools.chain([first], found)
     if not first.segment.is_archived:  # the archive has the first part of a log, so no later one is
         return every
-    return parallel.ordered(lambda group: _fetched(group, columns), every)
+    return parallel.ordered(lambda group: _fetched(group, columns), every, slow_start=slow_start)
 
 
 def _fetched(group: Group, columns: Callable[[SegmentView], Collection[str]]) -> Group:
@@ -150,9 +153,16 @@ def stored_names(columns: Collection[str]) -> set[str]:
 
 
 def scan(
-    snapshot: Snapshot, selection: Selection, partitions: int, columns: Collection[str] | None = None
+    snapshot: Snapshot,
+    selection: Selection,
+    partitions: int,
+    columns: Collection[str] | None = None,
+    slow_start: bool = False,
 ) -> Iterator[pl.DataFrame]:
-    """Non-empty frames of selected events, in order of position, decoded in parallel."""
+    """Non-empty frames of selected events, in order of position, decoded in parallel.
+
+    With `slow_start` nothing is read behind the first group before its events were taken: for who may need few.
+    """
 
     def work(group: Group) -> pl.DataFrame | pa.Table:
         if not selection.texts():
@@ -165,9 +175,9 @@ def scan(
     few: list[pa.Table] = []
     waiting, waiting_max = 0, 1
     needed = {*_needed(selection, columns), *selection.texts()}
-    chosen = fetched(groups(snapshot, selection, partitions), lambda segment: stored_names(needed))
+    chosen = fetched(groups(snapshot, selection, partitions), lambda segment: stored_names(needed), slow_start)
     # Nothing ahead: a group may be a whole batch, and a few of those are much memory.
-    for found in parallel.ordered(work, chosen, ahead=0):
+    for found in parallel.ordered(work, chosen, ahead=0, slow_start=slow_start):
         if isinstance(found, pa.Table):
             few += [found] if len(found) else []
             waiting += 1

@@ -24,7 +24,7 @@ class FolderStore(Store):
         path = self.folder / name
         try:
             self._files.make_folder(path.parent)
-            self._files.write_shared(path, data)
+            self._files.write_whole(path, data, shared=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise StorageError(f"cannot write {path}: a file is where a folder should be") from error
 

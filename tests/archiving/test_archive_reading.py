@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from archives import archived, make, store_folder, stubs
+from archives import COUNT, archived, brought_back, make, store_folder, stubs
 from backing import digest, replay
-from bucket_server import Server
+from bucket_proxy import Proxy
 from compacting import compacted
 from faults import flip
 from hypothesis import given, settings
@@ -23,7 +23,9 @@ from evtool.config import ArchiveConfig, Config
 from evtool.errors import LogDamagedError, LogNotFoundError, LogReadOnlyError, StoreError
 from evtool.lifecycle.verify import verify
 from evtool.log.log import Log
+from evtool.log.selection import Selection
 from evtool.projections import catalogue
+from evtool.replay import blocks
 
 EVENTS = 6_000
 
@@ -208,7 +210,36 @@ def test_a_damaged_object_is_damage_and_a_missing_one_is_told(folder: Path):
         read()
 
 
-def test_an_archive_in_a_bucket_is_read_and_waits_for_its_server(server: Server, folder: Path, home: Path):
+def test_a_cache_that_is_a_link_to_another_disk_is_emptied_when_objects_go(folder: Path, tmp_path: Path):
+    lines = replay(make(folder))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (folder / "cache").symlink_to(disk)
+    archived(folder)
+    for since, left in ((2 * COUNT + 1, 2), (1, 0)):
+        assert replay(folder) == lines
+        assert len(list(disk.iterdir())) > left
+        brought_back(folder, since)
+        assert len(list(disk.iterdir())) == left
+    assert replay(folder) == lines
+
+
+def test_verify_names_objects_that_are_cut_off_or_missing_and_reads_the_others(folder: Path):
+    archived(make(folder))
+    cut, lost = sorted(store_folder(folder).rglob("*.parquet"))[1:3]
+    cut.write_bytes(cut.read_bytes()[:-1])
+    lost.unlink()
+    with evtool.open(folder, read_only=True) as log:
+        report = verify(log)
+    assert [(found.file, found.first_position, found.last_position) for found in report.findings] == [
+        (f"file://{cut}", COUNT + 1, 2 * COUNT),
+        (f"file://{lost}", 2 * COUNT + 1, 3 * COUNT),
+    ]
+    assert report.findings[1].message == "it is missing"
+    assert report.events == 3 * COUNT + 7
+
+
+def test_an_archive_in_a_bucket_is_read_and_waits_for_its_server(line: Proxy, folder: Path, home: Path):
     make(folder, cold=3)
     lines = replay(folder)
     url = f"s3://backups/{folder.parent.name}"
@@ -219,11 +250,36 @@ def test_an_archive_in_a_bucket_is_read_and_waits_for_its_server(server: Server,
         assert verify(log).is_clean
     shutil.rmtree(folder / "cache")
     impatient = Config(archive=ArchiveConfig(patience_ms=300))
-    server.stop()
+    line.cut()
     with evtool.open(folder, read_only=True, config=impatient) as log:
         with pytest.raises(StoreError, match=r"\.parquet: the store does not answer") as caught:
             list(log.replay())
         assert "known-" not in caught.value.message + caught.value.hint
-        server.start()
-        server.wait()
+    line.mend_later(1.0)
+    with evtool.open(folder, read_only=True) as log:  # a patient one waits for that
         assert b"".join(log.replay()) == lines
+
+
+def test_a_reader_goes_on_where_its_segments_were_brought_back_meanwhile(folder: Path):
+    lines = replay(make(folder, cold=8))
+    archived(folder)
+    asked = Config(archive=ArchiveConfig(cache_bytes=0))
+    with evtool.open(folder, read_only=True, config=asked) as log:
+        reading = log.replay()
+        first = next(reading)
+        brought_back(folder)
+        assert not list(store_folder(folder).rglob("*.parquet"))
+        assert first + b"".join(reading) == lines
+
+
+@pytest.mark.parametrize("selected", [{"types": ["ItemViewed"]}, {"since": 0}, {}])
+def test_nothing_is_fetched_behind_the_events_that_a_limit_asks_for(
+    pair: tuple[Path, Path], selected: dict[str, object]
+):
+    _, there = pair
+    asked = Config(archive=ArchiveConfig(cache_bytes=0))
+    with evtool.open(there, read_only=True, config=asked) as log:
+        found = b"".join(blocks(log, Selection.of(**selected), limit=2))
+        assert len(found.splitlines()) == 2
+        first = log.snapshot().segments[0]
+        assert 0 < log.archive.fetched_bytes <= first.events_bytes

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from archives import COUNT, archived, brought_back, check_sound, dropped, make, settings, stubs
 from backing import replay
+from bucket_proxy import Proxy
 from bucket_server import Server
 from command_line import as_json, environment, failed
 
@@ -56,7 +57,7 @@ def test_a_log_goes_to_a_bucket_is_read_there_dropped_there_and_comes_back(folde
 
 
 def test_a_server_that_dies_in_the_middle_and_comes_back(
-    folder: Path, bucket: str, server: Server, monkeypatch: pytest.MonkeyPatch
+    folder: Path, bucket: str, line: Proxy, monkeypatch: pytest.MonkeyPatch
 ):
     wanted, opened, puts = replay(make(folder, cold=3)), opening.open_store, 0
 
@@ -69,7 +70,7 @@ def test_a_server_that_dies_in_the_middle_and_comes_back(
             put(name, data)
             puts += 1
             if puts == 7:  # of the second segment
-                server.stop()
+                line.cut()
 
         store.put = put_and_die  # type: ignore[method-assign]
         return store
@@ -81,7 +82,7 @@ def test_a_server_that_dies_in_the_middle_and_comes_back(
             archived(folder, to=bucket, patience_ms=300)
     assert not isinstance(caught.value, StoreRefusedError)
     assert len(stubs(folder)) == 1
-    server.start()  # it takes seconds to answer, which a patient one waits for
+    line.mend_later(1.0)  # a patient one waits for that
     check_sound(folder, wanted)
     assert archived(folder, to=bucket).segments == 2
     check_sound(folder, wanted)

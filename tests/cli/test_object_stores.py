@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 from backing import backed_up, digest, restored
+from bucket_proxy import Proxy
 from bucket_server import Server
 from command_line import as_json, environment, failed, run
 from samples import config, make_log, many
@@ -95,7 +96,7 @@ def test_a_bucket_that_is_not_there_is_told(server: Server):
 
 
 def test_a_store_that_dies_in_the_middle_and_comes_back(
-    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+    line: Proxy, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     make_log(folder, [many(100, number * 100) for number in range(6)], SMALL)
     dying = open_store("s3://backups/dies", Files(), patience_seconds=0.5)
@@ -103,13 +104,13 @@ def test_a_store_that_dies_in_the_middle_and_comes_back(
 
     def put_once(name: str, data: bytes) -> None:
         put(name, data)
-        server.stop()
+        line.cut()
 
     monkeypatch.setattr(dying, "put", put_once)
     with pytest.raises(StoreError, match="does not answer") as caught:
         backed_up(folder, dying)
     assert not isinstance(caught.value, StoreRefusedError)
-    server.start()  # it takes seconds to answer, which a patient one waits for
+    line.mend_later(1.0)  # a patient one waits for that
     back = open_store("s3://backups/dies", Files(), patience_seconds=60)
     assert checking.every(back) == []  # no manifest, no backup
     assert backed_up(folder, back).is_new

@@ -28,7 +28,7 @@ from evtool.objectstore import opening
 KINDS = ("write", "fdatasync", "replace", "remove")
 BY_STREAM = Wanted((STREAM,))
 COUNT = 30  # events of a segment
-STEP = 1
+STEP = 13
 
 
 class FaultyRemovals(FaultyFiles):

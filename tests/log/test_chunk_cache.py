@@ -145,7 +145,7 @@ def opened(tmp_path: Path, cache_bytes: int) -> tuple[ArchivedFile, CountingStor
     write_place(Files(), tmp_path, Place("ab" * 16, (tmp_path / "archive").as_uri()))
     archive = Archive(Files(), tmp_path, "ab" * 16, cache_bytes)
     archive._store = store
-    return ArchivedFile(archive, NAME, len(DATA)), store
+    return ArchivedFile(archive, NAME, len(DATA), tmp_path / "local"), store
 
 
 @given(pieces, pieces, st.sampled_from([0, 50_000, 1 << 20]))

@@ -88,7 +88,10 @@ def error_of(report: Report) -> LogDamagedError | None:
     if not report.damaged:
         return None
     first = report.damaged[0]
-    hint = "A backup has these events. The next `evtool archive` makes catalogue.msgpack anew."
+    hint = (
+        "Events come back from a copy of the archive, or from a backup. What is damaged of index/ can be removed: "
+        "the next `evtool archive` stores it again, and makes catalogue.msgpack anew."
+    )
     return LogDamagedError(
         f"{report.url}: {len(report.damaged)} of its objects are damaged; {first.object}: {first.message}", hint
     )

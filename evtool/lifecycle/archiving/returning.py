@@ -24,7 +24,7 @@ from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.rewriting import rewriting_lock
 from evtool.log.archive import CATALOGUE, OBJECT_KEY, Place, read_place, write_place
 from evtool.log.coldsegment import ColdSegment
-from evtool.log.format import ARCHIVE_FILE, CACHE_FOLDER, COPY_FILE, SUMMARY_FILE, events_file
+from evtool.log.format import ARCHIVE_FILE, COPY_FILE, SUMMARY_FILE, events_file
 from evtool.log.log import Log
 from evtool.log.segment import summary_record
 from evtool.objectstore.store import Store
@@ -84,7 +84,7 @@ def bring_back(log: Log, since: int, on_progress: Progress = lambda done, total:
         if not report.left:
             archive.store.delete(CATALOGUE)
             log.files.remove(log.folder / ARCHIVE_FILE)
-            log.files.remove_folder(log.folder / CACHE_FOLDER)
+            log.archive.cache.keep_only(())
             report.is_over = True
         return report
     finally:

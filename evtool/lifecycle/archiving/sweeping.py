@@ -10,18 +10,16 @@ each that was written, and `sweep` at the end: when that returns, nothing of wha
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from evtool.errors import ArchiveError, LogDamagedError
-from evtool.files import translated
 from evtool.lifecycle.archiving.place import Archive, archived, summaries_of
 from evtool.log import archive as naming
 from evtool.log.archive import CATALOGUE, OBJECT_KEY, Catalogue
-from evtool.log.format import CACHE_FOLDER, LOG_FILE
+from evtool.log.format import LOG_FILE
 from evtool.log.log import Log
 from evtool.objectstore.store import Store
 
@@ -185,19 +183,14 @@ def sweep(archive: Archive) -> Swept:
     there = archive.store.list("")
     unnamed = [each for each in there if each.name not in named and _OWN.fullmatch(each.name)]
     if unnamed:
-        _forget_cached(archive.log)
+        forget_cached(archive.log)
     for each in unnamed:
         archive.store.delete(each.name)
     if unnamed:
-        _forget_cached(archive.log)  # what others fetched meanwhile
+        forget_cached(archive.log)  # what others fetched meanwhile
     return Swept(len(unnamed), sum(each.bytes for each in unnamed))
 
 
-def _forget_cached(log: Log) -> None:
-    """Remove what was fetched: it may be of an object that goes. It is renamed first, as readers go on with it."""
-    cache = log.folder / CACHE_FOLDER
-    removed = cache.with_name(f"{CACHE_FOLDER}.removed")
-    log.files.remove_folder(removed)
-    with contextlib.suppress(FileNotFoundError), translated("rename", cache):
-        log.files.replace(cache, removed)
-    log.files.remove_folder(removed)
+def forget_cached(log: Log) -> None:
+    """Remove what was fetched of objects that are archived no more. Raises StorageError, LogDamagedError."""
+    log.archive.cache.keep_only(summary[OBJECT_KEY] for summary in archived(log))

@@ -78,14 +78,18 @@ class Plan:
 
     def check(self) -> None:
         """Raise NothingToEraseError if there is nothing."""
-        if self.is_empty:
-            what = "no event and no dead letter is of " + (
-                "the condition" if self.wanted.where is not None else "these streams"
-            )
-            hint = "What was erased before is not found any more. Nothing was changed."
-            if self.aside.files:
-                hint = f"{hint}\n  What `evtool repair` has put aside, in {DAMAGED_FOLDER}/, was not looked into."
-            raise NothingToEraseError(f"nothing to erase: {what}", hint)
+        if not self.is_empty:
+            return
+        of_what = "meets the condition" if self.wanted.where is not None else "is of these streams"
+        hints = ["What was erased before is not found any more. Nothing was changed."]
+        hints += [
+            f"{count:,} values could not be cast: {name}" for name, count in self.chosen.failed_casts.items()
+        ]
+        if self.letters.unread:
+            hints.append(f"{self.letters.unread:,} dead letters cannot be read, so nobody knows of them.")
+        if self.aside.files:
+            hints.append(f"What `evtool repair` has put aside, in {DAMAGED_FOLDER}/, was not looked into.")
+        raise NothingToEraseError(f"nothing to erase: no event and no dead letter {of_what}", "\n  ".join(hints))
 
 
 def plan(log: Log, config: Config, wanted: Wanted, on_progress: Progress = lambda done, total: None) -> Plan:

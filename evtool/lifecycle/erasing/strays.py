@@ -15,7 +15,8 @@ from typing import Any
 
 from evtool.errors import LogLockedError
 from evtool.files import Files
-from evtool.log.format import CACHE_FOLDER, DAMAGED_FOLDER, DAMAGED_REPORT_FILE, FRAMES_FILE, LOCK_FILE
+from evtool.lifecycle.archiving.sweeping import forget_cached
+from evtool.log.format import DAMAGED_FOLDER, DAMAGED_REPORT_FILE, FRAMES_FILE, LOCK_FILE
 from evtool.log.log import Log
 
 _TELLING = ("derived", "others")  # what verify found, in words
@@ -53,8 +54,7 @@ def remove(log: Log) -> None:
             files.remove_folder(entry)
     for report in sorted(folder.glob(f"{DAMAGED_FOLDER}/*/{DAMAGED_REPORT_FILE}")):
         _silence(files, report)
-    for name in (CACHE_FOLDER, f"{CACHE_FOLDER}.removed"):
-        files.remove_folder(folder / name)
+    forget_cached(log)
     for segment in log.snapshot().segments:
         unfinished = segment.folder / f"{FRAMES_FILE}.tmp"
         if segment.is_sealed:
