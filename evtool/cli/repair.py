@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,14 +27,13 @@ _WAYS = {
     "begin": "begun anew: nothing in it was acknowledged",
 }
 _RANGES_SHOWN = 20
+_DAMAGES_SHOWN = 5  # of a segment
 
 
 def repair(
     source: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="URL", help="Where backups are. (default: `to` in [backup] of evtool.toml)"
-        ),
+        typer.Option("--from", metavar="URL", help="Where backups are. (default: `backup.to` of evtool.toml)"),
     ] = None,
     backup: Annotated[
         str | None,
@@ -172,10 +171,12 @@ def _show(plan: Plan) -> None:
         render.say("nothing to repair" if not (plan.others or plan.left) else "nothing else to repair")
 
 
-def _say_damages(damages: Iterable[Damage]) -> None:
-    for damage in damages:
+def _say_damages(damages: Sequence[Damage]) -> None:
+    for damage in damages[:_DAMAGES_SHOWN]:
         at = "" if damage.start is None else f" at byte {damage.start:,}"
         render.say(f"{damage.file}{at}: {damage.message}")
+    if len(damages) > _DAMAGES_SHOWN:
+        render.say(f"  and {len(damages) - _DAMAGES_SHOWN:,} more damaged pieces of this segment (--json has all)")
 
 
 def _stub_row(step: StubStep) -> tuple[str, ...]:

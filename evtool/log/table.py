@@ -230,6 +230,7 @@ class MappedTable(ABC):
         header = np.frombuffer(memory, HEADER, 1).reshape(())
         capacity = int(header["capacity"])
         fits = len(memory) == cls._size_of(capacity) and cls._is_capacity(capacity)
+        fits &= int(header["count"]) <= capacity  # a count with a bit more would let it grow over the whole disk
         mine = header["magic"] == cls.magic and header["log_id"].tobytes() == log_id
         return cls._take(memory, capacity) if fits and mine and _is_as_closed(memory, header) else None
 

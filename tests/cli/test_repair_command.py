@@ -12,6 +12,8 @@ from command_line import line
 from faults import flip
 from within import failed, run
 
+import evtool
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -39,6 +41,13 @@ def segments(folder: Path) -> list[Path]:
 
 def damage(folder: Path) -> None:
     flip(segments(folder)[0] / "frames.log", 3_000)
+
+
+def compacted(folder: Path) -> None:
+    """Let all of its events be in a cold segment."""
+    with evtool.open(folder / "segments") as log:
+        log.seal()
+    run("compact", cwd=folder)
 
 
 def as_json(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -148,3 +157,26 @@ def test_a_writer_keeps_it_from_beginning(here: Path):
     with evtool.open(here / "segments") as log:
         log.writer()
         assert "is being written by" in failed(13, "repair", "--yes", cwd=here)
+
+
+def test_a_damaged_object_of_the_archive_is_told_when_it_is_read_and_comes_from_a_backup(here: Path):
+    compacted(here)
+    run("archive", "--to", "archive", cwd=here)
+    run("backup", "--to", "backups", cwd=here)
+    for path in (here / "archive").glob("events/*/*.parquet"):
+        flip(path, 900)
+    assert run("repair", "--dry-run", cwd=here).stderr == b"nothing to repair\n"
+    told = run("repair", "--read-archive", "--dry-run", cwd=here, code=14).stderr
+    assert b"it is not what was stored" in told
+    done = run("repair", "--read-archive", "--from", "backups", "--yes", cwd=here)
+    assert b"made whole from the backup" in done.stdout
+    run("verify", cwd=here)
+
+
+def test_a_missing_events_file_is_told_in_a_few_lines(here: Path):
+    compacted(here)
+    path = next((here / "segments").glob("*/*.parquet"))
+    path.unlink()
+    shown = run("repair", "--dry-run", cwd=here).stderr
+    assert b"events-1.parquet: it is missing" in shown
+    assert len(shown.splitlines()) <= 8

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from faults import boot_again
+from faults import boot_again, flip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -201,6 +201,16 @@ def test_the_table_of_another_log_is_not_taken(tmp_path: Path):
     other = StreamVersions(Files(), tmp_path, bytes(16))
     assert look_up(other, [b"a"]) == {b"a": 0}
     assert (other.applied, len(other)) == (0, 0)
+
+
+def test_a_bit_too_much_in_the_count_of_a_table_does_not_let_it_grow_over_the_disk(tmp_path: Path):
+    table = StreamVersions(Files(), tmp_path, LOG_ID)
+    table.apply([b"a"], np.array([7], np.int64))
+    table.mark_applied(1)
+    table.close()
+    flip(tmp_path / "streams.table", 36)  # of the count, which is 2^32 more then
+    assert StreamVersions.open_read(Files(), tmp_path, LOG_ID) is None
+    assert len(StreamVersions(Files(), tmp_path, LOG_ID)) == 0
 
 
 @pytest.mark.timeout(20)

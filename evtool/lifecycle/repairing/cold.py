@@ -60,11 +60,12 @@ def known(files: Files, folder: Path, summary: Mapping[str, Any]) -> Known:
     path = folder / events_file(summary["generation"])
     data = _mapped(files, path)
     if len(data) < int(summary["events_bytes"]):
-        damages.append(Damage(str(path), f"{len(data):,} bytes are left of {summary['events_bytes']:,}"))
+        left = f"{len(data):,} bytes are left of {summary['events_bytes']:,}"
+        damages.append(Damage(str(path), left if path.exists() else "it is missing"))
     data = data[: int(summary["events_bytes"])]
     cold = _readable(of_parts(folder, summary, memoryview(record), MappedFile(path, data), b""), damages)
     earlier = _earlier(files, folder, summary, damages)
-    damages += _between(cold)
+    damages += _between(cold) if len(data) else ()
     maps = dict(cold.producer_maps())
     told = _Told(folder, summary, damages, [maps.get(number, b"") for number in range(len(cold.commits))])
     return told.known(cold, cold.table, cold.commits, earlier)

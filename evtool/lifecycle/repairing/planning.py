@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from evtool.lifecycle.logfiles import SegmentFiles, take
 from evtool.lifecycle.repairing import identity, smallfiles, stubs
 from evtool.lifecycle.repairing.erased import Erased, since
 from evtool.lifecycle.repairing.filling import Backup, Filling
-from evtool.lifecycle.repairing.remains import Remains
+from evtool.lifecycle.repairing.remains import Damage, Remains
 from evtool.lifecycle.repairing.remains import remains as look_again
 from evtool.lifecycle.repairing.smallfiles import FileStep
 from evtool.lifecycle.repairing.stubs import Source, StubStep
@@ -230,6 +230,7 @@ def plan(
     erased = _erased(log, backup, is_audit)
     found = [each for each in survey(log, files, damaged) if _is_damaged(each, findings, backup)]
     steps = [step for each in found if (step := _step(each, backup, erased)).is_wanted]
+    steps = [_of_object(step, objects.get(step.damaged.first_position)) for step in steps]
     segments, left = _without_left(steps, {**archived.left, **objects})
     filled = {step.damaged.first_position for step in segments}
     kept = tuple(step for step in archived.steps if step.positions[0] not in filled)
@@ -316,6 +317,13 @@ def _step(damaged: Damaged, backup: Backup | None, erased: Erased) -> SegmentSte
     is_refused = bool(refusal and remains.gone_counts.get("lost"))
     lost = tuple(_runs(remains.lost))
     return SegmentStep(damaged, "rewrite", remains, lost, remains.filled, refusal=refusal if is_refused else "")
+
+
+def _of_object(step: SegmentStep, finding: Finding | None) -> SegmentStep:
+    """The same, with what is wrong in the archive in the place of what is not here anyway."""
+    if finding is None or step.remains is None:
+        return step
+    return replace(step, remains=replace(step.remains, damages=(Damage(finding.file, finding.message),)))
 
 
 def _runs(positions: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[tuple[int, int]]:
