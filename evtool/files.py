@@ -223,7 +223,7 @@ class Files:
         try:
             with translated("look at", path):
                 return path.stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
 
     def identity(self, path: Path) -> tuple[int, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,17 +30,18 @@ def erase(
         typer.Option(metavar="SQL", help="All events for which this is true: \"payload.user_id = 'u-17'\"."),
     ] = None,
     reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Why; it is kept in the record of what was erased.")
+        str, typer.Option(metavar="TEXT", help="Why; it is kept in the audit for ever, so name nobody in it.")
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be erased.")] = False,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Erase events for ever, wherever something of them is kept: segments, dead letters, read models, snapshots.
+    """Erase events for ever, wherever something of them is kept, here and in the archive of the log.
 
     Position, type, times and versions stay, and their ids still count as seen. It shows what it touches, and asks.
-    Read models are made again from what stays. Backups are left as they are, and those that hold it are named.
+    Dead letters, snapshots and what a repair put aside go; read models are made again from what stays. Backups are
+    left as they are, and those that hold it are named.
     Whatever cuts it short, the next command that opens the log to write goes on with it; so does `evtool erase`.
     """
     from evtool.parallel import keep_freed_memory
@@ -63,6 +65,8 @@ def erase(
         _ = wanted.plan  # raises ConfigError, before anything is read
     if not (yes or dry_run) and (wanted.streams or where is not None):
         _check_terminal()
+    if is_cut_short and dry_run:
+        render.say("an erasure that was cut short is not done yet: `evtool erase` finishes it")
     plan, report = None, None
     with open_log(config.log_path, config=config) as opened:
         if is_cut_short and not dry_run:
@@ -82,7 +86,10 @@ def erase(
             if not dry_run:
                 record = _recorder(opened)
                 record(plan.counts, {"by": wanted.by, "reason": reason}, "began")
-                with progress.shown("erase", wanted=not as_json) as on_progress:
+                with (
+                    _told_of(opened, functools.partial(record, plan.counts)),
+                    progress.shown("erase", wanted=not as_json) as on_progress,
+                ):
                     report = doing.apply(opened, config, plan, reason, on_progress, record)
                 if not as_json:
                     _say_erased(report)
@@ -93,6 +100,25 @@ def erase(
     if report is not None and report.failures:
         render.say("the rest is done; `evtool erase` tries these again")
         raise typer.Exit(LogDamagedError.exit_code)
+
+
+@contextlib.contextmanager
+def _told_of(opened: Log, record: Callable[..., Any]) -> Iterator[None]:
+    """Where an erasure is cut short, leave a line in the audit, and say who finishes it."""
+    from evtool.errors import EvtoolError
+    from evtool.lifecycle.erasing import pending
+
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(EvtoolError):  # what went wrong before is what is to be told
+            outcome = "failed" if isinstance(error, Exception) else "interrupted"
+            record({"error": type(error).__name__}, outcome)
+        if pending.is_there(opened.folder):
+            render.say("the erasure has begun: `evtool erase` finishes it, or the next command that writes")
+        else:
+            render.say("nothing was erased")
+        raise
 
 
 def finish(config: Config) -> None:
@@ -119,7 +145,7 @@ def finish(config: Config) -> None:
 
 
 def _say_waiting(message: str, hint: str) -> None:
-    render.say(f"an erasure that was cut short is not done yet: {message}\n  {hint}")
+    render.say(f"an erasure is not done yet: {message}\n  {hint}")
     warnings.filterwarnings("ignore", "an erasure was cut short")  # of the library, which is told so here
 
 
@@ -183,6 +209,9 @@ def _show(plan: Plan, config: Config) -> None:
     facts.append(("snapshots", f"{len(plan.made.snapshots):,}{labelled}"))
     if plan.made.reports:
         facts.append(("reports", f"{plan.made.reports:,} of nights in which something failed"))
+    if plan.aside.files:
+        told = f"{render.count(plan.aside.files, 'file')}, {render.size(plan.aside.bytes)}: go whatever is in them"
+        facts.append(("put aside by repair", told))
     render.print_facts(facts)
     _show_more(plan, config)
 
@@ -223,9 +252,10 @@ def _show_backups(plan: Plan, config: Config) -> None:
 
 
 def _say_erased(report: Report) -> None:
-    events = render.count(report.counts["events"], "event")
-    sizes = f"{render.size(report.bytes_before)} became {render.size(report.bytes_after)}"
-    render.say(f"erased {events} in {render.count(len(report.segments), 'segment')}: {sizes}")
+    if report.segments:
+        events = render.count(report.counts["events"], "event")
+        sizes = f"{render.size(report.bytes_before)} became {render.size(report.bytes_after)}"
+        render.say(f"erased {events} in {render.count(len(report.segments), 'segment')}: {sizes}")
     for name in ("dead_letters", "read_models", "snapshots"):
         if report.counts[name]:
             render.say(f"removed {render.count(report.counts[name], name[:-1].replace('_', ' '))}")

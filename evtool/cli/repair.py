@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
     from evtool.config import Config
     from evtool.lifecycle.repairing.filling import Backup
     from evtool.lifecycle.repairing.planning import Plan, SegmentStep
+    from evtool.lifecycle.repairing.remains import Damage
     from evtool.lifecycle.repairing.repair import Repaired
+    from evtool.lifecycle.repairing.stubs import StubStep
 
 _COLUMNS = ("segment", "positions", "what becomes of it", "lost", "from the backup")
 _WAYS = {
     "rewrite": "written anew without what is lost",
     "restore": "made whole from the backup",
+    "archive": "files brought back from the archive",
     "begin": "begun anew: nothing in it was acknowledged",
 }
 _RANGES_SHOWN = 20
@@ -39,6 +43,10 @@ def repair(
     without_backup: Annotated[
         bool, typer.Option("--without-backup", help="Ask no backup, though evtool.toml says where there are some.")
     ] = False,
+    read_archive: Annotated[
+        bool,
+        typer.Option("--read-archive", help="Read all events in the archive, too."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done, and lost.")] = False,
     log: LogOption = None,
@@ -47,9 +55,10 @@ def repair(
     """Make a damaged log whole again: keep all that is proved, put aside what is not, name what is lost.
 
     Reads everything, as `evtool verify` does, shows what it would do, and asks. Events come back from a backup
-    that has them, proved by checksums. What is lost otherwise is a frame's or a row group's events: their
-    positions are named, and are never given again. Damaged bytes and a report stay in damaged/ of the log's
-    folder. Whoever writes to the log has to wait. The exit code is 14 where damage is left that this cannot mend.
+    that has them, and files of archived segments from the archive, proved by checksums. What is lost otherwise is
+    a frame's or a row group's events: their positions are named, and are never given again. Damaged bytes and a
+    report stay in damaged/ of the log's folder. Whoever writes to the log has to wait. The exit code is 14 where
+    damage is left that this cannot mend.
     """
     from evtool.parallel import keep_freed_memory
 
@@ -61,20 +70,20 @@ def repair(
         _check_terminal()
     asked = None if without_backup else _backup(config, source, backup)
     try:
-        plan, repaired = _run(config, asked, yes, dry_run, as_json)
+        plan, repaired = _run(config, asked, read_archive, yes, dry_run, as_json)
     finally:
         if asked is not None:
             asked.close()
     if as_json:
         facts = {"log": str(config.log_path), "dry_run": dry_run, "backup": asked.manifest.id if asked else None}
-        render.print_json(facts | plan.facts() | _result(repaired))
+        render.print_json(facts | plan.facts() | _result(plan, repaired))
     elif repaired is not None:
-        _say_repaired(repaired)
+        _say_repaired(plan, repaired)
     _judge(plan, repaired)
 
 
 def _run(
-    config: Config, asked: Backup | None, yes: bool, dry_run: bool, as_json: bool
+    config: Config, asked: Backup | None, read_archive: bool, yes: bool, dry_run: bool, as_json: bool
 ) -> tuple[Plan, Repaired | None]:
     """What a repair would do, and what it did."""
     from evtool.cli.audited import audited
@@ -84,9 +93,9 @@ def _run(
 
     opened, log_json = planning.open_damaged(Files(), config.log_path, config, asked)
     repaired = None
-    with session(opened) as held:
+    with session(opened, may_be_read_only=dry_run) as held:
         with progress.shown("repair: verify", wanted=not as_json) as on_progress:
-            plan = planning.plan(opened, config, asked, log_json, on_progress)
+            plan = planning.plan(opened, config, asked, log_json, on_progress, read_archive)
         if not as_json:
             _show(plan)
         if not plan.is_empty and not dry_run:
@@ -127,16 +136,22 @@ def _check_terminal() -> None:
 
 
 def _show(plan: Plan) -> None:
-    if plan.segments:
-        render.print_columns(_COLUMNS, map(_row, plan.segments), (True, True, True, False, False))
+    rows = sorted([*map(_stub_row, plan.stubs), *map(_row, plan.segments)])
+    if rows:
+        render.print_columns(_COLUMNS, rows, (True, True, True, False, False))
+    if plan.place is not None:
+        render.say(f"archive.json: made again, the archive is at {plan.place.url}")
+    for stub in plan.stubs:
+        _say_damages(stub.damages)
     for step in plan.segments:
-        for damage in step.remains.damages if step.remains is not None else ():
-            at = "" if damage.start is None else f" at byte {damage.start:,}"
-            render.say(f"{damage.file}{at}: {damage.message}")
+        _say_damages(step.remains.damages if step.remains is not None else ())
+        if step.refusal:
+            render.say(f"{step.damaged.folder.name}: not filled from the backup: {step.refusal}")
     ranges = [each for step in plan.segments for each in step.lost]
     if ranges:
         shown = ", ".join(_range(each) for each in ranges[:_RANGES_SHOWN])
-        more = f" and {len(ranges) - _RANGES_SHOWN:,} more ranges" if len(ranges) > _RANGES_SHOWN else ""
+        others = len(ranges) - _RANGES_SHOWN
+        more = f" and {others:,} more ranges (--json has all)" if others > 0 else ""
         render.say(f"lost: {render.count(plan.lost_events, 'event')}, positions {shown}{more}")
     if plan.filled:
         render.say(f"from the backup: {render.count(plan.filled, 'event')}")
@@ -151,10 +166,21 @@ def _show(plan: Plan) -> None:
         render.say("the audit is mended, or put aside and begun anew")
     for path in plan.derived:
         render.say(f"{path}: made again")
-    for finding in plan.others:
+    for finding in (*plan.left, *plan.others):
         render.say(f"{finding.file}: left as it is: {finding.message}\n  {finding.hint}")
     if plan.is_empty:
-        render.say("nothing to repair" if not plan.others else "nothing else to repair")
+        render.say("nothing to repair" if not (plan.others or plan.left) else "nothing else to repair")
+
+
+def _say_damages(damages: Iterable[Damage]) -> None:
+    for damage in damages:
+        at = "" if damage.start is None else f" at byte {damage.start:,}"
+        render.say(f"{damage.file}{at}: {damage.message}")
+
+
+def _stub_row(step: StubStep) -> tuple[str, ...]:
+    first, last = step.positions
+    return (step.folder.name, f"{first:,} to {last:,}", _WAYS["archive"], "0", "0")
 
 
 def _row(step: SegmentStep) -> tuple[str, ...]:
@@ -168,28 +194,29 @@ def _range(found: tuple[int, int]) -> str:
     return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
-def _result(repaired: Repaired | None) -> dict[str, Any]:
+def _result(plan: Plan, repaired: Repaired | None) -> dict[str, Any]:
     if repaired is None:
         return {"repaired": False}
     report = repaired.report
     return {
         "repaired": True,
         "report": str(repaired.folder),
-        "clean": report.is_clean,
+        "clean": report.is_clean and not plan.left,
         "digest": report.digest,
-        "findings": [vars(finding) for finding in report.findings],
+        "findings": [vars(finding) for finding in (*plan.left, *report.findings)],
     }
 
 
-def _say_repaired(repaired: Repaired) -> None:
+def _say_repaired(plan: Plan, repaired: Repaired) -> None:
     report = repaired.report
-    result = "the log is whole" if report.is_clean else render.count(len(report.findings), "finding") + " left"
+    left = len(report.findings) + len(plan.left)
+    result = "the log is whole" if report.is_clean and not left else render.count(left, "finding") + " left"
     events = render.count(report.events, "event")
     render.say(
         f"repaired: {result}, {events} up to position {report.position:,}, digest {report.digest or 'none'}"
     )
     render.say(f"what was damaged, and the report: {repaired.folder}")
-    for finding in report.findings:
+    for finding in (*plan.left, *report.findings):
         render.say(f"{finding.file}: {finding.message}\n  {finding.hint}")
 
 
@@ -197,6 +224,8 @@ def _judge(plan: Plan, repaired: Repaired | None) -> None:
     """End with the code of what is left, if something is."""
     from evtool.errors import DerivedDamagedError, LogDamagedError
 
+    if plan.left:
+        raise typer.Exit(LogDamagedError.exit_code)
     if repaired is not None:
         if repaired.report.error is not None:
             raise typer.Exit(repaired.report.error.exit_code)

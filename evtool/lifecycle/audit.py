@@ -34,7 +34,7 @@ NO_LINE = "0" * 64  # what the first line has for the SHA-256 of the one before
 
 Outcome = Literal["began", "running", "done", "failed", "interrupted"]
 
-_TEXT_MAX = 1_000  # characters of one detail
+TEXT_MAX = 1_000  # characters of one detail
 _TAIL_BYTES = 1 << 18  # longer than any line
 _NOBODY = 2**32 - 1  # the kernel's word for: nobody has logged in
 _SEAL = re.compile(rb',"sha256":"([0-9a-f]{64})"\}')
@@ -106,7 +106,7 @@ def record(
 
 def lines(files: Files, folder: Path) -> Iterator[Line]:
     """All lines but one that is not finished, each with what is wrong with it. Raises StorageError."""
-    return _lines(_read(files, folder / FILE))
+    return lines_of(_read(files, folder / FILE))
 
 
 def check(files: Files, folder: Path) -> Checked:
@@ -117,14 +117,15 @@ def check(files: Files, folder: Path) -> Checked:
 def check_text(data: bytes) -> Checked:
     """The same of the bytes of such a file."""
     last, broken, problem = None, None, ""
-    for line in _lines(data):
+    for line in lines_of(data):
         last = Mark(line.number, line.sha256)
         if line.problem and broken is None:
             broken, problem = line.number, line.problem
     return Checked(last.number if last else 0, last, broken, problem, len(data) - data.rfind(b"\n") - 1)
 
 
-def _lines(data: bytes) -> Iterator[Line]:
+def lines_of(data: bytes) -> Iterator[Line]:
+    """The same of the bytes of such a file."""
     expected = Mark(0, NO_LINE)
     for text in data.split(b"\n")[:-1]:
         number, sha256 = expected.number + 1, _sha256(text)
@@ -156,7 +157,7 @@ def _encoded(
         "command": action,
         "outcome": outcome,
         "counts": dict(counts),
-        "details": {name: text[:_TEXT_MAX] for name, text in details.items()},
+        "details": {name: text[:TEXT_MAX] for name, text in details.items()},
         "evtool": version_of("evtool"),
         "previous": before.sha256,
     }
@@ -176,7 +177,7 @@ def _who() -> dict[str, Any]:
     if login not in (own, None):
         found["login"] = _name(login)
     if own == 0 and "SUDO_UID" in os.environ:
-        found["sudo"] = os.environ.get("SUDO_USER", "")[:_TEXT_MAX]
+        found["sudo"] = os.environ.get("SUDO_USER", "")[:TEXT_MAX]
     return found | {"host": os.uname().nodename, "process": os.getpid()}
 
 

@@ -48,10 +48,10 @@ def opened(
     path = segment.folder / FRAMES_FILE
     data, committed = frames_of(segment, log.claim, is_last)
     is_acknowledged = log.claim is not None and log.claim.position >= segment.first_position
-    if len(data) < SEGMENT_HEADER_BYTES and is_last and segment.summary is None and not is_acknowledged:
-        return None, []  # its making was cut short by a crash; the next writer starts it again
     if segment.frames is None and segment.has_cold_files:
         return None, [damaged(segment.folder / SUMMARY_FILE, "neither it nor its copy is as it was written")]
+    if len(data) < SEGMENT_HEADER_BYTES and is_last and segment.summary is None and not is_acknowledged:
+        return None, []  # its making was cut short by a crash; the next writer starts it again
     if segment.frames is None:
         return None, [*findings, damaged(path, "it is missing")]
     problem = check_header(data, log.manifest.id_bytes, segment.first_position)

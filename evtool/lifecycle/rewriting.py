@@ -43,7 +43,17 @@ from evtool.log.sealing import Sealing
 from evtool.log.segment import read_summary, summary_record
 from evtool.log.segmentview import SegmentView, one_by_one
 from evtool.log.streamindex import Pairs
-from evtool.log.stripes import STORED_COLUMNS, Arranged, Change, Stripe, arrange, batches_of, nothing, stripes
+from evtool.log.stripes import (
+    STORED_COLUMNS,
+    Arranged,
+    Change,
+    Stripe,
+    arrange,
+    batches_of,
+    nothing,
+    order_of,
+    stripes,
+)
 from evtool.log.walk import Table
 
 _WRITING_SHARE = 0.75  # of the time that an event takes; the rest is reading it back
@@ -331,15 +341,14 @@ def _stripes_of(cold: ColdSegment) -> Iterator[Table]:
 
 def _in_order(cold: ColdSegment, rows: Table) -> tuple[np.ndarray[Any, Any], Columns]:
     """The positions of a stripe's events, and what of them is hashed."""
-    table = pa.Table.from_batches([cold.batch(row, STORED_COLUMNS) for row in rows])
+    events = cold.batches(rows, STORED_COLUMNS)
     cold.forget(rows)
-    events = table.combine_chunks().to_batches()[0]
-    order = np.argsort(events["position"].to_numpy())
-    events = events.take(pa.array(order))
     positions = events["position"].to_numpy()
-    if (np.diff(positions) <= 0).any():
-        raise _differs(cold.folder, f"positions {positions[0]} to {positions[-1]} come twice")
-    return positions, columns_of(events)
+    order = order_of(positions)
+    if order is None:
+        raise _differs(cold.folder, f"positions {positions.min()} to {positions.max()} come twice")
+    events = events.take(pa.array(order))
+    return events["position"].to_numpy(), columns_of(events)
 
 
 def _differs(folder: Path, what: str) -> LogDamagedError:

@@ -208,6 +208,7 @@ class _Run:
         self._log_id = self._files.manifest.id_bytes
         self._tables = indexchecks.open_tables(log.files, log.folder, self._log_id, fast)
         before = _skipped(self._files, since)
+        self._reads_archive = reads_archive
         self._unread = [] if reads_archive else _archived(self._files, len(before))
         self._skipped = [*before, *self._unread]
         self._report.skipped = len(self._skipped)
@@ -326,6 +327,10 @@ class _Run:
                 hint = "`evtool repair` brings back what is missing before it, or names it as lost."
                 self._found.add(damaged(segment.folder, message, hint))
                 self._is_whole, chain.digest = False, None
+            if not self._reads_archive and self._found.of_log and is_archived(segment.summary):
+                chain.skip(segment.summary)  # behind damage of what is archived, which is not read either
+                self._is_whole = False
+                continue
             opened, findings = _open(self._files, segment, chain.digest)
             self._found.add(*findings)
             if opened is None and not findings:  # one that has just been begun

@@ -113,7 +113,9 @@ class ChunkCache:
         """
         kept = {self._folder_of(name).name for name in names}
         for entry in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
-            if entry.name not in kept and entry.is_dir():
+            if not entry.is_dir():
+                self._files.remove(entry)
+            elif entry.name not in kept:
                 removed = entry.with_suffix(_REMOVED)
                 if entry != removed:
                     self._files.remove_folder(removed)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,13 +189,13 @@ class ColdSegment:
 
         wanted = [name for name in STORED_SCHEMA if columns is None or name in columns]
         stored = {*wanted, "event_uuid"} if "event_id" in wanted else set(wanted)
-        return to_frame(pa.Table.from_batches([self._placed(row, stored)]), wanted)
+        return to_frame(pa.Table.from_batches([self.batches(self._row(row), stored)]), wanted)
 
     def batch(self, row: np.void, columns: Collection[str] | None = None) -> pa.RecordBatch:
         """The same as columns of PLACED_SCHEMA, in order of position if that is among them."""
         from evtool.log.frame import PLACED_SCHEMA
 
-        return _in_order(self._placed(row, PLACED_SCHEMA.names if columns is None else columns))
+        return _in_order(self.batches(self._row(row), PLACED_SCHEMA.names if columns is None else columns))
 
     def together(
         self, rows: Table, columns: Collection[str], among: Mapping[str, pa.Array], is_likely: bool = False
@@ -278,31 +279,41 @@ class ColdSegment:
 
     def read(self, row: np.void, names: Collection[str]) -> pa.Table:
         """Columns of a row group as they are stored. Raises LogDamagedError when any bit of them has changed."""
+        return self._decoded(self._row(row), names)
+
+    def _row(self, row: np.void) -> Table:
+        number = int(row["number"])
+        return self.table[number : number + 1]
+
+    def _decoded(self, rows: Table, names: Collection[str]) -> pa.Table:
+        """The same of several row groups, one behind the other."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        number = int(row["number"])
         wanted = [name for name in self._numbers if name in names]
-        (pieces,), (chunks,) = self._read(self.table[number : number + 1], wanted)
+        pieces, chunks = self._read(rows, wanted)
+        it = "it" if len(rows) == 1 else f"it, or one of {len(rows)},"
         try:
-            file = pq.ParquetFile(self.file.file(pieces, chunks), metadata=self.metadata, pre_buffer=False)
+            source = self.file.file([*chain(*pieces)], [*chain(*chunks)])
+            file = pq.ParquetFile(source, metadata=self.metadata, pre_buffer=False)
             indices = [self._numbers[name] for name in wanted]
-            table = file.reader.read_row_group(number, column_indices=indices, use_threads=False)
+            numbers = rows["number"].tolist()
+            table = file.reader.read_row_groups(numbers, column_indices=indices, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise self._damage(row, f"it does not decode: {error}") from error
-        if len(table) != row["header"]["count"]:
-            raise self._damage(row, f"it holds {len(table)} events")
+            raise self._damage(rows[0], f"{it} does not decode: {error}") from error
+        if len(table) != rows["header"]["count"].sum():
+            raise self._damage(rows[0], f"{it} holds {len(table)} events")
         return table
 
     def stored(self, row: np.void) -> list[memoryview]:
         """A row group as the bytes that it is, from its offset on. Raises LogDamagedError as `read`."""
-        (pieces,), (chunks,) = self._read(np.atleast_1d(row), list(self._numbers))
+        (pieces,), (chunks,) = self._read(self._row(row), list(self._numbers))
         return [data for _, data in sorted(zip(pieces, chunks, strict=True), key=lambda each: each[0])]
 
     def damaged_columns(self, row: np.void) -> list[str]:
         """The columns of a row group that do not match their checksums."""
         names = list(self._numbers)
-        (pieces,) = self._pieces(np.atleast_1d(row), names)
+        (pieces,) = self._pieces(self._row(row), names)
         chunks = self.file.read(pieces)
         return [name for name, piece, data in zip(names, pieces, chunks, strict=True) if not piece.is_of(data)]
 
@@ -336,8 +347,8 @@ class ColdSegment:
     def _numbers(self) -> Mapping[str, int]:
         return {name: number for number, name in enumerate(self.summary["columns"])}
 
-    def _placed(self, row: np.void, columns: Collection[str]) -> pa.RecordBatch:
-        """Columns of PLACED_SCHEMA, in the order of the file."""
+    def batches(self, rows: Table, columns: Collection[str]) -> pa.RecordBatch:
+        """Columns of PLACED_SCHEMA of several row groups, in the order of the file. Raises LogDamagedError."""
         import pyarrow as pa
 
         from evtool.log.frame import PLACED_SCHEMA, int64s
@@ -346,7 +357,7 @@ class ColdSegment:
         needed = {field.name for field in fields} - {"recorded_at"}
         if not needed or "recorded_at" in columns:
             needed.add("position")
-        table = self.read(row, needed)
+        table = self._decoded(rows, needed)
         found = []
         for field in fields:
             if field.name == "recorded_at":

@@ -28,6 +28,8 @@ COMPACT_LOCK_FILE = "compact.lock"
 ERASING_FILE = "erasing.msgpack"
 ARCHIVE_FILE = "archive.json"
 CACHE_FOLDER = "cache"
+DAMAGED_FOLDER = "damaged"
+DAMAGED_REPORT_FILE = "report.json"
 MIRROR_LOCK_FILE = "mirror.lock"  # a folder that has it is no log of its own, but shows an archive
 
 SEGMENT_MAGIC = b"EVTOOLOG"

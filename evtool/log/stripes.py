@@ -135,29 +135,33 @@ def arrange(
         del table
         return [part for half in halves for part in arrange(half, commits, partitions, derive, change)]
     events = table.combine_chunks().to_batches()[0]
-    order = _order_of_position(stripe, events)
-    columns = columns_of(events.take(pa.array(order)))
+    del table
+    order = order_of(events["position"].to_numpy())
+    if order is None:
+        raise LogDamagedError(
+            f"{stripe.pieces[0][0].folder}: positions from {stripe.first_position} on come twice",
+            "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can.",
+        )
+    events = events.take(pa.array(order))
+    columns = columns_of(events)
     kept, gone = change(events)
     if kept is events:
-        return [_arranged(events, order, columns, commits, partitions, derive)]
-    order = _order_of_position(stripe, kept)
-    arranged = _arranged(kept, order, columns_of(kept.take(pa.array(order))), commits, partitions, derive)
+        return [_arranged(events, columns, commits, partitions, derive)]
+    arranged = _arranged(kept, columns_of(kept), commits, partitions, derive)
     return [replace(arranged, gone=gone, before=columns, read=len(events))]
 
 
 def _arranged(
     events: pa.RecordBatch,
-    order_of_position: Integers,
     columns: Columns,
     commits: np.ndarray[Any, Any],
     partitions: int,
     derive: Derive,
 ) -> Arranged:
-    place = np.empty(len(events), np.int64)
-    place[order_of_position] = np.arange(len(events))
+    """Of events in order of position."""
     is_split = len(events) >= SPLIT_EVENTS_MIN * partitions
     partition, rank, stream_ids = _placed(events["stream_id"], partitions if is_split else 1)
-    order = np.argsort(rank << 32 | place)
+    order = np.argsort(rank << 32 | np.arange(len(events)))
     events, rank = events.take(pa.array(order)), rank[order]
     starts = _cuts(events, np.flatnonzero(np.diff(partition[rank])) + 1)
     blocks = _blocks(events, starts, commits)
@@ -176,22 +180,15 @@ def _arranged(
     )
 
 
-def _order_of_position(stripe: Stripe, events: pa.RecordBatch) -> Integers:
-    """What puts events in order of position, of which none may come twice."""
-    offsets = events["position"].to_numpy() - stripe.first_position
-    if len(offsets) and offsets.min() >= 0 and offsets.max() < len(offsets):  # without a gap, as nearly always
+def order_of(positions: Integers) -> Integers | None:
+    """What puts events in order of position; None where a position comes twice."""
+    offsets = positions - positions.min(initial=np.iinfo(np.int64).max)
+    if len(offsets) and offsets.max() < len(offsets):  # without a gap, as nearly always
         order = np.full(len(offsets), -1, np.int64)
         order[offsets] = np.arange(len(offsets))
-        is_twice = bool((order < 0).any())
-    else:
-        order = np.argsort(offsets)
-        is_twice = bool((np.diff(offsets[order]) == 0).any())
-    if is_twice:
-        raise LogDamagedError(
-            f"{stripe.pieces[0][0].folder}: positions from {stripe.first_position} on come twice",
-            "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can.",
-        )
-    return order
+        return None if (order < 0).any() else order
+    order = np.argsort(offsets)
+    return None if (np.diff(offsets[order]) == 0).any() else order
 
 
 def _placed(streams: pa.Array, partitions: int) -> tuple[Any, Integers, list[bytes]]:

@@ -43,7 +43,7 @@ from evtool.errors import (
 from evtool.lifecycle import nightly as nights
 from evtool.lifecycle.archiving import checking, moving, place, planning, returning
 from evtool.lifecycle.nightsteps import steps
-from evtool.lifecycle.rewriting import rewriting_lock
+from evtool.lifecycle.rewriting import rewrite, rewriting_lock
 from evtool.lifecycle.verify import verify
 
 
@@ -403,3 +403,25 @@ def test_a_night_reads_archived_segments_only_where_it_is_told_to(folder: Path, 
         report = nights.run(log, asked, steps(asked), only=("verify",))
     (step,) = (each for each in report.steps if each.name == "verify")
     assert (step.outcome, step.facts["events"]) == ("ok", events)
+
+
+def test_an_active_segment_without_events_has_no_age(folder: Path):
+    make(folder, cold=1, hot=1)
+    with evtool.open(folder) as log:
+        log.seal()
+    for clock in ("timestamp", "recorded"):
+        assert planned(folder, older_than=0, by=clock).segments == 1
+
+
+def test_a_segment_that_was_written_again_goes_back_whatever_its_age_is(folder: Path):
+    wanted = replay(make(folder))
+    archived(folder)
+    with evtool.open(folder) as log:
+        lock = rewriting_lock(log)
+        rewrite(log, [log.snapshot().segments[1]], [])  # as far as a drop comes that is killed then
+        lock.release()
+    assert planned(folder, older_than=3_600).segments == 1
+    archived(folder, older_than=3_600)
+    assert len(stubs(folder)) == 4
+    assert check_archive(folder).position == 4 * COUNT
+    check_sound(folder, wanted)

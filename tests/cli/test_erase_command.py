@@ -25,6 +25,10 @@ from erasures import (
 )
 from within import failed, run
 
+import evtool
+from evtool.lifecycle.erasing import doing
+from evtool.lifecycle.rewriting import rewriting_lock
+
 ERASED = SMALL_COUNT // 4
 BY_STREAM = ("--stream", STREAM)
 
@@ -156,10 +160,47 @@ def test_commands_that_write_finish_what_was_cut_short(folder: Path, small: Path
     check_erased(folder / "segments")
 
 
+def outcomes(folder: Path) -> list[str]:
+    return [json.loads(line)["outcome"] for line in run("audit", cwd=folder).stdout.splitlines()]
+
+
+def test_one_that_has_to_wait_says_that_nothing_was_erased(folder: Path):
+    with evtool.open(folder / "segments") as log:
+        lock = rewriting_lock(log)
+        told = run("erase", *BY_STREAM, "--yes", cwd=folder, code=13).stderr.decode()
+        lock.release()
+    assert "nothing was erased" in told
+    assert outcomes(folder) == ["began", "failed"]
+    run("erase", *BY_STREAM, "--yes", cwd=folder)
+    check_erased(folder / "segments")
+
+
+def test_one_that_is_interrupted_says_who_finishes_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(doing.letters, "drop", interrupt)
+        told = run("erase", *BY_STREAM, "--yes", cwd=folder, code=130).stderr.decode()
+    assert "the erasure has begun: `evtool erase` finishes it" in told
+    assert outcomes(folder) == ["began", "interrupted"]
+    run("erase", cwd=folder)
+    assert outcomes(folder) == ["began", "interrupted", "done"]
+    check_erased(folder / "segments")
+
+
+def test_a_dry_run_tells_of_one_that_was_cut_short_and_does_not_finish_it(folder: Path, small: Path):
+    cut_short(folder / "segments", Path(shutil.copytree(small, folder / "other", symlinks=True)))
+    for arguments in ((), BY_STREAM):
+        told = run("erase", "--dry-run", *arguments, cwd=folder, code=None).stderr.decode()
+        assert "an erasure that was cut short is not done yet: `evtool erase` finishes it" in told
+        assert (folder / "segments/erasing.msgpack").exists()
+
+
 def test_a_command_goes_on_where_it_cannot_be_finished(folder: Path, small: Path):
     cut_short(folder / "segments", Path(shutil.copytree(small, folder / "other", symlinks=True)))
     path = folder / "segments/erasing.msgpack"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     told = run("stats", cwd=folder).stderr + run("ingest", cwd=folder).stderr
-    assert b"an erasure that was cut short is not done yet" in told
+    assert b"an erasure is not done yet" in told
     assert "say once more" in failed(14, "erase", cwd=folder)

@@ -45,6 +45,8 @@ from evtool.lifecycle.nightsteps import steps
 from evtool.lifecycle.verify import verify
 from evtool.projections import inventory, snapshots
 from evtool.projections import projection as projections
+from evtool.schemas import document
+from evtool.schemas.steps import from_list
 
 BY_STREAM = Wanted(streams=(STREAM,))
 BY_CONDITION = Wanted(where=f"payload.user_id = '{MARKER}'")
@@ -140,6 +142,9 @@ def test_what_was_left_unfinished_goes_too(folder: Path):
         state.parent / "sessions.parquet.tmp",
         state.parent / ".sessions-0123456789abcdef/part.parquet",
         next(folder.glob("0*")) / "events-9.parquet.tmp",
+        next(folder.glob("0*")) / "frames.log.tmp",
+        folder / "cache/0123.pack",
+        folder / "cache/0123.removed/0123.pack",
     ]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +163,42 @@ def test_what_was_left_unfinished_goes_too(folder: Path):
     erased(folder, BY_STREAM)
     assert found(folder) == []
     check_clean(folder)
+
+
+def test_what_a_repair_has_put_aside_goes_too(folder: Path):
+    place = folder / "damaged/20260131T031700.000000Z"
+    left = [
+        place / "00000000000000000001/frames.log.1234",
+        place / "dead-letters/dead-letters.ndjson",
+        place.with_name("20260131T031701.000000Z") / "events-1.map",
+        place / "report.json.tmp",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(MARKER.encode())
+    messages = [{"file": "index/streams.table", "message": f"stream {STREAM!r} has version 3, and 2 in it"}]
+    (place / "report.json").write_text(json.dumps({"lost": [[7, 9]], "derived": messages, "others": messages}))
+    nobody = planned(folder, Wanted(("nobody",)))
+    with pytest.raises(NothingToEraseError) as refusal:
+        nobody.check()
+    assert "damaged/" in refusal.value.hint
+    plan = planned(folder, BY_STREAM)
+    assert (plan.aside.files, plan.aside.bytes) == (4, 4 * len(MARKER))
+    assert plan.counts["put_aside"] == 4
+    erased(folder, BY_STREAM)
+    assert found(folder) == []
+    assert json.loads((place / "report.json").read_text()) == {"lost": [[7, 9]], "derived": [], "others": []}
+    assert [path for path in (folder / "damaged").rglob("*") if path.is_file()] == [place / "report.json"]
+
+
+def test_what_was_put_aside_goes_with_dead_letters_alone(folder: Path):
+    place = folder / "damaged/20260131T031700.000000Z/dead-letters/dead-letters.ndjson"
+    place.parent.mkdir(parents=True)
+    place.write_text(f"broken {MARKER}")
+    (folder / "dead-letters/dead-letters.ndjson").unlink()
+    DeadLetterFile(Files(), folder, durable=False).append([letter(b"broken late")])
+    erased(folder, Wanted(("late",)))
+    assert not place.exists()
 
 
 def test_a_read_model_that_ends_before_it_stays_without_leftovers(folder: Path):
@@ -215,6 +256,15 @@ def test_erasing_nothing_leaves_every_byte(folder: Path):
     assert names_below(folder) == before
 
 
+def test_a_condition_that_could_not_be_asked_of_any_event_is_not_taken_for_one_that_is_true_for_none(folder: Path):
+    plan = planned(folder, Wanted(where="cast(payload.user_id as bigint) = 4711"))
+    assert sum(plan.chosen.failed_casts.values()) > 0
+    with pytest.raises(NothingToEraseError) as refusal:
+        plan.check()
+    assert f"{COUNT:,} values could not be cast: " in refusal.value.hint
+    assert "2 dead letters cannot be read" in refusal.value.hint
+
+
 @pytest.mark.parametrize("text", ["payload.user_id", "no_column = 1", "count(*) > 1", "(", ""])
 def test_a_condition_that_is_none_is_refused(folder: Path, text: str):
     with pytest.raises(ConfigError, match="--where"):
@@ -252,6 +302,23 @@ def test_dead_letters_go_by_what_they_say(folder: Path):
     assert left == [raw for raw, (is_named, _) in raws.items() if not is_named]
 
 
+def test_a_dead_letter_of_an_earlier_version_goes_by_what_it_says_in_the_latest(folder: Path):
+    raws = [
+        f'{{"event_type":"Old","schema_version":1,"payload":{{"usr":"{MARKER}!"}}}}',
+        f'{{"event_type":"Old","payload":{{"usr":"{MARKER}!","user_id":7}}}}',  # a step fails on it
+        f'{{"event_type":7,"schema_version":"?","payload":{{"usr":"{MARKER}!"}}}}',
+    ]
+    letters = [letter(raw.encode(), 10 + number) for number, raw in enumerate(raws)]
+    DeadLetterFile(Files(), folder, durable=False).append(letters)
+    wanted = Wanted(where=f"payload.user_id = '{MARKER}!'")
+    assert planned(folder, wanted).letters.ids == set()
+    with evtool.open(folder) as log:
+        log.schemas.add("Old", document.parse("{}"), compatibility="none")
+        renamed = from_list([{"rename": "usr", "to": "user_id"}], "upcast")
+        log.schemas.add("Old", document.parse('{"title":"2"}'), steps=renamed)
+    assert planned(folder, wanted).letters.ids == {letters[0].id}
+
+
 def test_backups_that_hold_it_are_named(folder: Path):
     config = settings(folder)
     with evtool.open(folder, config=config) as log:
@@ -285,7 +352,7 @@ def test_a_reader_from_before_goes_on_with_what_it_has_mapped(folder: Path):
     )
 
 
-@examples(max_examples=6)
+@examples(max_examples=4)
 @given(st.lists(st.tuples(st.integers(2, 9), st.integers(0, 8), st.booleans()), min_size=1, max_size=3))
 def test_any_erasures_leave_the_rest_as_it_was(
     log_folder: Path, tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[int, int, bool]]

@@ -27,9 +27,11 @@ import evtool
 from evtool.errors import LogDamagedError, LogLockedError, StorageError
 from evtool.lifecycle.erasing import doing, pending
 from evtool.lifecycle.erasing.choosing import Wanted
+from evtool.lifecycle.rewriting import rewriting_lock
 from evtool.lifecycle.verify import verify
 
 BY_STREAM = Wanted((STREAM,))
+STEP = 4  # calls come by threes: a file is written, synced and named
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +58,10 @@ def test_killed_at_each_operation_it_is_done_by_who_comes_next(small: Path, tmp_
     kinds = ("write", "fdatasync", "replace", "link")
     calls = [call for call in counted.calls if call[0] in kinds]
     outcomes = set()
-    for number in range(1, len(calls) + 1):
+    for number in range(1, len(calls) + 1, STEP):
         folder = copied(small, tmp_path, number)
         with pytest.raises(Killed):
-            erased(folder, BY_STREAM, FaultyFiles(Fault(number, done=number % 2)))
+            erased(folder, BY_STREAM, FaultyFiles(Fault(number, done=number // STEP % 2)))
         begun = pending.is_there(folder)
         outcomes.add(begun)
         assert begun or number <= first + 2 or found(folder) == []
@@ -69,7 +71,7 @@ def test_killed_at_each_operation_it_is_done_by_who_comes_next(small: Path, tmp_
         if not begun:
             erased(folder, BY_STREAM)
         assert (found(folder), pending.is_there(folder)) == ([], False)
-        if number % 8 == 0:
+        if number % 5 == 0:
             check_erased(folder)
         shutil.rmtree(folder.parent)
     assert outcomes == {True, False}
@@ -143,6 +145,18 @@ def test_who_writes_to_the_active_segment_keeps_it_waiting(small: Path, tmp_path
         only_sealed = Wanted(where=f"stream_id = '{STREAM}' and position <= {SMALL_COUNT // 2}")
         assert erased(folder, only_sealed).counts["events"] == SMALL_COUNT // 8
         log.append([event(SMALL_COUNT + 1, "user-1")])
+    erased(folder, BY_STREAM)
+    assert found(folder) == []
+
+
+def test_while_segments_are_compacted_nothing_is_begun(small: Path, tmp_path: Path):
+    folder = copied(small, tmp_path)
+    with evtool.open(folder) as log:
+        lock = rewriting_lock(log)
+        with pytest.raises(LogLockedError, match="is being compacted"):
+            erased(folder, BY_STREAM)
+        lock.release()
+    assert not pending.is_there(folder)
     erased(folder, BY_STREAM)
     assert found(folder) == []
 

@@ -10,7 +10,7 @@ from typing import Any
 from compacting import small_pieces
 
 import evtool
-from evtool.config import Config
+from evtool.config import ArchiveConfig, Config
 from evtool.files import Files
 from evtool.lifecycle.backups import manifest as manifests
 from evtool.lifecycle.repairing import planning
@@ -44,14 +44,20 @@ def newest(store: Store) -> Backup:
     return Backup(store, manifests.find(store, None))
 
 
-def repair(folder: Path, store: Store | None = None, files: Files | None = None) -> Outcome:
+def repair(
+    folder: Path,
+    store: Store | None = None,
+    files: Files | None = None,
+    archive: str | None = None,
+    reads_archive: bool = False,
+) -> Outcome:
     """Repair the log in a folder, as the command does with --yes."""
-    config = Config(log_path=folder)
+    config = Config(log_path=folder, archive=ArchiveConfig(to=archive))
     backup = newest(store) if store is not None else None
     with small_pieces(), contextlib.closing(backup) if backup else contextlib.nullcontext():
         log, log_json = planning.open_damaged(files or Files(), folder, config, backup)
         with session(log) as held:
-            plan = planning.plan(log, config, backup, log_json)
+            plan = planning.plan(log, config, backup, log_json, reads_archive=reads_archive)
             return Outcome(plan, None if plan.is_empty else held.apply(plan, config, backup))
 
 

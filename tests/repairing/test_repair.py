@@ -14,14 +14,14 @@ from compacting import bring_to, compacted
 from faults import boot_again, flip
 from lost_logs import BATCH, COUNT, make, sent
 from mending import check_whole, held, newest, repair
-from samples import many
 
 import evtool
 from evtool.config import Config, LogConfig
-from evtool.errors import BackupError, LogDamagedError, LogFormatError
-from evtool.files import Files
+from evtool.errors import AccessDeniedError, BackupError, LogDamagedError
+from evtool.files import Files, Lock
 from evtool.lifecycle.forgetting import dropping, erasing, new_name
 from evtool.lifecycle.repairing import planning
+from evtool.lifecycle.repairing.repair import session
 from evtool.lifecycle.rewriting import rewrite, rewriting_lock
 from evtool.lifecycle.verify import verify
 
@@ -66,6 +66,11 @@ def zero(path: Path, start: int, end: int) -> None:
 def cut(path: Path, share: float) -> None:
     with path.open("r+b") as file:
         file.truncate(int(path.stat().st_size * share))
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"what was never written here")
 
 
 def span(number: int) -> set[int]:
@@ -162,8 +167,9 @@ def test_what_is_missing_of_a_hot_log(hot: Path, tmp_path: Path, damage: Damage,
         (lambda folder: (segment(folder, 1) / "segment.msgpack").unlink(), set()),
         (lambda folder: [path.unlink() for path in segment(folder, 1).glob("segment.*")], span(1)),
         (lambda folder: zero(segment(folder, 1) / "events-1.parquet", 0, 4), set()),
+        (lambda folder: append(segment(folder, 1) / "events-1.map"), set()),
     ],
-    ids=["parquet", "map", "cut footer", "streams.idx", "summary", "summary and copy", "magic"],
+    ids=["parquet", "map", "cut footer", "streams.idx", "summary", "summary and copy", "magic", "longer map"],
 )
 def test_what_is_missing_of_a_cold_log(cold: Path, tmp_path: Path, damage: Damage, lost: set[int]):
     folder = copied(cold, tmp_path)
@@ -313,6 +319,20 @@ def test_a_backup_of_another_log_is_refused(hot: Path, tmp_path: Path):
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_last_segment_of_which_nothing_tells_how_far_it_goes_is_left(cold: Path, tmp_path: Path):
+    folder = copied(cold, tmp_path)
+    with evtool.open(folder) as log:
+        log.seal()
+    compacted(folder, 0)
+    shutil.rmtree(segment(folder, -1))  # an active one without an event
+    (folder / "HEAD").unlink()
+    for path in segment(folder, -1).glob("segment.*"):
+        path.unlink()
+    with pytest.raises(LogDamagedError, match="how far it goes"):
+        repair(folder)
+    assert not (folder / "damaged").exists()
+
+
 def test_what_was_gone_before_stays_so(cold: Path, tmp_path: Path):
     folder = copied(cold, tmp_path)
     with evtool.open(folder) as log:
@@ -411,70 +431,29 @@ def test_a_segment_that_lost_events_can_be_compacted_and_lose_more(hot: Path, tm
     check_whole(folder, held(hot), first)
 
 
-def test_dead_letters_that_cannot_be_mended_are_put_aside(hot: Path, tmp_path: Path):
+def test_an_active_segment_behind_a_missing_one_is_left_as_it_is(hot: Path, tmp_path: Path):
     folder = copied(hot, tmp_path)
-    path = folder / "dead-letters" / "dead-letters.ndjson"
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(lines[0] + lines[1].replace(b'"raw":"bad"', b'"raw":"***"') + lines[2])
+    with evtool.open(folder) as log:
+        log.seal()
+    shutil.rmtree(segment(folder, -2))
     done = repair(folder)
-    assert path.read_bytes() == lines[0] + lines[2]
-    assert [line is None for _, line in done.plan.letters] == [True]
-    (aside,) = (folder / "damaged").glob("*/dead-letters/dead-letters.ndjson")
-    assert b"***" in aside.read_bytes()
-    check_whole(folder, held(hot), set())
+    assert [step.way for step in done.plan.segments] == ["rewrite"]
+    check_whole(folder, held(hot), done.lost)
 
 
-def test_schemas_come_back_from_a_backup_and_stay_as_they_are_without(hot: Path, tmp_path: Path):
+def test_a_plan_is_made_of_a_log_on_a_disk_that_has_become_read_only(hot: Path, tmp_path: Path):
+    class ReadOnly(Files):
+        def lock(self, path: Path) -> Lock:
+            raise AccessDeniedError(f"cannot open {path}: Read-only file system")
+
     folder = copied(hot, tmp_path)
-    backed_up(folder)
-    path = folder / "schemas" / "schemas.ndjson"
-    whole = path.read_bytes()
-    path.write_bytes(whole.replace(b"Other", b"***er"))
-    done = repair(folder)
-    assert done.plan.is_empty
-    assert [finding.file for finding in done.plan.others] == [str(path)]
-    repair(folder, place(folder))
-    assert path.read_bytes() == whole
-
-
-def test_an_audit_that_cannot_be_mended_begins_anew(hot: Path, tmp_path: Path):
-    folder = copied(hot, tmp_path)
-    path = folder / "audit.ndjson"
-    whole = path.read_bytes()
-    backed_up(folder)
-    path.write_bytes(whole.replace(b"ingest", b"******"))
-    repair(folder, place(folder))
-    assert path.read_bytes() == whole
-    path.write_bytes(whole.replace(b"ingest", b"******"))
-    repair(folder)
-    assert path.read_bytes() == b""
-    asides = sorted((folder / "damaged").glob("*/audit.ndjson"))
-    assert [b"******" in aside.read_bytes() for aside in asides] == [True, True]
-
-
-@pytest.mark.parametrize("state", ["hot", "cold"])
-def test_another_number_of_partitions_in_log_json_is_found_by_the_frames(tmp_path: Path, state: str):
-    folder = tmp_path / "segments"
-    with evtool.open(folder, create=True, config=Config(log=LogConfig(partitions=2, segment_bytes=1))) as log:
-        log.append(many(5_000, streams=99))
-    bring_to(folder, state)
-    path = folder / "log.json"
-    whole = path.read_bytes()
-    before = held(folder)
-    path.write_bytes(whole.replace(b'"partitions": 2', b'"partitions": 3'))
-    assert repair(folder).plan.segments == ()
-    assert path.read_bytes() == whole
-    check_whole(folder, before, set())
-
-
-def test_a_log_of_a_newer_evtool_is_not_taken_for_a_damaged_one(tmp_path: Path):
-    folder = tmp_path / "segments"
-    with evtool.open(folder, create=True):
+    flip(segment(folder, 1) / "frames.log", 2_000)
+    config = Config(log_path=folder)
+    log, _ = planning.open_damaged(ReadOnly(), folder, config, None)
+    with session(log, may_be_read_only=True):
+        assert planning.plan(log, config).lost_events == BATCH
+    with pytest.raises(AccessDeniedError), session(log):
         pass
-    path = folder / "log.json"
-    path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 3'))
-    with pytest.raises(LogFormatError):
-        repair(folder)
 
 
 def test_the_report_names_damage_and_positions(hot: Path, tmp_path: Path):

@@ -88,9 +88,11 @@ def _due(
     for each in segments:
         if object_of(each) is not None:
             continue
+        if not each.is_sealed:  # there may be no event in it
+            return
         is_too_much = settings.keep_local is not None and local_bytes > settings.keep_local
         is_old = limit is not None and _newest(each, settings.by) < limit
-        if not each.is_sealed or not (is_all or is_too_much or is_old or each.last_position <= end):
+        if not (is_all or is_too_much or is_old or each.last_position <= end):
             return
         yield each
         local_bytes -= each.log_bytes

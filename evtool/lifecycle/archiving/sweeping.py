@@ -183,14 +183,14 @@ def sweep(archive: Archive) -> Swept:
     there = archive.store.list("")
     unnamed = [each for each in there if each.name not in named and _OWN.fullmatch(each.name)]
     if unnamed:
-        _forget_cached(archive)
+        forget_cached(archive.log)
     for each in unnamed:
         archive.store.delete(each.name)
     if unnamed:
-        _forget_cached(archive)  # what others fetched meanwhile
+        forget_cached(archive.log)  # what others fetched meanwhile
     return Swept(len(unnamed), sum(each.bytes for each in unnamed))
 
 
-def _forget_cached(archive: Archive) -> None:
-    """Remove what was fetched of objects that go."""
-    archive.log.archive.cache.keep_only(summary[OBJECT_KEY] for summary in archived(archive.log))
+def forget_cached(log: Log) -> None:
+    """Remove what was fetched of objects that are archived no more. Raises StorageError, LogDamagedError."""
+    log.archive.cache.keep_only(summary[OBJECT_KEY] for summary in archived(log))

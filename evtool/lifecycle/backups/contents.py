@@ -107,6 +107,7 @@ class Contents:
 
 def take(log: Log) -> Contents:
     """The log as it is now. Raises LogDamagedError, StorageError."""
+    lines = _lines(log, audit.FILE)  # before the segments: what it says was erased is erased in these
     segments = _again(lambda: tuple(_segments(log)))
     expected = 1
     for segment in segments:
@@ -117,7 +118,7 @@ def take(log: Log) -> Contents:
                 _HINT,
             )
         expected = segment.last_position + 1
-    others = [_file(log, LOG_FILE), *(_lines(log, path) for path in (SCHEMAS, DEAD_LETTERS, audit.FILE))]
+    others = [_file(log, LOG_FILE), *(_lines(log, path) for path in (SCHEMAS, DEAD_LETTERS)), lines]
     found = [content for each in snapshots.every(log) if (content := _snapshot(log, each)) is not None]
     return Contents(segments, tuple(found), tuple(piece for piece in others if piece is not None))
 

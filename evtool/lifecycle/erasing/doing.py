@@ -15,13 +15,14 @@ import pyarrow as pa
 
 from evtool.config import Config
 from evtool.errors import LogDamagedError, LogLockedError, LogReadOnlyError
+from evtool.files import Lock
 from evtool.lifecycle import nightly
 from evtool.lifecycle.archiving import place
 from evtool.lifecycle.archiving.moving import move
 from evtool.lifecycle.archiving.place import object_of
 from evtool.lifecycle.archiving.sweeping import check_place, sweep
 from evtool.lifecycle.compact import Failure, names_for
-from evtool.lifecycle.erasing import letters, models, pending
+from evtool.lifecycle.erasing import letters, models, pending, strays
 from evtool.lifecycle.erasing.choosing import Positions, Progress
 from evtool.lifecycle.erasing.pending import Pending
 from evtool.lifecycle.erasing.planning import Plan, held_by
@@ -31,7 +32,7 @@ from evtool.lifecycle.materialising import NOTHING
 from evtool.lifecycle.patching import patch
 from evtool.lifecycle.rewriting import in_turn, rewrite, rewriting_lock
 from evtool.log.coldsegment import ColdSegment
-from evtool.log.format import CACHE_FOLDER, FRAMES_FILE
+from evtool.log.format import FRAMES_FILE
 from evtool.log.gone import ERASED
 from evtool.log.log import Log
 from evtool.log.lookup import events_at
@@ -85,23 +86,14 @@ def apply(
     with _alone(log):
         if pending.is_there(log.folder):
             raise LogLockedError(f"an erasure from {log.folder} is not done yet", "`evtool erase` finishes it.")
-        archive = place.of(log)
-        if archive is not None and len(plan.positions):
-            check_place(archive)
-        _seal(log, plan.positions)
-        positions = plan.positions
-        begun = Pending(
-            positions=positions,
-            names=_names(plan.chosen.whole, log.partitions),
-            letters=plan.letters.ids,
-            first=int(positions[0]) if len(positions) else None,
-            lost=plan.made.lost,
-            again=tuple(plan.made.again.values()),
-            counts=plan.counts,
-            details={"by": plan.wanted.by, "reason": reason, "segments": ", ".join(_folders(log, positions))},
-        )
-        pending.write(log.files, log.folder, log.manifest, begun)
-        return _finish(log, config, begun, on_progress, record)
+        with contextlib.closing(_Rewriting(log)) as rewriting:  # before anything has begun
+            archive = place.of(log)
+            if archive is not None and len(plan.positions):
+                check_place(archive)
+            _seal(log, plan.positions)
+            begun = _begun(log, plan, reason)
+            pending.write(log.files, log.folder, log.manifest, begun)
+            return _finish(log, config, begun, rewriting, on_progress, record)
 
 
 def resume(
@@ -115,7 +107,38 @@ def resume(
         return None
     with _alone(log):
         begun = pending.read(log.files, log.folder, log.manifest)
-        return None if begun is None else _finish(log, config, begun, on_progress, record)
+        if begun is None:
+            return None
+        with contextlib.closing(_Rewriting(log)) as rewriting:
+            return _finish(log, config, begun, rewriting, on_progress, record)
+
+
+class _Rewriting:
+    """The lock of who writes sealed segments anew; let go of as soon as that is done."""
+
+    def __init__(self, log: Log) -> None:
+        self._lock: Lock | None = rewriting_lock(log)
+
+    def close(self) -> None:
+        """Let go of it, if that was not done."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+
+def _begun(log: Log, plan: Plan, reason: str) -> Pending:
+    """What is to be done, as it is written down."""
+    positions = plan.positions
+    return Pending(
+        positions=positions,
+        names=_names(plan.chosen.whole, log.partitions),
+        letters=plan.letters.ids,
+        first=int(positions[0]) if len(positions) else None,
+        lost=plan.made.lost,
+        again=tuple(plan.made.again.values()),
+        counts=plan.counts,
+        details={"by": plan.wanted.by, "reason": reason, "segments": ", ".join(_folders(log, positions))},
+    )
 
 
 @contextlib.contextmanager
@@ -155,16 +178,15 @@ def _names(streams: tuple[str, ...], partitions: int) -> dict[bytes, str]:
     return {key.tobytes(): new_name(stream, partitions) for stream, key in zip(streams, keys, strict=True)}
 
 
-def _finish(log: Log, config: Config, begun: Pending, on_progress: Progress, record: Record) -> Report:
+def _finish(
+    log: Log, config: Config, begun: Pending, rewriting: _Rewriting, on_progress: Progress, record: Record
+) -> Report:
     report = Report(begun.counts)
     if len(begun.positions):
-        lock = rewriting_lock(log)
-        try:
-            clear(log)
-            _rewrite_all(log, begun, report, on_progress)
-            log.files.remove_folder(log.folder / CACHE_FOLDER)
-        finally:
-            lock.release()
+        clear(log)
+        _rewrite_all(log, begun, report, on_progress)
+    strays.remove(log)
+    rewriting.close()
     letters.drop(log, begun.letters)
     if begun.first is not None or begun.lost:
         models.remove(log, config, begun.first, begun.lost)

@@ -1,9 +1,9 @@
 """Dead letters that hold something of what is erased.
 
 A line that is a JSON object goes by its values: of a stream if the stream's name is one of them, wherever it
-stands, as a producer may have its own place for it; by a condition if that is true for it, as it is or taken as a
-payload. Any other line goes if the name of a stream that is erased whole stands in its bytes. A condition tells
-nothing of such a line: it is counted, so that somebody looks at it.
+stands, as a producer may have its own place for it; by a condition if that is true for it, as it is, as of the
+latest version of its type, or taken as a payload. Any other line goes if the name of a stream that is erased whole
+stands in its bytes. A condition tells nothing of such a line: it is counted, so that somebody looks at it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from evtool.ingest.deadletters import DeadLetter
 from evtool.ingest.letterqueue import LetterQueue
 from evtool.lifecycle.erasing.choosing import Wanted
 from evtool.log.log import Log
+from evtool.schemas.record import Schemas
+from evtool.schemas.upcast import ERROR_COLUMN, upcast
 from evtool.timestamps import TimestampError
 
 _TOGETHER = 4_096
@@ -41,7 +43,7 @@ def choose(log: Log, wanted: Wanted, whole: Collection[str]) -> Letters:
     """Which dead letters go when these streams are erased whole. Raises StorageError."""
     names = frozenset({*wanted.streams, *whole})
     spelled = [spelling for name in names for spelling in _spellings(name)]
-    ids: set[str] = set()
+    ids, schemas = set[str](), log.schemas.current()
     unread, waiting = 0, list[tuple[str, DeadLetter]]()
     for letter in LetterQueue(log.files, log.folder).letters():
         found = _object(letter.raw)
@@ -55,9 +57,9 @@ def choose(log: Log, wanted: Wanted, whole: Collection[str]) -> Letters:
         elif found is not None and wanted.where is not None:
             waiting.append((letter.id, letter))
         if len(waiting) == _TOGETHER:
-            ids |= _true_for(wanted, waiting)
+            ids |= _true_for(wanted, waiting, schemas)
             waiting = []
-    return Letters(frozenset(ids | _true_for(wanted, waiting)), unread)
+    return Letters(frozenset(ids | _true_for(wanted, waiting, schemas)), unread)
 
 
 def drop(log: Log, ids: Collection[str]) -> int:
@@ -108,14 +110,18 @@ def _spellings(name: str) -> set[bytes]:
     return {name.encode(), json.dumps(name)[1:-1].encode(), json.dumps(name, ensure_ascii=False)[1:-1].encode()}
 
 
-def _true_for(wanted: Wanted, letters: list[tuple[str, DeadLetter]]) -> set[str]:
-    """Those for which the condition is true, as they are or with the whole line as the payload."""
+def _true_for(wanted: Wanted, letters: list[tuple[str, DeadLetter]], schemas: Schemas) -> set[str]:
+    """Those for which the condition is true, as they are, upcast, or with the whole line as the payload."""
     if not letters:
         return set()
     plan = wanted.plan
     found: set[str] = set()
-    for rows in ([_as_event(each) for _, each in letters], [_as_payload(each) for _, each in letters]):
-        events = pl.DataFrame(rows, schema=STORED_SCHEMA, orient="row")
+    as_they_are, as_payloads = (
+        pl.DataFrame([take(each) for _, each in letters], schema=STORED_SCHEMA, orient="row")
+        for take in (_as_event, _as_payload)
+    )
+    upcasts = upcast(as_they_are.with_columns(pl.col("event_type").fill_null("")), schemas).drop(ERROR_COLUMN)
+    for events in (as_they_are, upcasts, as_payloads):
         events = plan.with_paths(events.with_columns(pl.lit(0, pl.Int64).alias("position")))
         numbered = events.with_row_index("number of the letter")
         chosen = numbered if plan.where is None else numbered.filter(plan.where)
@@ -132,7 +138,7 @@ def _as_event(letter: DeadLetter) -> tuple[Any, ...]:
     values = {name: _value(name, members[name]) for name in STORED_SCHEMA if name in members}
     values.setdefault("source_id", letter.source)
     values.setdefault("payload", "{}")
-    values.setdefault("schema_version", 1)
+    values["schema_version"] = values.get("schema_version") or 1
     return tuple(values.get(name) for name in STORED_SCHEMA)
 
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from evtool.config import Config
 from evtool.errors import NothingToEraseError
-from evtool.lifecycle.erasing import choosing, holding, letters, models
+from evtool.lifecycle.erasing import choosing, holding, letters, models, strays
 from evtool.lifecycle.erasing.choosing import Chosen, Positions, Progress, Wanted
 from evtool.lifecycle.erasing.holding import Holding
 from evtool.lifecycle.erasing.letters import Letters
 from evtool.lifecycle.erasing.models import Made
+from evtool.lifecycle.erasing.strays import Aside
+from evtool.log.format import DAMAGED_FOLDER
 from evtool.log.log import Log
 from evtool.log.segmentview import SegmentView
 from evtool.log.snapshot import Snapshot
@@ -36,13 +38,17 @@ class Touched:
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes: events and what holds something of them. `backups` are left as they are, and told of."""
+    """What goes: events, and what holds something of them, or may (`aside`).
+
+    `backups` are left as they are, and told of.
+    """
 
     wanted: Wanted
     chosen: Chosen
     touched: Touched
     letters: Letters
     made: Made
+    aside: Aside
     backups: Holding | None
 
     @property
@@ -67,17 +73,23 @@ class Plan:
             "read_models": len(self.made.models),
             "snapshots": len(self.made.snapshots),
             "reports": self.made.reports,
+            "put_aside": self.aside.files,
         }
 
     def check(self) -> None:
         """Raise NothingToEraseError if there is nothing."""
-        if self.is_empty:
-            what = "no event and no dead letter is of " + (
-                "the condition" if self.wanted.where is not None else "these streams"
-            )
-            raise NothingToEraseError(
-                f"nothing to erase: {what}", "What was erased before is not found any more. Nothing was changed."
-            )
+        if not self.is_empty:
+            return
+        of_what = "meets the condition" if self.wanted.where is not None else "is of these streams"
+        hints = ["What was erased before is not found any more. Nothing was changed."]
+        hints += [
+            f"{count:,} values could not be cast: {name}" for name, count in self.chosen.failed_casts.items()
+        ]
+        if self.letters.unread:
+            hints.append(f"{self.letters.unread:,} dead letters cannot be read, so nobody knows of them.")
+        if self.aside.files:
+            hints.append(f"What `evtool repair` has put aside, in {DAMAGED_FOLDER}/, was not looked into.")
+        raise NothingToEraseError(f"nothing to erase: no event and no dead letter {of_what}", "\n  ".join(hints))
 
 
 def plan(log: Log, config: Config, wanted: Wanted, on_progress: Progress = lambda done, total: None) -> Plan:
@@ -95,7 +107,8 @@ def plan(log: Log, config: Config, wanted: Wanted, on_progress: Progress = lambd
     if first is not None or (wanted.where is None and chosen.first_dropped is not None):
         made = models.choose(log, config, snapshot, first, chosen.first_dropped)
     backups = holding.choose(config, log.files, log.manifest, first, bool(found.ids))
-    return Plan(wanted, chosen, _touched(snapshot, positions), found, made, backups)
+    aside = strays.aside(log.files, log.folder)
+    return Plan(wanted, chosen, _touched(snapshot, positions), found, made, aside, backups)
 
 
 def held_by(segment: SegmentView, positions: Positions) -> Positions:

@@ -4,8 +4,8 @@
     SEGMENT/frames.log.1234        the bytes of a piece, by file and first byte
     SEGMENT/events-1.map           a file that is damaged as a whole
 
-Nothing reads it. There may be events in it that are erased or dropped from the log later, so it is to be removed
-once it has been looked at.
+Nothing reads it. There may be events in it that are dropped from the log later, so it is to be removed once it has
+been looked at. An erasure removes all but the reports.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from evtool.files import Files
+from evtool.files import Files, translated
 from evtool.lifecycle.repairing.remains import Damage
-
-FOLDER = "damaged"
-REPORT_FILE = "report.json"
+from evtool.log.format import DAMAGED_FOLDER, DAMAGED_REPORT_FILE
 
 _WHOLE_BYTES_MAX = 1 << 26  # of a file that is copied; of a longer one its damaged pieces are
 
@@ -32,13 +30,13 @@ class Aside:
     def __init__(self, files: Files, log_folder: Path) -> None:
         self._files = files
         self._log_folder = log_folder
-        self.folder = log_folder / FOLDER / _name(log_folder / FOLDER)
+        self.folder = log_folder / DAMAGED_FOLDER / _name(log_folder / DAMAGED_FOLDER)
 
     def report(self, facts: Mapping[str, Any]) -> None:
         """Write the report, in the place of an earlier one. Raises StorageError."""
         self._files.make_folder(self.folder)
         text = json.dumps(facts, indent=2, default=str)
-        self._files.write_whole(self.folder / REPORT_FILE, text.encode(errors="backslashreplace") + b"\n")
+        self._files.write_whole(self.folder / DAMAGED_REPORT_FILE, text.encode(errors="backslashreplace") + b"\n")
 
     def keep(self, damage: Damage) -> None:
         """Put the bytes of some damage aside, if there are any. Raises StorageError."""
@@ -53,6 +51,14 @@ class Aside:
         if piece:
             self.keep_data(path.with_name(f"{path.name}.{damage.start}"), piece)
 
+    def move(self, path: Path) -> None:
+        """Put a file of the log aside that is not needed where it is. Raises StorageError."""
+        target = self.folder / path.relative_to(self._log_folder)
+        self._files.make_folder(target.parent)
+        with translated("rename", path):
+            self._files.replace(path, target)
+        self._files.sync_folder(target.parent)
+
     def keep_data(self, path: Path, data: bytes) -> None:
         """Put some bytes aside under the name of a file of the log. Raises StorageError."""
         target = self.folder / path.relative_to(self._log_folder)
@@ -62,8 +68,8 @@ class Aside:
 
 def remove_unfinished(log_folder: Path) -> None:
     """Remove folders in which there is not even a report."""
-    for folder in (log_folder / FOLDER).glob("*"):
-        if folder.is_dir() and not (folder / REPORT_FILE).exists():
+    for folder in (log_folder / DAMAGED_FOLDER).glob("*"):
+        if folder.is_dir() and not (folder / DAMAGED_REPORT_FILE).exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 

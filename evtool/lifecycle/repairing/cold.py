@@ -119,8 +119,11 @@ def _proved(files: Files, path: Path, summary: Mapping[str, Any], damages: list[
     except FileNotFoundError:
         damages.append(Damage(str(path), "it is missing, and without it no event can be proved", is_lost=True))
         return None
+    behind = len(record) - int(summary["map_bytes"])
     record = record[: int(summary["map_bytes"])]
     if is_map_of(record, summary):
+        if behind > 0:
+            damages.append(Damage(str(path), f"{behind:,} bytes stand behind what was written"))
         return record
     found = turned_back(record, lambda tried: is_map_of(tried, summary))
     what = _BIT if found is not None else "it is not as it was written, and without it no event can be proved"

@@ -21,6 +21,7 @@ from evtool.lifecycle.backups.manifest import File, Manifest, SegmentRecord
 from evtool.lifecycle.logfiles import take
 from evtool.lifecycle.repairing import hot
 from evtool.lifecycle.repairing.survey import Damaged
+from evtool.log.archive import OBJECT_KEY
 from evtool.log.format import FRAME_HEADER_BYTES, FRAMES_FILE, SUMMARY_FILE, checksum, is_whole, segment_name
 from evtool.log.log import Log
 from evtool.log.manifest import Manifest as LogManifest
@@ -157,7 +158,10 @@ class Backup:
             return False
         files, place = damaged.files, damaged.place
         if files is not None and files.summary is not None:
-            return record.identity == f"{checksum(summary_record(files.summary)):016x}"
+            own = {
+                key: value for key, value in files.summary.items() if key != OBJECT_KEY
+            }  # a backup has the events
+            return record.identity == f"{checksum(summary_record(own)):016x}"
         if record.last_position != place.last_position or place.digest is None:
             return False
         file = next(file for file in record.files if file.path.endswith(f"/{SUMMARY_FILE}"))

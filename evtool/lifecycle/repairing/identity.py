@@ -1,7 +1,8 @@
 """log.json, by what the segments say of it: the id, the version of the format, and the number of partitions.
 
 It has no checksum, so it is held against the segments. One that is not theirs comes back from a backup; or a bit
-of it is turned back, if that gives the very text that is written for such a log.
+of it is turned back, if that gives the very text that is written for such a log; or the catalogue of its archive
+has it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from evtool.lifecycle.logfiles import LogFiles, SegmentFiles
 from evtool.lifecycle.repairing.bits import turned_back
 from evtool.lifecycle.repairing.filling import Backup
 from evtool.lifecycle.repairing.smallfiles import FileStep
+from evtool.lifecycle.repairing.stubs import Source
 from evtool.log import manifest as manifests
 from evtool.log.format import (
     FORMAT_VERSION,
@@ -37,8 +39,10 @@ from evtool.log.walk import walk_all
 _PIECES = 3  # so many are asked for their partition
 
 
-def log_json(path: Path, data: bytes, files: LogFiles, backup: Backup | None) -> FileStep | None:
-    """What becomes of log.json; None where it is as it should be.
+def log_json(
+    path: Path, data: bytes, files: LogFiles, backup: Backup | None, source: Source | None = None
+) -> FileStep | None:
+    """What becomes of log.json; None where it is as it should be. `source` is the archive, which may have it.
 
     Raises LogFormatError (a newer evtool wrote it), LogDamagedError where nothing tells what it was.
     """
@@ -49,6 +53,9 @@ def log_json(path: Path, data: bytes, files: LogFiles, backup: Backup | None) ->
     whole = backup.file(LOG_FILE) if backup is not None else None
     if whole is None or not told.is_right(whole):
         whole = turned_back(data, lambda tried: _is_canonical(tried) and told.is_right(bytes(tried)))
+    if whole is None and source is not None:
+        whole = source.log_json()
+        whole = whole if whole is not None and told.is_right(whole) else None
     if whole is None:
         raise LogDamagedError(
             f"{path} is damaged, and nothing tells what it was",
@@ -90,7 +97,7 @@ def _of_one_partition(files: LogFiles) -> Iterator[tuple[list[bytes], int]]:
 
 def _view(segment: SegmentFiles) -> SegmentView | None:
     if segment.cold is not None:
-        return segment.cold
+        return None if segment.cold.is_archived else segment.cold  # no store is asked for this
     if segment.frames is None or len(segment.frames) < SEGMENT_HEADER_BYTES:
         return None
     table = walk_all(segment.frames, segment.first_position, check_bodies=False).table

@@ -177,8 +177,10 @@ class Remains:
                 piece.source.forget(np.array([piece.row]))
 
 
-def remains(known: Known, fillers: Sequence[SegmentView] = ()) -> Remains:
+def remains(known: Known, fillers: Sequence[SegmentView] = (), fills_earlier: bool = True) -> Remains:
     """Read all pieces, and keep those that are whole; `fillers` of the same log are asked for what is lost.
+
+    What was lost before is among that if it `fills_earlier`.
 
     Raises StorageError.
     """
@@ -205,7 +207,7 @@ def remains(known: Known, fillers: Sequence[SegmentView] = ()) -> Remains:
     own = int(is_there.sum())
     batches, maps = known.batches, known.maps
     if fillers and known.is_gone_known:
-        pieces += filling(known, fillers, is_there)
+        pieces += filling(known, fillers, is_there, fills_earlier)
         batches, maps = structured(known, fillers)
     lost, is_gone = _gone(known, is_there)
     windows = _windows(known, batches, pieces)
@@ -348,12 +350,15 @@ def _summary(known: Known, batches: np.ndarray[Any, Any], lost: int) -> dict[str
     }
 
 
-def filling(known: Known, fillers: Sequence[SegmentView], is_there: Mask) -> list[Piece]:
+def filling(
+    known: Known, fillers: Sequence[SegmentView], is_there: Mask, fills_earlier: bool = True
+) -> list[Piece]:
     """Pieces of others for positions that are lost, where their batches are ours; `is_there` learns of them."""
     first, found = known.first_position, []
     before = known.earlier
     is_wanted = ~is_there
-    is_wanted[before.positions[before.kinds != LOST] - first] = False
+    stays = (before.kinds != LOST) | (not fills_earlier)
+    is_wanted[before.positions[stays] - first] = False
     is_wanted &= _of_our_batches(known, fillers)
     for view in fillers:
         for row in view.event_rows():

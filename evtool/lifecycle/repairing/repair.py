@@ -18,17 +18,22 @@ from pathlib import Path
 from typing import Any, cast
 
 from evtool.config import Config
+from evtool.errors import AccessDeniedError
 from evtool.files import Files, Lock
+from evtool.lifecycle import audit
 from evtool.lifecycle import verify as verifying
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.repairing import filling as fillings
-from evtool.lifecycle.repairing import smallfiles
+from evtool.lifecycle.repairing import smallfiles, stubs
 from evtool.lifecycle.repairing.aside import Aside
 from evtool.lifecycle.repairing.filling import Backup
 from evtool.lifecycle.repairing.planning import Plan, Progress, SegmentStep
+from evtool.lifecycle.repairing.remains import Damage
+from evtool.lifecycle.repairing.stubs import Source
 from evtool.lifecycle.rewriting import rewrite_as
 from evtool.lifecycle.verify import Report
-from evtool.log.format import COMPACT_LOCK_FILE, FRAMES_FILE, LOCK_FILE
+from evtool.log.archive import write_place
+from evtool.log.format import ARCHIVE_FILE, COMPACT_LOCK_FILE, FRAMES_FILE, LOCK_FILE
 from evtool.log.log import Log
 from evtool.log.segmentview import SegmentView
 from evtool.log.walk import segment_header
@@ -73,32 +78,49 @@ class Session:
             "log": str(log.folder),
             "log_id": log.manifest.id,
             "backup": backup.manifest.id if backup is not None else None,
-            "from": backup.url if backup is not None else None,
+            "from": audit.without_credentials(backup.url) if backup is not None else None,
             "is_finished": False,
             **plan.facts(),
         }
         aside.report(facts)
+        if plan.place is not None:
+            aside.keep(Damage(str(log.folder / ARCHIVE_FILE), ""))
+            write_place(log.files, log.folder, plan.place)
         _mend_files(log.files, log.folder, plan, backup, aside)
         on_begin()
+        source = Source(log, config)
+        for stub in plan.stubs:
+            stubs.restore(log, source, stub, aside)
         for step in plan.segments:
             _mend_segment(log, step, backup, aside)
         clear(log)
         self.release()
-        _make_derived(log, config, plan, on_progress)
-        report = verifying.verify(log, on_progress, read_models=config.read_models_path, config=config)
-        facts |= {"is_finished": True, "is_whole": report.is_clean, "digest": report.digest}
+        if not plan.left:  # nothing can be made of events that cannot be found
+            _make_derived(log, config, plan, on_progress)
+        report = verifying.verify(
+            log, on_progress, reads_archive=False, read_models=config.read_models_path, config=config
+        )
+        is_whole = report.is_clean and not plan.left
+        facts |= {"is_finished": True, "is_whole": is_whole, "digest": report.digest}
         aside.report(facts)
         return Repaired(aside.folder, report)
 
 
 @contextlib.contextmanager
-def session(log: Log) -> Iterator[Session]:
-    """Keep writers and compactions away from a log. Raises LogLockedError, StorageError."""
+def session(log: Log, may_be_read_only: bool = False) -> Iterator[Session]:
+    """Keep writers and compactions away from a log. Raises LogLockedError, StorageError.
+
+    What nobody can write to, as a disk that the kernel has made read-only, needs no lock, if it may be so.
+    """
     locks: list[Lock] = []
     held = Session(log, locks)
     try:
-        for name in (LOCK_FILE, COMPACT_LOCK_FILE):
-            locks.append(log.files.lock(log.folder / name))
+        try:
+            for name in (LOCK_FILE, COMPACT_LOCK_FILE):
+                locks.append(log.files.lock(log.folder / name))
+        except AccessDeniedError:
+            if not may_be_read_only:
+                raise
         yield held
     finally:
         held.release()

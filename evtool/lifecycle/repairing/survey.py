@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from evtool.errors import LogDamagedError
 from evtool.lifecycle.logfiles import LogFiles, SegmentFiles
 from evtool.lifecycle.repairing import cold, hot
 from evtool.lifecycle.repairing.cold import NothingLeft
@@ -43,13 +44,21 @@ class Damaged:
     files: SegmentFiles | None
 
     @property
+    def is_past_known(self) -> bool:
+        """Whether it is known which of its events were gone: not where only their positions are."""
+        return self.files is not None and (self.files.summary is not None or self.files.frames is not None)
+
+    @property
     def last_position(self) -> int:
         """Of its last event."""
         return self.remains.last_position if self.remains is not None else self.first_position - 1
 
 
 def survey(log: Log, files: LogFiles, damaged: Collection[Path]) -> Iterator[Damaged]:
-    """What is left of the segments in some folders, and of those that are missing. Raises StorageError."""
+    """What is left of the segments in some folders, and of those that are missing.
+
+    Raises StorageError, and LogDamagedError where nothing tells how far the last one goes.
+    """
     log_id = bytes.fromhex(files.log_id or log.manifest.id)
     before: dict[str, Any] = {"last_position": 0, "digest": 0, "recorded_at_max": 0, "last_batch": 0}
     segments = files.segments
@@ -134,8 +143,12 @@ def _look(log: Log, segment: SegmentFiles, place: Place) -> Known | None:
     if is_cold(segment.summary):
         return cold.known(log.files, segment.folder, segment.summary)
     if segment.frames is None and segment.has_cold_files:
-        assert place.last_position is not None or place.claimed
         last = place.last_position or place.claimed
+        if not last:
+            raise LogDamagedError(
+                f"{segment.folder}: without segment.msgpack, segment.copy and HEAD nothing tells how far it goes",
+                "Restore a backup to another folder: `evtool restore`. Nothing was changed here.",
+            )
         what = "neither segment.msgpack nor segment.copy is as it was written: no event can be proved"
         return _nothing(segment.folder, last, place, what, _generation(segment))
     empty = memoryview(b"")
