@@ -147,7 +147,7 @@ def _move(log: Log, config: Config, to: str | None, dry_run: bool, as_json: bool
     elif report is not None:
         _say_moved(report)
     for failure in () if report is None else report.failures:
-        render.say(f"{failure.folder} was left as it is: {failure.message}\n  {failure.hint}")
+        render.say(f"{failure.folder}: {failure.message}\n  {failure.hint}")
     if report is not None and report.failures:
         raise typer.Exit(LogDamagedError.exit_code)
 

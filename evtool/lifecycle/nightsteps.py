@@ -149,9 +149,9 @@ def _retain(context: Context) -> Result:
 
 
 def _left(failures: Sequence[compacting.Failure]) -> LogDamagedError | None:
-    """What to say of the first segment that was left as it is."""
+    """What to say of the first segment that was left as it is, or that is lost."""
     for first in failures:
-        return LogDamagedError(f"{first.folder} was left as it is: {first.message}", first.hint)
+        return LogDamagedError(f"{first.folder}: {first.message}", first.hint)
     return None
 
 

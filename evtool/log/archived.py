@@ -201,7 +201,8 @@ class ArchivedFile:
                 ) from error
             found = [data[start:end] for start, end in spans]
         except StoreRefusedError:
-            self._refuse_shorter()  # of a range behind the end a store says that it makes no sense
+            with contextlib.suppress(StoreError):  # of a range behind the end a store says that it makes no sense
+                self._refuse_shorter()
             raise
         if any(len(data) != end - start for data, (start, end) in zip(found, spans, strict=True)):
             self._refuse_shorter()

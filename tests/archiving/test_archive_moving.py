@@ -123,6 +123,19 @@ def test_compact_leaves_archived_segments_alone(folder: Path):
     check_sound(folder, wanted)
 
 
+def test_archive_tells_of_objects_that_are_missing_or_cut_off_and_goes_on(folder: Path):
+    archived(make(folder, cold=5))
+    make_log(folder, [many(COUNT, 5 * COUNT + 107)], SMALL)
+    compacted(folder, 0)
+    cut, lost = sorted(store_folder(folder).rglob("*.parquet"))[1:3]
+    cut.write_bytes(cut.read_bytes()[:-1])
+    lost.unlink()
+    report = archived(folder)
+    assert report.segments > 0
+    assert [failure.folder for failure in report.failures] == [f"file://{cut}", f"file://{lost}"]
+    assert report.failures[1].message == "it is missing"
+
+
 def test_what_is_dropped_is_not_in_the_archive_any_more(folder: Path):
     wanted = replay(make(folder)).splitlines(keepends=True)
     archived(folder)

@@ -102,6 +102,7 @@ def test_a_key_that_is_refused_is_told_at_once_and_nothing_is_moved(folder: Path
     assert as_json("archive", "--to", bucket, "--log", folder, cwd=tmp_path)["moved"]["segments"] == 4
     again = failed(27, "archive", "--check", "--log", folder, "--json", cwd=tmp_path, env=env)
     assert "refused" in again
+    assert "cannot read" in failed(27, "replay", "--log", folder, cwd=tmp_path, env=env)
 
 
 class Slow(BaseHTTPRequestHandler):

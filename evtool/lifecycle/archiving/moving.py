@@ -31,6 +31,7 @@ from evtool.lifecycle.archiving.sweeping import (
     sweep,
 )
 from evtool.lifecycle.compact import Failure
+from evtool.lifecycle.findings import RESTORE_OBJECT
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.rewriting import rewriting_lock
 from evtool.log.archive import (
@@ -63,7 +64,10 @@ Progress = Callable[[int, int], None]  # bytes done, and how many there are
 
 @dataclass
 class Report:
-    """What was moved, and what was removed as no segment names it; where a segment is damaged, why it was left."""
+    """What was moved, and what was removed as no segment names it.
+
+    `failures` are segments that were left here as they are damaged, and objects with events that are not there.
+    """
 
     url: str
     segments: int = 0
@@ -101,7 +105,7 @@ def move_all(
         if archive is None:
             return report
         check_place(archive)
-        _finish(archive)
+        report.failures += _finish(archive)
         _move_planned(archive, plan, report, on_progress)
         swept = sweep(archive)
         report.removed, report.removed_bytes = swept.objects, swept.bytes
@@ -126,20 +130,25 @@ def move(archive: Archive, segment: ColdSegment) -> None:
     files.remove(folder / events_file(summary["generation"]))
 
 
-def _finish(archive: Archive) -> None:
-    """Store what archived segments lack there, and remove the events that they have here.
+def _finish(archive: Archive) -> list[Failure]:
+    """Store what archived segments lack there, and remove the events that they have here; what nobody has.
 
     A run was cut short, or somebody brought a file, or removed an object.
     """
-    there = listed(archive.store)
+    there, lost = listed(archive.store), []
     for summary in archived(archive.log):
         folder = archive.log.folder / segment_name(summary["first_position"])
         events = folder / events_file(summary["generation"])
         if events.exists():
             _store(archive, folder, summary)
             archive.log.files.remove(events)
-        elif any(problem for name, problem in sizes_of(summary, there) if name != summary[OBJECT_KEY]):
+            continue
+        problems = {name: problem for name, problem in sizes_of(summary, there) if problem}
+        if what := problems.pop(summary[OBJECT_KEY], None):
+            lost.append(Failure(archive.log.archive.where(summary[OBJECT_KEY]), what, RESTORE_OBJECT))
+        if problems:
             _store_index(archive, folder, summary)
+    return lost
 
 
 def _store(archive: Archive, folder: Path, summary: Mapping[str, Any]) -> None:
