@@ -11,7 +11,6 @@ been looked at. An erasure removes all but the reports.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,13 +63,6 @@ class Aside:
         target = self.folder / path.relative_to(self._log_folder)
         self._files.make_folder(target.parent)
         self._files.write_whole(target, data)
-
-
-def remove_unfinished(log_folder: Path) -> None:
-    """Remove folders in which there is not even a report."""
-    for folder in (log_folder / DAMAGED_FOLDER).glob("*"):
-        if folder.is_dir() and not (folder / DAMAGED_REPORT_FILE).exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _name(folder: Path) -> str:
