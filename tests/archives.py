@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def make(folder: Path, cold: int = 4, hot: int = 1) -> Path:
     make_log(folder, [many(COUNT, (cold + number) * COUNT) for number in range(hot)], SMALL)
     make_log(folder, [many(7, (cold + hot) * COUNT)])
     assert len(segments(folder)) == cold + hot + 1
+    return folder
+
+
+def taken_over(folder: Path) -> Path:
+    """The folder of a log that was copied or put back: it goes on with the archive."""
+    if (path := folder / "archive.json").exists():
+        owner = (folder / "log.json").stat().st_ino
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"owner": owner}))
     return folder
 
 

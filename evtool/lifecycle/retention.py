@@ -24,7 +24,7 @@ from evtool.ingest.letterqueue import Filter, LetterQueue
 from evtool.lifecycle.archiving import place
 from evtool.lifecycle.archiving.moving import move
 from evtool.lifecycle.archiving.place import Archive, object_of
-from evtool.lifecycle.archiving.sweeping import check_place, sweep
+from evtool.lifecycle.archiving.sweeping import check_changing, sweep
 from evtool.lifecycle.compact import Failure, names_for
 from evtool.lifecycle.due import GENERAL, SIZE, Limits, Tally, limits_of, tally
 from evtool.lifecycle.forgetting import departing, dropping
@@ -209,7 +209,7 @@ def apply(
             clear(log)
             archive = place.of(log)
             if archive is not None:
-                check_place(archive)
+                check_changing(archive)
             _drop_events(log, plan, columns, report, on_progress, archive)
             if archive is not None:
                 sweep(archive)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import msgpack
 from evtool.errors import LogDamagedError, LogFormatError
 from evtool.files import Files
 from evtool.log import manifest as manifest_file
-from evtool.log.format import ARCHIVE_FILE, checksum, is_whole, segment_name
+from evtool.log.format import ARCHIVE_FILE, LOG_FILE, checksum, is_whole, segment_name
 from evtool.log.manifest import Manifest
 
 VERSION = 1
@@ -55,12 +55,14 @@ _CATALOGUE_HINT = "Look whether the URL is right. The next `evtool archive` of t
 class Place:
     """archive.json: the archive of a log is at `url`, file:///FOLDER or s3://BUCKET/PREFIX, without any secret.
 
-    `id` tells it from the archive of another copy of the log.
+    `id` tells it from the archive of another copy of the log. `owner` is the inode of log.json in the folder that
+    may change what is there: that of a copy is another one. 0 is anybody.
     """
 
     log_id: str
     url: str
     id: str = ""
+    owner: int = 0
     version: int = VERSION
 
 
@@ -75,7 +77,8 @@ def read_place(files: Files, folder: Path, log_id: str) -> Place | None:
         table = json.loads(data)
         if table["version"] > VERSION:
             raise _newer(str(path), table["version"])
-        place = Place(str(table["log_id"]), str(table["url"]), str(table.get("id", "")), int(table["version"]))
+        id_, owner = str(table.get("id", "")), int(table.get("owner", 0))
+        place = Place(str(table["log_id"]), str(table["url"]), id_, owner, int(table["version"]))
     except (ValueError, KeyError, TypeError) as error:
         raise LogDamagedError(f"{path} is damaged: it does not say where the archive is", PLACE_HINT) from error
     if place.log_id != log_id:
@@ -84,8 +87,14 @@ def read_place(files: Files, folder: Path, log_id: str) -> Place | None:
 
 
 def write_place(files: Files, folder: Path, place: Place) -> None:
-    """Write archive.json, durably. Raises StorageError."""
-    files.write_whole(folder / ARCHIVE_FILE, json.dumps(asdict(place), indent=2).encode() + b"\n")
+    """Write archive.json, durably, for the log in this folder. Raises StorageError."""
+    owned = replace(place, owner=owner_of(files, folder))
+    files.write_whole(folder / ARCHIVE_FILE, json.dumps(asdict(owned), indent=2).encode() + b"\n")
+
+
+def owner_of(files: Files, folder: Path) -> int:
+    """What a folder has as the owner of an archive."""
+    return next(iter(files.identity(folder / LOG_FILE)), 0)
 
 
 def events_object(summary: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from archives import (
     objects,
     store_folder,
     stubs,
+    taken_over,
 )
 from backing import FaultyStore, replay
 from faults import Fault, FaultyFiles, Killed, flip
@@ -66,6 +67,7 @@ def remembered(folder: Path) -> Callable[[], None]:
             shutil.rmtree(path, ignore_errors=True)
             if path.with_name(f"{path.name}-kept").exists():
                 shutil.copytree(path.with_name(f"{path.name}-kept"), path)
+        taken_over(folder)
 
     return back
 

@@ -302,6 +302,25 @@ def test_a_copy_of_a_log_does_not_take_over_its_archive(folder: Path, tmp_path: 
     check_archive(folder)
 
 
+def test_a_folder_that_was_copied_with_its_archive_removes_no_object_of_it(folder: Path, tmp_path: Path):
+    make(folder)
+    archived(folder)
+    copy, url = Path(shutil.copytree(folder, tmp_path / "copy")), store_folder(folder).as_uri()
+    wanted, there = replay(folder), objects(folder)
+    changes = (brought_back, lambda copy: archived(copy, to=url), lambda copy: dropped(copy, size=1))
+    for change in changes:
+        with pytest.raises(ArchiveError, match="was copied") as caught:
+            change(copy)
+        assert f"--moved-to {url}" in caught.value.hint
+    assert objects(folder) == there
+    assert replay(copy) == wanted
+    with evtool.open(copy) as log:  # the folder that it was copied from is no more
+        assert not returning.moved_to(log, settings(folder), url)
+    brought_back(copy)
+    assert replay(copy) == wanted
+    assert objects(folder) == []
+
+
 def test_an_archive_waits_for_nobody_and_is_for_writers(folder: Path):
     make(folder)
     with evtool.open(folder) as log:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import taken_over
 from backing import FaultyStore
 from compacting import compacted, small_pieces
 from erasures import MARKER, STREAM, found
@@ -90,6 +91,7 @@ def copied(kept: Path, tmp_path: Path, number: int) -> Path:
     root = Path(shutil.copytree(kept, tmp_path / str(number)))
     path = root / "segments/archive.json"
     path.write_text(path.read_text().replace(kept.as_uri(), root.as_uri()))
+    taken_over(root / "segments")
     return root
 
 

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from archives import archived, brought_back, check_archive, check_sound, make, objects, store_folder, stubs
+from archives import (
+    archived,
+    brought_back,
+    check_archive,
+    check_sound,
+    make,
+    objects,
+    store_folder,
+    stubs,
+    taken_over,
+)
 from backing import backed_up, place, replay
 from compacting import compacted
 from faults import Fault, FaultyFiles, Killed, flip
@@ -39,7 +49,7 @@ def copy(whole: Path, tmp_path: Path) -> Path:
     shutil.copytree(store_folder(whole), store_folder(folder))
     text = (folder / "archive.json").read_text()
     (folder / "archive.json").write_text(text.replace(store_folder(whole).as_uri(), store_folder(folder).as_uri()))
-    return folder
+    return taken_over(folder)
 
 
 def spoiled(path: Path) -> None:
@@ -195,6 +205,7 @@ def test_a_return_of_a_stub_that_is_killed_is_taken_up(whole: Path, copy: Path, 
     for number in range(5):
         shutil.rmtree(copy)
         shutil.copytree(kept, copy)
+        taken_over(copy)
         with pytest.raises(Killed):
             repair(copy, files=FaultyFiles(Fault(1 + number * (calls - 1) // 4, done=number % 3 / 2)))
         assert repair(copy).lost == set()

@@ -155,6 +155,7 @@ def test_an_erasure_that_was_cut_short_goes_on_in_segments_that_came_back_from_t
         for each in (folder, archives.store_folder(folder)):
             shutil.rmtree(each)
             shutil.copytree(kept / each.name, each)
+        archives.taken_over(folder)
         with pytest.raises(Killed):
             erased(folder, wanted, FaultyFiles(Fault(int(share * calls))))
         assert (folder / "erasing.msgpack").exists()

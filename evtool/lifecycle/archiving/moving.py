@@ -22,8 +22,8 @@ from evtool.lifecycle.archiving.place import Archive, archived, object_of, of, s
 from evtool.lifecycle.archiving.planning import Plan
 from evtool.lifecycle.archiving.sweeping import (
     catalogue_of,
+    check_changing,
     check_new,
-    check_place,
     listed,
     not_stored,
     put_catalogue,
@@ -104,7 +104,7 @@ def move_all(
             archive = _begun(log, config, url)
         if archive is None:
             return report
-        check_place(archive)
+        check_changing(archive)
         report.failures += _finish(archive)
         _move_planned(archive, plan, report, on_progress)
         swept = sweep(archive)
@@ -116,7 +116,7 @@ def move_all(
 
 
 def move(archive: Archive, segment: ColdSegment) -> None:
-    """Move one segment. To be called under `rewriting_lock`, behind `check_place`.
+    """Move one segment. To be called under `rewriting_lock`, behind `check_changing`.
 
     Raises LogDamagedError (nothing was stored), ArchiveError, StoreError, StorageError.
     """

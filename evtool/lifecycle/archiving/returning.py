@@ -14,6 +14,7 @@ from evtool.errors import ArchiveError, LogDamagedError, LogReadOnlyError, NoSpa
 from evtool.files import translated
 from evtool.lifecycle.archiving.place import Archive, archived, existing, object_of, store_at
 from evtool.lifecycle.archiving.sweeping import (
+    check_changing,
     check_place,
     read_catalogue,
     sizes,
@@ -69,7 +70,7 @@ def bring_back(log: Log, since: int, on_progress: Progress = lambda done, total:
     try:
         clear(log)
         archive = existing(log)
-        check_place(archive)
+        check_changing(archive)
         there = [each for each in log.snapshot().segments if object_of(each) is not None]
         chosen = [each for each in there if isinstance(each, ColdSegment) and each.last_position >= since]
         report = Returned(archive.place.url, left=len(there))

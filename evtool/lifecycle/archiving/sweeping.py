@@ -4,8 +4,8 @@ The summaries in the log's folder are the truth. The catalogue is what they say,
 each other from the first one on. An object that no summary names goes, behind the catalogue that does not name it.
 Whatever cut a run short, the next one comes to the same end from what it finds.
 
-Who writes archived segments again, as `retain` does, calls `check_place` before anything else, `moving.move` for
-each that was written, and `sweep` at the end: when that returns, nothing of what it let go of is in the archive.
+Who writes archived segments again, as `retain` does, calls `check_changing` before anything else, `moving.move`
+for each that was written, and `sweep` at the end: then nothing of what it let go of is in the archive any more.
 """
 
 from __future__ import annotations
@@ -81,6 +81,21 @@ def not_stored(store: Store, name: str) -> ArchiveError:
         f"{store.url}/{name}: what was stored is not what is read back",
         "Nothing was removed from this disk. Check the store, then run it again.",
     )
+
+
+def check_changing(archive: Archive) -> None:
+    """Raise ArchiveError unless this log may change what is in the store; StoreError where that does not answer.
+
+    The folder of a log may be copied with its archive.json. Then both would remove objects that the other needs.
+    """
+    log, place = archive.log, archive.place
+    if place.owner not in (0, naming.owner_of(log.files, log.folder)):
+        raise ArchiveError(
+            f"{log.folder} was copied, or moved to another disk, since its archive at {place.url} was begun",
+            "Two copies would remove each other's objects. If the other one is no more, or has lost its "
+            f"archive.json, this one takes over: `evtool archive --moved-to {place.url}`.",
+        )
+    check_place(archive)
 
 
 def check_place(archive: Archive) -> None:
@@ -173,8 +188,8 @@ def sizes_of(summary: Mapping[str, Any], there: Mapping[str, int]) -> Iterator[t
 def sweep(archive: Archive) -> Swept:
     """Let the catalogue be what the log says, and remove the objects that it does not name, and what is cached.
 
-    Behind this nobody finds what was dropped or erased. To be called under `rewriting_lock`, behind `check_place`.
-    Raises StoreError; then the next one goes on.
+    Behind this nobody finds what was dropped or erased. To be called under `rewriting_lock`, behind
+    `check_changing`. Raises StoreError; then the next one goes on.
     """
     wanted = catalogue_of(archive)
     if _readable(archive.store) != wanted:

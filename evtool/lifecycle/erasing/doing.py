@@ -20,7 +20,7 @@ from evtool.lifecycle import nightly
 from evtool.lifecycle.archiving import place
 from evtool.lifecycle.archiving.moving import move
 from evtool.lifecycle.archiving.place import object_of
-from evtool.lifecycle.archiving.sweeping import check_place, sweep
+from evtool.lifecycle.archiving.sweeping import check_changing, sweep
 from evtool.lifecycle.compact import Failure, names_for
 from evtool.lifecycle.erasing import letters, models, pending, strays
 from evtool.lifecycle.erasing.choosing import Positions, Progress
@@ -91,7 +91,7 @@ def apply(
         with contextlib.closing(_Rewriting(log)) as rewriting:  # before anything has begun
             archive = place.of(log)
             if archive is not None and len(plan.positions):
-                check_place(archive)
+                check_changing(archive)
             _seal(log, plan.positions)
             begun = _begun(log, plan, reason)
             on_begin()
@@ -206,7 +206,7 @@ def _rewrite_all(log: Log, begun: Pending, report: Report, on_progress: Progress
     """Write the segments anew that still hold something; those of the archive go back there."""
     archive = place.of(log)
     if archive is not None:
-        check_place(archive)
+        check_changing(archive)
     those = [(segment,) for segment in log.snapshot().segments if _is_left(log, segment, begun)]
     change_names = _Names(begun)
     for (segment,), told in in_turn(those, on_progress):
