@@ -115,6 +115,7 @@ def test_the_place_of_an_archive_is_read_as_it_was_written(tmp_path: Path):
         "log_id": place.log_id,
         "url": place.url,
         "id": place.id,
+        "owner": 0,
     }
     with pytest.raises(LogDamagedError, match="another log"):
         archive.read_place(Files(), tmp_path, "cd" * 16)
