@@ -67,6 +67,8 @@ def stream_index(segment: SegmentFiles, view: SegmentView, pairs: Pairs | None, 
     if not view.is_sealed:
         return []
     if segment.streams is None:
+        if view.is_archived:  # who looks for a stream fetches it
+            return []
         return [note(path, "it is missing", _READERS_DO_WITHOUT)]
     if pairs is None:
         index = streamindex.of(segment.streams, log_id, view.first_position, view.table)

@@ -29,6 +29,7 @@ from evtool.log.format import (
 )
 from evtool.log.log import Log
 from evtool.log.segment import is_cold, is_readable, read_summary, segment_folders, summary_record
+from evtool.log.streamindex import StreamIndex
 
 _UNFINISHED = ".tmp"  # behind a name, no reader looks at it
 _REPLACED = (COPY_FILE, SUMMARY_FILE, STREAMS_FILE)
@@ -69,7 +70,7 @@ def _clear_cold(log: Log, folder: Path, summary: Mapping[str, Any]) -> None:
     # From here on a damaged summary is known to be that of a cold segment.
     log.files.remove(folder / FRAMES_FILE)
     log.files.remove(folder / INDEX_FILE)
-    if cold.stream_index is None:
+    if not isinstance(cold.stream_index, StreamIndex):
         streamframes.write(log.files, log.manifest, cold, streamframes.read_pairs(cold))
 
 

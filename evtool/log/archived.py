@@ -15,12 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evtool.errors import LogDamagedError, StoreError, StoreRefusedError
+from evtool.errors import LogDamagedError, StorageError, StoreError, StoreRefusedError
 from evtool.files import Files
-from evtool.log.archive import OBJECT_KEY, PLACE_HINT, read_place
+from evtool.log import streamindex
+from evtool.log.archive import OBJECT_KEY, PLACE_HINT, read_place, streams_object
 from evtool.log.chunkcache import ChunkCache
-from evtool.log.format import ARCHIVE_FILE, CACHE_FOLDER, events_file, segment_name
+from evtool.log.format import (
+    ARCHIVE_FILE,
+    CACHE_FOLDER,
+    MIRROR_LOCK_FILE,
+    STREAMS_FILE,
+    events_file,
+    segment_name,
+)
 from evtool.log.ranges import Piece, Ranges, Sparse
+from evtool.log.streamindex import Hashes, Numbers, StreamIndex
+from evtool.log.walk import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,6 +105,24 @@ class Archive:
         local = self._folder / segment_name(summary["first_position"]) / events_file(summary["generation"])
         return ArchivedFile(self, str(summary[OBJECT_KEY]), int(summary["events_bytes"]), local)
 
+    def streams(self, summary: Mapping[str, Any]) -> memoryview | None:
+        """The streams.idx of an archived segment; None where the archive has none. A mirror keeps it.
+
+        Raises StoreError, LogDamagedError, ConfigError.
+        """
+        try:
+            data = self.store.get(streams_object(summary))
+        except FileNotFoundError:  # it is worth time, and nothing else
+            return None
+        with self._mutex:
+            self.fetched_bytes += len(data)
+            self.requests += 1
+        if (self._folder / MIRROR_LOCK_FILE).exists():
+            path = self._folder / segment_name(summary["first_position"]) / STREAMS_FILE
+            with contextlib.suppress(FileNotFoundError, StorageError):
+                self._files.write_whole(path, data, durable=False, shared=True)
+        return memoryview(data)
+
     def brought_back(self, path: Path, size: int) -> memoryview | None:
         """An events file that was brought back since its segment was looked at, if it was."""
         with contextlib.suppress(FileNotFoundError):
@@ -116,6 +144,26 @@ class Archive:
             self.fetched_bytes += sum(map(len, found))
             self.requests += len(spans)
         return found
+
+
+class ArchivedStreams:
+    """The streams.idx of an archived segment that has none here: fetched when a stream is looked for."""
+
+    def __init__(self, archive: Archive, summary: Mapping[str, Any], log_id: bytes, table: Table) -> None:
+        self._archive = archive
+        self._summary = summary
+        self._log_id = log_id
+        self._table = table
+
+    def frames_of(self, hashes: Hashes) -> Numbers | None:
+        """As `StreamIndex`; None, too, where the archive has none. Raises StoreError."""
+        return self._index.frames_of(hashes) if self._index is not None else None
+
+    @cached_property
+    def _index(self) -> StreamIndex | None:
+        data = self._archive.streams(self._summary)
+        first_position = int(self._summary["first_position"])
+        return None if data is None else streamindex.of(data, self._log_id, first_position, self._table)
 
 
 class ArchivedFile:

@@ -22,8 +22,9 @@ from evtool.errors import LogDamagedError
 from evtool.files import Files
 from evtool.log import streamindex
 from evtool.log.archive import is_archived
-from evtool.log.archived import Archive
-from evtool.log.excerpt import Column, columns_of, excerpt
+from evtool.log.archived import Archive, ArchivedStreams
+from evtool.log.coldfooter import DAMAGE_HINT, Footer
+from evtool.log.excerpt import Column, excerpt
 from evtool.log.format import (
     BATCH,
     BLOCK,
@@ -53,40 +54,6 @@ ROW = np.dtype([("offset", "<u8"), ("number", "<u8"), ("header", _HEADER)])
 
 _UNITS_NS = {"TIMESTAMP_MILLIS": 1_000_000, "TIMESTAMP_MICROS": 1_000}
 
-_HINT = "`evtool verify` shows all of the damage; `evtool repair` mends it, from a backup if it can."
-
-
-class Footer:
-    """The end of the events file, which is read and parsed once, by who needs it first; or one `made` for it."""
-
-    def __init__(self, file: Ranges, summary: Mapping[str, Any], made: pq.FileMetaData | None = None) -> None:
-        size = int(summary["footer_bytes"])
-        self._file = file
-        self._piece = Piece(int(summary["events_bytes"]) - size, size, int(summary["footer_checksum"]))
-        self._made = made
-
-    @cached_property
-    def metadata(self) -> pq.FileMetaData:
-        """What it says. Raises LogDamagedError."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if self._made is not None:
-            return self._made
-        return pq.read_metadata(pa.BufferReader(pa.py_buffer(self.read())))
-
-    def read(self) -> memoryview:
-        """Its bytes, to the end of the file. Raises LogDamagedError."""
-        (data,) = self._file.read([self._piece])
-        if not self._piece.is_of(data):
-            raise LogDamagedError(f"{self._file.place}: its footer does not match its checksum", _HINT)
-        return data
-
-    @cached_property
-    def columns(self) -> Mapping[str, Column]:
-        """The columns of the file."""
-        return columns_of(self.metadata)
-
 
 @dataclass(frozen=True)
 class ColdSegment:
@@ -106,7 +73,7 @@ class ColdSegment:
     file: Ranges
     footer: Footer
     summary: Mapping[str, Any]
-    stream_index: StreamIndex | None = None
+    stream_index: StreamIndex | ArchivedStreams | None = None
     gone_data: bytes | memoryview = b""
 
     is_sealed = True
@@ -141,7 +108,7 @@ class ColdSegment:
             return gone.Gone.none()
         if checksum(self.gone_data) != self.summary["gone_checksum"]:
             path = self.folder / gone_file(self.summary["generation"])
-            raise LogDamagedError(f"{path}: it does not match its checksum", _HINT)
+            raise LogDamagedError(f"{path}: it does not match its checksum", DAMAGE_HINT)
         events = sum(self.summary["gone"].values())
         return gone.decode(memoryview(self.gone_data), self.summary["gone_runs"], events)
 
@@ -374,7 +341,7 @@ class ColdSegment:
         return LogDamagedError(
             f"{self.path}: row group {row['number']} (positions {header['first_position']} to "
             f"{header['last_position']}): {what}",
-            _HINT,
+            DAMAGE_HINT,
             what,
         )
 
@@ -386,16 +353,19 @@ def open_cold(
     path = folder / map_file(summary["generation"])
     record = memoryview(files.read_whole(path))
     if not is_map_of(record, summary):
-        raise LogDamagedError(f"{path}: it does not match its checksum", _HINT)
+        raise LogDamagedError(f"{path}: it does not match its checksum", DAMAGE_HINT)
     file = _events(files, folder, summary, archive)
     gone_data: bytes | memoryview = b""
     if "gone" in summary:
         gone_path, gone_bytes = folder / gone_file(summary["generation"]), summary["gone_bytes"]
         gone_data = files.map(gone_path, gone_bytes)
         if len(gone_data) != gone_bytes:
-            raise LogDamagedError(f"{gone_path}: it has {len(gone_data):,} bytes of {gone_bytes:,}", _HINT)
+            raise LogDamagedError(f"{gone_path}: it has {len(gone_data):,} bytes of {gone_bytes:,}", DAMAGE_HINT)
     cold = of_parts(folder, summary, record, file, gone_data)
-    return replace(cold, stream_index=streamindex.read(files, folder, log_id, cold.first_position, cold.table))
+    index = streamindex.read(files, folder, log_id, cold.first_position, cold.table)
+    if index is None and cold.is_archived:
+        return replace(cold, stream_index=ArchivedStreams(archive, summary, log_id, cold.table))
+    return replace(cold, stream_index=index)
 
 
 def is_map_of(record: bytes | bytearray | memoryview, summary: Mapping[str, Any]) -> bool:
@@ -449,7 +419,7 @@ def _events(files: Files, folder: Path, summary: Mapping[str, Any], archive: Arc
         return archive.events(summary)
     if len(data) != summary["events_bytes"]:
         message = f"it has {len(data):,} bytes where {summary['events_bytes']:,} were written"
-        raise LogDamagedError(f"{path}: {message}", _HINT)
+        raise LogDamagedError(f"{path}: {message}", DAMAGE_HINT)
     return MappedFile(path, data)
 
 

@@ -1,8 +1,8 @@
 """A folder through which the archive of a log is read by itself, without the log: a log of stubs, to read only.
 
-It has log.json, archive.json, and the archived segments without their events: summaries, maps and indexes, which
-are fetched when it is opened and they are not there yet. It is a cache: what is removed of it is made again. What
-is made of a log by default, as read models, is in it, too.
+It has log.json, archive.json, and the archived segments without their events: summaries, maps and what is gone,
+which are fetched when it is opened and they are not there yet, and streams.idx, when a stream is looked for. It is
+a cache: what is removed of it is made again. What is made of a log by default, as read models, is in it, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from evtool.log.archive import (
     gone_object,
     map_object,
     read_place,
-    streams_object,
     write_place,
 )
 from evtool.log.chunkcache import ChunkCache
@@ -34,7 +33,6 @@ from evtool.log.format import (
     COPY_FILE,
     LOG_FILE,
     MIRROR_LOCK_FILE,
-    STREAMS_FILE,
     SUMMARY_FILE,
     checksum,
     gone_file,
@@ -141,8 +139,6 @@ def _fetched(store: Store, url: str, summary: Mapping[str, Any]) -> dict[str, by
         if checksum(data) != told:
             raise LogDamagedError(f"{url}/{name} does not match its checksum", _OWN)
         found[file] = data
-    with contextlib.suppress(FileNotFoundError):  # it is worth time, and nothing else
-        found[STREAMS_FILE] = store.get(streams_object(summary))
     return found
 
 

@@ -15,7 +15,9 @@ from faults import Fault, FaultyFiles, Killed
 
 import evtool
 from evtool.errors import LogDamagedError, StoreError
+from evtool.lifecycle.verify import verify
 from evtool.location import mirror_folder
+from evtool.log.streamindex import stream_hashes
 from evtool.objectstore.folder import FolderStore
 
 
@@ -87,6 +89,26 @@ def test_an_index_that_is_damaged_or_missing_is_told_and_streams_are_read_withou
         read(folder)
     path.write_bytes(data)
     assert read(folder) == replay(folder, end=201)
+
+
+def test_an_index_of_streams_is_fetched_when_a_stream_is_looked_for_and_kept(folder: Path):
+    make(folder, cold=3)
+    archived(folder)
+    url = store_folder(folder).as_uri()
+    kept = mirror_folder(url)
+    with evtool.open(url) as log:
+        assert list(kept.rglob("streams.idx")) == []
+        rows, is_chosen = log.snapshot().segments[0].rows_of(stream_hashes(["no such stream"]))
+        assert (len(rows), is_chosen) == (0, True)
+        assert len(list(kept.rglob("streams.idx"))) == 1
+        wanted = log.stream("user-1")
+    assert len(list(kept.rglob("streams.idx"))) == 3
+    for path in (store_folder(folder) / "index").glob("*.streams"):
+        path.unlink()  # nobody asks for it again
+    with evtool.open(url) as log:
+        assert all(segment.rows_of(stream_hashes(["user-1"]))[1] for segment in log.snapshot().segments)
+        assert log.stream("user-1").equals(wanted)
+        assert verify(log).findings == []
 
 
 def test_an_archive_that_has_not_changed_is_opened_by_its_catalogue_alone(

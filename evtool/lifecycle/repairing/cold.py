@@ -22,7 +22,8 @@ from evtool.lifecycle.repairing.bits import turned_back
 from evtool.lifecycle.repairing.remains import Damage, Known, one_batch
 from evtool.log import coldfile
 from evtool.log import gone as gone_records
-from evtool.log.coldsegment import ROW, ColdSegment, Footer, is_map_of, of_parts
+from evtool.log.coldfooter import Footer
+from evtool.log.coldsegment import ROW, ColdSegment, is_map_of, of_parts
 from evtool.log.format import checksum, events_file, gone_file, map_file
 from evtool.log.frame import PLACED_SCHEMA
 from evtool.log.gone import Gone
