@@ -254,8 +254,8 @@ def _show_backups(plan: Plan, config: Config) -> None:
         many = render.count(len(plan.backups.ids), "backup")
         command = " ".join(["evtool backup --keep 1", *of_log(config)])
         render.say(
-            f"{many} at {plan.backups.url} still hold it: {', '.join(plan.backups.ids)}\n"
-            f"  Behind this, `{command}` makes a new one and removes these; objects younger than two days "
+            f"it is still in {many} at {plan.backups.url}: {', '.join(plan.backups.ids)}\n"
+            f"  Behind this, `{command}` makes a new one and removes what is older; objects younger than two days "
             "go with the same command two days later."
         )
 
