@@ -93,12 +93,7 @@ class Plan:
     @property
     def counts(self) -> dict[str, int]:
         """What is due, as the audit keeps it."""
-        return {
-            "events": self.events,
-            "read_models": len(self.read_models),
-            "snapshots": len(self.snapshots),
-            "dead_letters": self.dead_letters,
-        }
+        return _counts(self)
 
     def check(self) -> None:
         """Raise ConfigError if nothing that there is would be left."""
@@ -126,12 +121,16 @@ class Report:
     @property
     def counts(self) -> dict[str, int]:
         """What was dropped, as the audit keeps it."""
-        return {
-            "events": self.events,
-            "read_models": len(self.read_models),
-            "snapshots": len(self.snapshots),
-            "dead_letters": self.dead_letters,
-        }
+        return _counts(self)
+
+
+def _counts(told: Plan | Report) -> dict[str, int]:
+    return {
+        "events": told.events,
+        "read_models": len(told.read_models),
+        "snapshots": len(told.snapshots),
+        "dead_letters": told.dead_letters,
+    }
 
 
 def plan(

@@ -28,9 +28,7 @@ from evtool.log.coldsegment import ColdSegment, open_cold
 from evtool.log.digest import Columns, LogicalDigest, columns_of
 from evtool.log.format import (
     COMPACT_LOCK_FILE,
-    COPY_FILE,
     FORMAT_VERSION,
-    SUMMARY_FILE,
     checksum,
     checksum_of,
     events_file,
@@ -40,7 +38,7 @@ from evtool.log.format import (
 from evtool.log.gone import Gone, followed, joined
 from evtool.log.log import Log
 from evtool.log.sealing import Sealing
-from evtool.log.segment import read_summary, summary_record
+from evtool.log.segment import read_summary, write_summary
 from evtool.log.segmentview import SegmentView, one_by_one
 from evtool.log.streamindex import Pairs
 from evtool.log.stripes import (
@@ -141,9 +139,7 @@ def switched(log: Log, folder: Path, prepare: Callable[[], tuple[ColdSegment, Pa
     """Have the files of a cold segment written, and let them take the place of what there was."""
     try:
         cold, pairs = prepare()
-        record = summary_record(cold.summary)
-        log.files.write_whole(folder / COPY_FILE, record)
-        log.files.write_whole(folder / SUMMARY_FILE, record)
+        write_summary(log.files, folder, cold.summary)
     except (EvtoolError, KeyboardInterrupt):
         with contextlib.suppress(EvtoolError):
             clear(log)

@@ -15,18 +15,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
 from evtool.errors import LogDamagedError, LogFormatError
 from evtool.files import Files
 from evtool.log import manifest as manifest_file
-from evtool.log.format import ARCHIVE_FILE, LOG_FILE, checksum, is_whole, segment_name
+from evtool.log.format import ARCHIVE_FILE, LOG_FILE, checksum, gone_file, is_whole, map_file, segment_name
 from evtool.log.manifest import Manifest
 
 VERSION = 1
@@ -116,6 +116,27 @@ def gone_object(summary: Mapping[str, Any]) -> str:
 def streams_object(summary: Mapping[str, Any]) -> str:
     """The name of its streams.idx."""
     return f"index/{_stem(summary)}.streams"
+
+
+class IndexObject(NamedTuple):
+    """An object of index/ that a summary proves: its name, that of the file here, its bytes and their checksum."""
+
+    name: str
+    file: str
+    bytes: int
+    checksum: int
+
+
+def index_objects(summary: Mapping[str, Any]) -> Iterator[IndexObject]:
+    """The map of a segment, and what it knows of events that are gone. Not streams.idx, which proves itself."""
+    generation = summary["generation"]
+    yield IndexObject(
+        map_object(summary), map_file(generation), int(summary["map_bytes"]), summary["map_checksum"]
+    )
+    if "gone" in summary:
+        yield IndexObject(
+            gone_object(summary), gone_file(generation), int(summary["gone_bytes"]), summary["gone_checksum"]
+        )
 
 
 def _stem(summary: Mapping[str, Any]) -> str:

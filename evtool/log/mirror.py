@@ -8,7 +8,7 @@ a cache: what is removed of it is made again. What is made of a log by default, 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,7 @@ from evtool.log.archive import (
     Catalogue,
     Place,
     decode,
-    gone_object,
-    map_object,
+    index_objects,
     read_place,
     write_place,
 )
@@ -35,8 +34,6 @@ from evtool.log.format import (
     MIRROR_LOCK_FILE,
     SUMMARY_FILE,
     checksum,
-    gone_file,
-    map_file,
     segment_name,
 )
 from evtool.log.segment import segment_folders, summary_record
@@ -113,15 +110,10 @@ def _write_records(files: Files, folder: Path, url: str, catalogue: Catalogue) -
 
 def _is_there(files: Files, folder: Path, summary: Mapping[str, Any]) -> bool:
     """Whether a segment is as its summary says."""
-    path, generation = folder / segment_name(summary["first_position"]), summary["generation"]
+    path = folder / segment_name(summary["first_position"])
     try:
-        return (
-            files.read_whole(path / SUMMARY_FILE) == summary_record(summary)
-            and checksum(files.read_whole(path / map_file(generation))) == summary["map_checksum"]
-            and (
-                "gone" not in summary
-                or checksum(files.read_whole(path / gone_file(generation))) == summary["gone_checksum"]
-            )
+        return files.read_whole(path / SUMMARY_FILE) == summary_record(summary) and all(
+            checksum(files.read_whole(path / each.file)) == each.checksum for each in index_objects(summary)
         )
     except (FileNotFoundError, NotADirectoryError):
         return False
@@ -129,23 +121,16 @@ def _is_there(files: Files, folder: Path, summary: Mapping[str, Any]) -> bool:
 
 def _fetched(store: Store, url: str, summary: Mapping[str, Any]) -> dict[str, bytes]:
     """What stands in the folder of a segment beside its summary, by the names there."""
-    generation = summary["generation"]
     found = {}
-    for name, file, told in _checked_objects(summary, generation):
+    for each in index_objects(summary):
         try:
-            data = store.get(name)
+            data = store.get(each.name)
         except FileNotFoundError as error:
-            raise StoreError(f"{url}/{name} is missing, and the catalogue names it", _OWN) from error
-        if checksum(data) != told:
-            raise LogDamagedError(f"{url}/{name} does not match its checksum", _OWN)
-        found[file] = data
+            raise StoreError(f"{url}/{each.name} is missing, and the catalogue names it", _OWN) from error
+        if checksum(data) != each.checksum:
+            raise LogDamagedError(f"{url}/{each.name} does not match its checksum", _OWN)
+        found[each.file] = data
     return found
-
-
-def _checked_objects(summary: Mapping[str, Any], generation: int) -> Iterator[tuple[str, str, int]]:
-    yield map_object(summary), map_file(generation), summary["map_checksum"]
-    if "gone" in summary:
-        yield gone_object(summary), gone_file(generation), summary["gone_checksum"]
 
 
 def _write(files: Files, path: Path, summary: Mapping[str, Any], found: Mapping[str, bytes]) -> None:

@@ -308,6 +308,13 @@ def summary_record(summary: Mapping[str, Any]) -> bytes:
     return packed + checksum(packed).to_bytes(8, "little")
 
 
+def write_summary(files: Files, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Let a cold segment be as a summary says: the copy first, as segment.msgpack is what readers go by."""
+    record = summary_record(summary)
+    files.write_whole(folder / COPY_FILE, record)
+    files.write_whole(folder / SUMMARY_FILE, record)
+
+
 def is_cold(summary: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
     """Whether a summary is that of a segment in Parquet."""
     return summary is not None and "generation" in summary

@@ -8,7 +8,7 @@ from typing import Any
 
 from evtool import parallel
 from evtool.errors import LogDamagedError
-from evtool.lifecycle.archiving.moving import checksum_of
+from evtool.lifecycle.archiving.moving import stored_checksum
 from evtool.lifecycle.archiving.place import Archive, archived
 from evtool.lifecycle.archiving.sweeping import (
     catalogue_of,
@@ -111,15 +111,13 @@ def _catalogue(archive: Archive) -> Iterator[Damage]:
 
 def _content(archive: Archive, summary: Mapping[str, Any], name: str, size: int) -> str:
     """What is wrong with the bytes of an object."""
-    expected = {
-        summary[OBJECT_KEY]: summary["events_checksum"],
-        naming.map_object(summary): summary["map_checksum"],
-        naming.gone_object(summary): summary.get("gone_checksum"),
-    }.get(name)
+    known = {each.name: each.checksum for each in naming.index_objects(summary)}
+    known[summary[OBJECT_KEY]] = summary["events_checksum"]
+    expected = known.get(name)
     if expected is None:
         path = archive.log.folder / segment_name(summary["first_position"]) / STREAMS_FILE
         expected = checksum(archive.log.files.read_whole(path))
-    found = checksum_of(archive, name, size)
+    found = stored_checksum(archive, name, size)
     if found is None:
         return "it is missing"
     return "" if found == expected else "it is not what was stored"

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from evtool.config import Config
 from evtool.errors import LogDamagedError, LogReadOnlyError
 from evtool.files import forget_all
@@ -39,25 +37,21 @@ from evtool.log.archive import (
     Catalogue,
     Place,
     events_object,
-    gone_object,
-    map_object,
+    index_objects,
     streams_object,
     write_place,
 )
 from evtool.log.coldsegment import ColdSegment
 from evtool.log.format import (
-    COPY_FILE,
     LOG_FILE,
     STREAMS_FILE,
-    SUMMARY_FILE,
     checksum,
+    checksum_of,
     events_file,
-    gone_file,
-    map_file,
     segment_name,
 )
 from evtool.log.log import Log
-from evtool.log.segment import summary_record
+from evtool.log.segment import write_summary
 
 Progress = Callable[[int, int], None]  # bytes done, and how many there are
 
@@ -124,9 +118,7 @@ def move(archive: Archive, segment: ColdSegment) -> None:
     summary = {**segment.summary, OBJECT_KEY: events_object(segment.summary)}
     _store(archive, folder, summary)
     put_catalogue(archive, catalogue_of(archive, {segment.first_position: summary}))
-    record = summary_record(summary)
-    files.write_whole(folder / COPY_FILE, record)
-    files.write_whole(folder / SUMMARY_FILE, record)
+    write_summary(files, folder, summary)
     files.remove(folder / events_file(summary["generation"]))
 
 
@@ -159,15 +151,10 @@ def _store(archive: Archive, folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _store_index(archive: Archive, folder: Path, summary: Mapping[str, Any]) -> None:
-    files, generation = archive.log.files, summary["generation"]
-    _put(
-        archive, map_object(summary), folder / map_file(generation), summary["map_bytes"], summary["map_checksum"]
-    )
-    if "gone" in summary:
-        facts = summary["gone_bytes"], summary["gone_checksum"]
-        _put(archive, gone_object(summary), folder / gone_file(generation), *facts)
+    for each in index_objects(summary):
+        _put(archive, each.name, folder / each.file, each.bytes, each.checksum)
     streams = folder / STREAMS_FILE
-    _put(archive, streams_object(summary), streams, files.size(streams), None)
+    _put(archive, streams_object(summary), streams, archive.log.files.size(streams), None)
 
 
 def _begun(log: Log, config: Config, url: str) -> Archive:
@@ -210,19 +197,16 @@ def _put(archive: Archive, name: str, path: Path, size: int, expected: int | Non
             f"{path}: it does not match its checksum", "Run `evtool verify` to see all of the damage."
         )
     there = archive.store.head(name)
-    if there is None or there.bytes != size or checksum_of(archive, name, size) != found:
+    if there is None or there.bytes != size or stored_checksum(archive, name, size) != found:
         archive.store.put(name, data)
-        if checksum_of(archive, name, size) != found:
+        if stored_checksum(archive, name, size) != found:
             raise not_stored(archive.store, name)
     forget_all(data)
 
 
-def checksum_of(archive: Archive, name: str, size: int) -> int | None:
+def stored_checksum(archive: Archive, name: str, size: int) -> int | None:
     """XXH3-64 of an object, read back; None where it is not there. Raises StoreError."""
-    state = xxhash.xxh3_64()
     try:
-        for part in archive.store.parts(name, size):
-            state.update(part)
+        return checksum_of(archive.store.parts(name, size))
     except FileNotFoundError:
         return None
-    return state.intdigest()

@@ -25,9 +25,9 @@ from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.rewriting import rewriting_lock
 from evtool.log.archive import CATALOGUE, OBJECT_KEY, Place, read_place, write_place
 from evtool.log.coldsegment import ColdSegment
-from evtool.log.format import ARCHIVE_FILE, COPY_FILE, SUMMARY_FILE, events_file
+from evtool.log.format import ARCHIVE_FILE, events_file
 from evtool.log.log import Log
-from evtool.log.segment import summary_record
+from evtool.log.segment import write_summary
 from evtool.objectstore.store import Store
 from evtool.replay import parse_bound
 
@@ -125,9 +125,7 @@ def _fetch(archive: Archive, segment: ColdSegment, on_progress: Callable[[int], 
     with translated("rename", path):
         log.files.replace(temporary, path)
     log.files.sync_folder(path.parent)
-    record = summary_record(summary)
-    log.files.write_whole(segment.folder / COPY_FILE, record)
-    log.files.write_whole(segment.folder / SUMMARY_FILE, record)
+    write_summary(log.files, segment.folder, summary)
 
 
 def _damage(archive: Archive, name: str, what: str) -> LogDamagedError:

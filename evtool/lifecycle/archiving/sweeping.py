@@ -42,10 +42,8 @@ class Swept:
 def objects_of(summary: Mapping[str, Any]) -> Iterator[str]:
     """The objects of an archived segment, its events first."""
     yield summary[OBJECT_KEY]
-    yield naming.map_object(summary)
+    yield from (each.name for each in naming.index_objects(summary))
     yield naming.streams_object(summary)
-    if "gone" in summary:
-        yield naming.gone_object(summary)
 
 
 def catalogue_of(archive: Archive, changed: Mapping[int, Mapping[str, Any]] | None = None) -> Catalogue:
@@ -170,11 +168,8 @@ def listed(store: Store) -> dict[str, int]:
 
 def sizes_of(summary: Mapping[str, Any], there: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     """The same of one segment, by what is there."""
-    known = {
-        summary[OBJECT_KEY]: summary["events_bytes"],
-        naming.map_object(summary): summary["map_bytes"],
-        naming.gone_object(summary): summary.get("gone_bytes"),
-    }
+    known = {each.name: each.bytes for each in naming.index_objects(summary)}
+    known[summary[OBJECT_KEY]] = summary["events_bytes"]
     for name in objects_of(summary):
         size, wanted = there.get(name), known.get(name)
         if size is None:

@@ -32,10 +32,10 @@ from evtool.log.archive import (
     OBJECT_KEY,
     PLACE_HINT,
     Catalogue,
+    IndexObject,
     Place,
-    gone_object,
+    index_objects,
     is_archived,
-    map_object,
     read_place,
     streams_object,
 )
@@ -48,7 +48,6 @@ from evtool.log.format import (
     checksum,
     checksum_of,
     events_file,
-    gone_file,
     map_file,
     segment_name,
 )
@@ -161,9 +160,7 @@ class Source:
 
         streams.idx is only there where it is right. Raises LogDamagedError, StoreError, StorageError.
         """
-        found = {
-            path.name: self._file(path, name, size, told) for path, name, size, told in checked(folder, summary)
-        }
+        found = {each.file: self._file(folder / each.file, each) for each in index_objects(summary)}
         record = memoryview(found[map_file(summary["generation"])])
         if not is_map_of(record, summary):
             raise LogDamagedError(f"{folder}: its summary does not fit its map")
@@ -175,10 +172,11 @@ class Source:
                 return found | {STREAMS_FILE: data}
         return found
 
-    def _file(self, path: Path, name: str, size: int, told: int) -> bytes:
-        own = _read(self._log.files, path)[:size]
-        if _is(own, size, told):
+    def _file(self, path: Path, wanted: IndexObject) -> bytes:
+        own = _read(self._log.files, path)[: wanted.bytes]
+        if _is(own, wanted):
             return own
+        name = wanted.name
         try:
             found = self.archive.store.get(name)
         except FileNotFoundError:
@@ -187,9 +185,9 @@ class Source:
             found, problem = b"", error.message
         else:
             problem = f"{self.archive.place.url}/{name} does not match its checksum"
-        if _is(found, size, told):
+        if _is(found, wanted):
             return found
-        mended = turned_back(own, lambda tried: _is(tried, size, told))
+        mended = turned_back(own, lambda tried: _is(tried, wanted))
         if mended is None:
             raise LogDamagedError(problem, _LEFT)
         return mended
@@ -240,7 +238,7 @@ def damaged_objects(source: Source, files: LogFiles, reads_archive: bool) -> dic
             name, size = str(summary[OBJECT_KEY]), int(summary["events_bytes"])
             problem = "" if there.get(name) == size else "it is missing, or has another size"
             if not problem and reads_archive:
-                is_right = moving.checksum_of(archive, name, size) == summary["events_checksum"]
+                is_right = moving.stored_checksum(archive, name, size) == summary["events_checksum"]
                 problem = "" if is_right else "it is not what was stored"
             if problem:
                 where = f"{archive.place.url.rstrip('/')}/{name}"
@@ -296,22 +294,14 @@ def restore(log: Log, source: Source, step: StubStep, aside: Aside) -> None:
     log.files.sync_folder(step.folder)
 
 
-def checked(folder: Path, summary: Mapping[str, Any]) -> Iterator[tuple[Path, str, int, int]]:
-    """The files of a stub that are proved by its summary, with their objects, sizes and checksums."""
-    generation = summary["generation"]
-    yield folder / map_file(generation), map_object(summary), int(summary["map_bytes"]), summary["map_checksum"]
-    if "gone" in summary:
-        path = folder / gone_file(generation)
-        yield path, gone_object(summary), int(summary["gone_bytes"]), summary["gone_checksum"]
-
-
 def _damages(files: Files, segment: SegmentFiles) -> Iterator[Damage]:
     """What is damaged of an archived segment's files here."""
     assert segment.summary is not None
-    for path, _, size, told in checked(segment.folder, segment.summary):
+    for each in index_objects(segment.summary):
+        path = segment.folder / each.file
         if path.name not in segment.names:
             yield Damage(str(path), "it is missing")
-        elif not _is(_read(files, path), size, told):
+        elif not _is(_read(files, path), each):
             yield Damage(str(path), "it is not as it was written")
     path, size = segment.folder / events_file(segment.summary["generation"]), int(segment.summary["events_bytes"])
     if path.name in segment.names:
@@ -347,7 +337,7 @@ def _check_events(source: Source, step: StubStep) -> None:
         return
     name = str(step.summary[OBJECT_KEY])
     if (
-        moving.checksum_of(source.archive, name, int(step.summary["events_bytes"]))
+        moving.stored_checksum(source.archive, name, int(step.summary["events_bytes"]))
         != step.summary["events_checksum"]
     ):
         raise LogDamagedError(f"{source.archive.place.url}/{name} is not what was stored")
@@ -443,8 +433,8 @@ def _lost_place(log: Log, source: Source, files: LogFiles, has_steps: bool) -> P
     return None
 
 
-def _is(data: bytes | bytearray, size: int, told: int) -> bool:
-    return len(data) == size and checksum(data) == told
+def _is(data: bytes | bytearray, wanted: IndexObject) -> bool:
+    return len(data) == wanted.bytes and checksum(data) == wanted.checksum
 
 
 def _read(files: Files, path: Path) -> bytes:
