@@ -298,8 +298,16 @@ class Files:
                 os.close(descriptor)
             mapping.flush()
 
-    def lock(self, path: Path) -> Lock:
-        """Take the lock file `path` for this process. Raises LogLockedError, naming the holder."""
+    def lock(
+        self,
+        path: Path,
+        taken: str = "is being written by",
+        hint: str = "Wait until it ends, or send the events through it. Reading needs no lock.",
+    ) -> Lock:
+        """Take the lock file `path` for this process.
+
+        Raises LogLockedError: that the folder is `taken` (words in front of who has it), and what to do.
+        """
         with translated("open", path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -307,10 +315,7 @@ class Files:
         except BlockingIOError as error:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
-            raise LogLockedError(
-                f"{path.parent} is being written by {holder}",
-                "Wait until it ends, or send the events through it. Reading needs no lock.",
-            ) from error
+            raise LogLockedError(f"{path.parent} {taken} {holder}", hint) from error
         try:
             with translated("write", path):
                 os.ftruncate(descriptor, 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from evtool.errors import LogDamagedError, LogReadOnlyError
+from evtool.errors import LogDamagedError
 from evtool.lifecycle.archiving.place import object_of
 from evtool.lifecycle.leftovers import clear
 from evtool.lifecycle.materialising import NOTHING, Chosen, deriving
@@ -94,8 +94,7 @@ def compact(
     A segment that is damaged is left and reported. Raises LogReadOnlyError, LogLockedError (another one runs),
     LogDamagedError (the segments do not fit together), StorageError: then the log is as it was.
     """
-    if log.is_read_only:
-        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
+    log.check_writable()
     lock = rewriting_lock(log)
     try:
         clear(log)

@@ -30,8 +30,6 @@ from evtool.errors import (
     ConfigError,
     EvtoolError,
     InternalError,
-    LogLockedError,
-    LogReadOnlyError,
     StorageError,
 )
 from evtool.files import Files, Lock
@@ -123,8 +121,7 @@ def run(
     report can be written); what a step raises is in the report.
     """
     _check([step.name for step in steps], only, skip)
-    if log.is_read_only:
-        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
+    log.check_writable()
     lock = _lock(log)
     try:
         return _Night(log, config, steps, budget_seconds, on_step, watched).run(only, skip)
@@ -197,11 +194,7 @@ def _check(names: Sequence[str], only: Collection[str], skip: Collection[str]) -
 
 
 def _lock(log: Log) -> Lock:
-    try:
-        return log.files.lock(log.folder / LOCK_FILE)
-    except LogLockedError as error:
-        message = error.message.replace("is being written by", "has its nightly run already, in")
-        raise LogLockedError(message, "Wait until it ends.") from error
+    return log.files.lock(log.folder / LOCK_FILE, "has its nightly run already, in", "Wait until it ends.")
 
 
 class _Night:

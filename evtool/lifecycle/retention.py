@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evtool.config import Config, RetainConfig
-from evtool.errors import ConfigError, LogDamagedError, LogReadOnlyError
+from evtool.errors import ConfigError, LogDamagedError
 from evtool.event import INT64_MAX
 from evtool.ingest.deadletters import DeadLetter
 from evtool.ingest.letterqueue import Filter, LetterQueue
@@ -199,8 +199,7 @@ def apply(
     segments), ArchiveError and StoreError (of a log with an archive: nothing is begun while that does not answer),
     StorageError; then what was not done is done by the next run.
     """
-    if log.is_read_only:
-        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
+    log.check_writable()
     report = Report()
     if plan.events or plan.failures:
         lock = rewriting_lock(log)

@@ -125,6 +125,11 @@ class Log:
         """Whether it was opened to be read only."""
         return self._read_only
 
+    def check_writable(self) -> None:
+        """Raise LogReadOnlyError if it was."""
+        if self._read_only:
+            raise LogReadOnlyError(f"{self.folder} was opened to be read only")
+
     @property
     def schemas(self) -> Registry:
         """The schemas of its event types."""
@@ -260,8 +265,7 @@ class Log:
 
     def _writing_side(self) -> Appender:
         """What appends, made the first time that it is asked for. Raises LogReadOnlyError."""
-        if self._read_only:
-            raise LogReadOnlyError(f"{self.folder} was opened to be read only")
+        self.check_writable()
         with self._mutex:
             if self._appender is None:
                 from evtool.log.appending import Appender

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from evtool.errors import DerivedDamagedError, LogReadOnlyError, ProjectionError
+from evtool.errors import DerivedDamagedError, ProjectionError
 from evtool.files import Files, translated
 from evtool.log.log import Log
 from evtool.log.snapshot import Snapshot as Segments
@@ -84,7 +84,7 @@ def take(
 
     Raises LogReadOnlyError, and as `Runner.refresh` does; UnicodeEncodeError for a label that is no text.
     """
-    _refuse_read_only(log)
+    log.check_writable()
     (label or "").encode()  # before anything is made
 
     def copy(store: StateStore, answer: Answer) -> Snapshot:
@@ -183,7 +183,7 @@ def difference(log: Log, before: Snapshot, after: Snapshot) -> pl.DataFrame:
 
 def drop(log: Log, snapshots: Sequence[Snapshot]) -> None:
     """Take snapshots away for ever. Raises LogReadOnlyError, StorageError."""
-    _refuse_read_only(log)
+    log.check_writable()
     if not snapshots:
         return
     with _lock(log) as folder:
@@ -311,11 +311,6 @@ def _lock(log: Log) -> Iterator[Path]:
         yield folder
     finally:
         held.release()
-
-
-def _refuse_read_only(log: Log) -> None:
-    if log.is_read_only:
-        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
 
 
 def _record(snapshot: Snapshot) -> bytes:

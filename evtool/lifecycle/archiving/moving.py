@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evtool.config import Config
-from evtool.errors import LogDamagedError, LogReadOnlyError
+from evtool.errors import LogDamagedError
 from evtool.files import forget_all
 from evtool.lifecycle.archiving.place import Archive, archived, object_of, of, store_at, url_of
 from evtool.lifecycle.archiving.planning import Plan
@@ -86,8 +86,7 @@ def move_all(
     what is there is not this archive), StoreError, StorageError: what was moved by then stays so, and the next run
     goes on.
     """
-    if log.is_read_only:
-        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
+    log.check_writable()
     report = Report(url)
     lock = rewriting_lock(log)
     try:

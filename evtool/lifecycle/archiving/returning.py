@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import xxhash
 
 from evtool.config import Config
-from evtool.errors import ArchiveError, LogDamagedError, LogReadOnlyError, NoSpaceError
+from evtool.errors import ArchiveError, LogDamagedError, NoSpaceError
 from evtool.files import translated
 from evtool.lifecycle.archiving.place import Archive, archived, existing, object_of, store_at
 from evtool.lifecycle.archiving.sweeping import (
@@ -64,8 +64,7 @@ def bring_back(log: Log, since: int, on_progress: Progress = lambda done, total:
     LogDamagedError (an object is not what was stored), StoreError, StorageError: what is back by then stays, and
     the next run goes on.
     """
-    if log.is_read_only:
-        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
+    log.check_writable()
     lock = rewriting_lock(log)
     try:
         clear(log)
@@ -142,8 +141,7 @@ def moved_to(log: Log, config: Config, url: str) -> bool:
     An archive.json that is lost or damaged is made anew by what is there. Raises ArchiveError where the archive is
     not there, LogReadOnlyError, LogLockedError, StoreError, StorageError.
     """
-    if log.is_read_only:
-        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
+    log.check_writable()
     lock = rewriting_lock(log)
     try:
         clear(log)

@@ -22,7 +22,6 @@ from evtool.errors import (
     BackupDamagedError,
     BackupError,
     ConfigError,
-    LogLockedError,
 )
 from evtool.files import forget_all
 from evtool.lifecycle.backups import contents as taking
@@ -78,13 +77,10 @@ def _refuse_own_folder(log: Log, store: Store) -> None:
 @contextlib.contextmanager
 def _locked(log: Log) -> Iterator[None]:
     try:
-        lock = log.files.lock(log.folder / LOCK_FILE)
+        lock = log.files.lock(log.folder / LOCK_FILE, "is being backed up by", "Wait until it ends.")
     except AccessDeniedError:  # a log that is only to be read can be backed up
         yield
         return
-    except LogLockedError as error:
-        message = error.message.replace("is being written by", "is being backed up by")
-        raise LogLockedError(message, "Wait until it ends.") from error
     try:
         yield
     finally:

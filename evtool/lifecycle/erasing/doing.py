@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from evtool.config import Config
-from evtool.errors import LogDamagedError, LogLockedError, LogReadOnlyError
+from evtool.errors import LogDamagedError, LogLockedError
 from evtool.files import Lock
 from evtool.lifecycle import nightly
 from evtool.lifecycle.archiving import place
@@ -83,8 +83,7 @@ def apply(
     erasure that is not done), LogDamagedError, StorageError, and of a log with an archive ArchiveError and
     StoreError. Once it was begun, `resume` goes on with it.
     """
-    if log.is_read_only:
-        raise LogReadOnlyError(f"{log.folder} was opened to be read only")
+    log.check_writable()
     with _alone(log):
         if pending.is_there(log.folder):
             raise LogLockedError(f"an erasure from {log.folder} is not done yet", "`evtool erase` finishes it.")
@@ -147,11 +146,8 @@ def _begun(log: Log, plan: Plan, reason: str) -> Pending:
 @contextlib.contextmanager
 def _alone(log: Log) -> Iterator[None]:
     """Keep nightly runs away, which compute projections beside everything."""
-    try:
-        lock = log.files.lock(log.folder / nightly.LOCK_FILE)
-    except LogLockedError as error:
-        message = error.message.replace("is being written by", "has its nightly run, or is erased from, in")
-        raise LogLockedError(message, "Wait until it ends.") from error
+    taken = "has its nightly run, or is erased from, in"
+    lock = log.files.lock(log.folder / nightly.LOCK_FILE, taken, "Wait until it ends.")
     try:
         yield
     finally:
